@@ -1,0 +1,44 @@
+"""Installs the library `lebench_sb` and the command `lebench`."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (HERE / "lebench_sb" / "__init__.py").read_text())[1]
+
+REQUIRES = [
+    "torch>=2.6",  # weights_only loading by default
+    "torchaudio>=2.6",
+    "speechbrain>=1.1.2",  # older releases read audio through torchaudio's removed backends
+    "transformers>=5.0",  # `dtype=` and parametrised weight norm
+    "hyperpyyaml>=1.2.2",
+    "sentencepiece>=0.2",
+    "sacrebleu>=2.5",
+    "soundfile>=0.13",  # reads and writes mp3
+    "soxr>=0.5",
+    "safetensors>=0.5",
+    "huggingface_hub>=1.0",
+    "num2words>=0.5.14",
+    "scipy>=1.11",
+    "tabulate>=0.9",
+    "matplotlib>=3.8",
+    "typer>=0.15",
+]
+DEMO = ["espeakng-loader>=0.2.4", "py-nanotts>=0.1.1"]  # eSpeak NG is GPL-3.0: never a hard dependency
+TEST = ["pytest>=8", "pytest-timeout>=2.3", "hypothesis>=6.100", "jiwer>=4.0", "scikit-learn>=1.5", "ruff>=0.8"]
+
+setup(
+    name="lebench_sb",
+    version=VERSION,
+    description="SpeechBrain recipes for self-supervised learning from French speech",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8") if (HERE / "README.md").exists() else "",
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["lebench_sb", "lebench_sb.*"]),
+    install_requires=REQUIRES,
+    extras_require={"demo": DEMO, "test": TEST + DEMO},
+    entry_points={"console_scripts": ["lebench=lebench_sb.cli:main"]},
+)
