@@ -9,7 +9,9 @@ HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / "lebench_sb" / "__init__.py").read_text())[1]
 
 REQUIRES = [
-    "torch>=2.6",  # weights_only loading by default
+    # 2.6: weights_only loading by default. Below 2.15: its wheels are built for CUDA 13.2, torchaudio 2.11 (the
+    # newest) for 13.0, and torchaudio refuses to import when the two differ.
+    "torch>=2.6,<2.15",
     "torchaudio>=2.6",
     "speechbrain>=1.1.2",  # older releases read audio through torchaudio's removed backends
     "transformers>=5.0",  # `dtype=` and parametrised weight norm
