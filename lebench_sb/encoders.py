@@ -1,0 +1,727 @@
+"""Waveforms -> frames and their numbers: SSL encoders of the Hugging Face family, and a mel filterbank.
+
+    encoder = load_encoder("LeBenchmark/wav2vec2-FR-7K-large", layer="weighted")
+    frames, frame_lens = encoder(wavs, wav_lens)
+
+The reference is the Hugging Face feature extractor and model on the utterance alone, in eval mode: in a
+padded batch every utterance gets those frames. Axes: B utterances, T samples (16 kHz), F frames, D features,
+M mel frames.
+"""
+
+import copy
+import json
+import logging
+import os
+import re
+import shutil
+from collections import Counter
+from contextlib import contextmanager
+from pathlib import Path
+
+import huggingface_hub
+import torch
+import torch.nn.functional as F
+import transformers
+from huggingface_hub import errors as hub_errors
+from torch import nn
+
+logger = logging.getLogger(__name__)
+
+SAMPLE_RATE = 16000
+MEL_FILTERBANK = "mel_filterbank"
+RANDOM = "random:"
+RANDOM_SEED = 0
+
+# Checked against the utterance alone (tests/encoders): in these, an attention mask, `GroupNormFirstConv` and
+# `ZeroPadding` keep the padding out of every frame. Any other architecture runs utterances of equal length
+# together.
+PADDED = (
+    "wav2vec2",
+    "hubert",
+    "wavlm",
+    "data2vec-audio",
+    "wav2vec2-conformer",
+    "unispeech",
+    "unispeech-sat",
+    "wav2vec2-bert",
+)
+
+# Weights of heads that task models put around the encoder (CTC, classification, x-vector, pre-training):
+# left out.
+# An x-vector head also holds a linear layer that bears the name of the encoder's extractor.
+HEADS = (
+    "lm_head",
+    "classifier",
+    "projector",
+    "tdnn",
+    "objective",
+    "layer_weights",
+    "quantizer",
+    "project_q",
+    "project_hid",
+    "final_proj",
+    "ctc_proj",
+    "speaker_proj",
+    "label_embeddings_concat",
+    "layer_norm_for_extract",
+)
+HEAD_WEIGHTS = ("feature_extractor.weight", "feature_extractor.bias")
+UNUSED = "masked_spec_embed"  # replaces masked frames when pre-training and in SpecAugment, which is off here
+
+
+def load_encoder(source, layer="last", freeze=True, freeze_extractor=False):
+    """An encoder from a Hugging Face folder, a Hub id (organisation/name), `mel_filterbank` or
+    `random:<source>`.
+
+    source: `random:<folder or id>` is the untrained control: the architecture and input normalisation of that
+        source with random weights, the same in every run, whatever the state of the random generators.
+    layer: "last", the index of a hidden state (0 is what the first transformer layer receives, k what layer
+    k gives),
+        or "weighted": the softmax-weighted sum of all hidden states, each layer-normalised without affine
+        weights (SUPERB, arXiv:2105.01051, section 3, with the normalisation of S3PRL's Featurizer). The mix
+        is trained even when the encoder is frozen.
+    freeze: no gradient, eval mode for good.
+    freeze_extractor: when fine-tuning, keep the convolutional extractor as it is.
+    Raises FileNotFoundError (no such folder, id or file) and ValueError (weights that do not fit, unknown
+    layer).
+    """
+    source = str(source)
+    if source == MEL_FILTERBANK:
+        _check_layer(layer, 0)
+        return MelFilterbank()
+    return SSLEncoder(source, layer=layer, freeze=freeze, freeze_extractor=freeze_extractor)
+
+
+class SSLEncoder(nn.Module):
+    """A wav2vec2-like Hugging Face model behind the encoder contract. Arguments: see `load_encoder`.
+
+    When it is fine-tuned, dropout is as the checkpoint's config says, but: SpecAugment is off (augmentation
+    belongs to the recipes); LayerDrop is off (a dropped layer leaves weights without a gradient, which stops
+    a run on several devices); batch normalisation keeps its stored statistics (padding and batch mates would
+    enter them); weights that cannot reach the frames have requires_grad False.
+    Attributes: output_size (D), layer, num_layers, frozen, source, min_samples.
+    """
+
+    def __init__(self, source, layer="last", freeze=True, freeze_extractor=False):
+        super().__init__()
+        model, config, preprocessor = _load(source)
+        _check_layer(layer, config.num_hidden_layers)
+        self.source, self.layer, self.frozen = source, layer, freeze
+        self.num_layers = config.num_hidden_layers
+        self.model, self._config, self._preprocessor = model, config, preprocessor
+        self.adapted = layer == "last" and getattr(
+            config, "add_adapter", False
+        )  # shorter than the hidden states
+        self.output_size = config.output_hidden_size if self.adapted else config.hidden_size
+        self.padded = config.model_type in PADDED and not self.adapted
+        self.front = _front_end(model, preprocessor)
+        self.min_samples = self.front.min_samples
+        if layer == "weighted":
+            self.layer_mix = nn.Parameter(torch.zeros(self.num_layers + 1))
+        self._batch = _keep_padding_out(model) if self.padded else None
+        self._layers_above = self._cut_layers_above()
+        self._set_trained_weights(freeze_extractor)
+        self.train()
+
+    def forward(self, wavs, wav_lens):
+        """wavs (B, T) float at 16 kHz, wav_lens (B,) relative, in (0, 1] -> frames (B, F, D) float32, zeros
+        beyond frame_lens (B,) int64. Raises ValueError for lengths that are not relative or under
+        `min_samples`."""
+        lens = _true_lengths(wavs, wav_lens, self.min_samples)
+        wavs = wavs[:, : int(lens.max())]
+        run = self._run_padded if self.padded else self._run_by_length
+        frames, frame_lens = run(wavs, lens)
+        frame_lens = frame_lens.to(wavs.device)
+        valid = _mask(frame_lens, frames.shape[1])
+        return frames.float().masked_fill(~valid[:, :, None], 0.0), frame_lens
+
+    def train(self, mode=True):
+        """As nn.Module's, but a frozen model stays in eval mode and batch norms keep their statistics."""
+        super().train(mode)
+        if self.frozen:
+            self.model.eval()
+        for module in self.model.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+        return self
+
+    def layer_weights(self):
+        """The softmax weights (num_layers + 1,) of the hidden states. Raises ValueError unless layer is
+        "weighted"."""
+        if self.layer != "weighted":
+            raise ValueError(f"layer is {self.layer!r}: only layer 'weighted' has layer weights.")
+        return self.layer_mix.detach().float().softmax(0)
+
+    def export(self, folder, extra=None):
+        """Write the model as a Hugging Face folder, with the config and input normalisation of its source.
+
+        extra: {file name: text}, written with it. `AutoModel.from_pretrained` finds no missing or unexpected
+        weight.
+        """
+        weights = self.model.state_dict()
+        first = self.num_layers - len(self._layers_above)
+        for i, layer in enumerate(self._layers_above, first):
+            weights.update({f"encoder.layers.{i}.{name}": w for name, w in layer.state_dict().items()})
+        _write_model(folder, self.model, weights, self._config, self._preprocessor, extra or {})
+
+    def _run_padded(self, wavs, lens):
+        """wavs (B, T), lens (B,) -> frames (B, F, D), frame_lens (B,): one padded batch."""
+        ragged = bool((lens != lens[0]).any())
+        lens = lens.to(wavs.device)
+        inputs, input_lens, frame_lens = self.front(wavs, lens)
+        self._batch.samples = lens
+        self._batch.valid = _mask(frame_lens, int(frame_lens.max())) if ragged else None
+        return self._run(inputs, _mask(input_lens, inputs.shape[1]).long() if ragged else None), frame_lens
+
+    def _run_by_length(self, wavs, lens):
+        """wavs (B, T), lens (B,) -> frames (B, F, D), frame_lens (B,): utterances of equal length
+        together."""
+        frames = [None] * len(lens)
+        for length in lens.unique().tolist():
+            rows = (lens == length).nonzero()[:, 0].tolist()
+            inputs, _, _ = self.front(wavs[rows, :length], lens[rows].to(wavs.device))
+            for row, utterance in zip(rows, self._run(inputs, None), strict=True):
+                frames[row] = utterance
+        frame_lens = torch.tensor([len(utterance) for utterance in frames])
+        return nn.utils.rnn.pad_sequence(frames, batch_first=True), frame_lens
+
+    def _run(self, inputs, attention_mask):
+        """inputs (B, T) or (B, F, mel) -> frames (B, F, D) of the chosen layer"""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            output = self.model(
+                inputs, attention_mask=attention_mask, output_hidden_states=self.layer != "last"
+            )
+        if self.layer == "last":
+            return output.last_hidden_state
+        if self.layer != "weighted":
+            return output.hidden_states[self.layer]
+        frames = 0.0
+        for weight, hidden in zip(self.layer_mix.float().softmax(0), output.hidden_states, strict=True):
+            frames = frames + weight * F.layer_norm(hidden.float(), hidden.shape[-1:])
+        return frames
+
+    def _cut_layers_above(self):
+        """Take the layers that come after the chosen one off the model. They are kept, for `export`."""
+        if not self.padded or not isinstance(self.layer, int):
+            return []
+        layers, keep = self.model.encoder.layers, max(1, self.layer)  # hidden state 0 is seen by layer 1
+        self.model.encoder.layers = layers[:keep]
+        return list(layers[keep:])
+
+    def _set_trained_weights(self, freeze_extractor):
+        if self.frozen:
+            self.model.requires_grad_(False)
+            return
+        extractor = getattr(
+            self.model, "feature_extractor", None
+        )  # wav2vec2-BERT has none: its log-mel is fixed
+        if extractor is not None:
+            # else it asks for the gradient of the waveform, as expensive as that of a convolution
+            extractor._requires_grad = False
+            extractor.requires_grad_(not freeze_extractor)
+        unused = _freeze_unreached(self)
+        if unused:
+            logger.info(
+                "%s: not trained, as they do not reach the frames: %s", self.source, _first_five(unused)
+            )
+
+
+class MelFilterbank(nn.Module):
+    """80 log-mel energies, 25 ms windows every 10 ms, without trained parameters.
+
+    Kaldi's filterbank (see `LogMel`); each bin has mean 0 and variance 1 over the frames of its utterance.
+    Frames lie within the utterance (no padding at the edges), so frame_lens = (samples - 400) // 160 + 1.
+    """
+
+    source, layer, num_layers, frozen, output_size = MEL_FILTERBANK, "last", 0, True, 80
+
+    def __init__(self):
+        super().__init__()
+        self.log_mel = LogMel(self.output_size)
+        self.min_samples = LogMel.WINDOW
+
+    def forward(self, wavs, wav_lens):
+        """wavs (B, T), wav_lens (B,) relative -> frames (B, F, 80), zeros beyond frame_lens (B,) int64"""
+        lens = _true_lengths(wavs, wav_lens, self.min_samples)
+        with torch.no_grad():
+            return self.log_mel(wavs[:, : int(lens.max())], lens.to(wavs.device))
+
+    def layer_weights(self):
+        raise ValueError(f"{MEL_FILTERBANK} has no layers, so no layer weights.")
+
+
+# From waveforms to what the model receives
+
+
+class Waveform(nn.Module):
+    """The waveform itself, with mean 0 and variance 1 per utterance where the checkpoint says `do_normalize`.
+
+    As Wav2Vec2FeatureExtractor.zero_mean_unit_var_norm (1e-7 is added to the variance), over the valid
+    samples.
+    """
+
+    def __init__(self, config, normalize):
+        super().__init__()
+        self.normalize = normalize
+        self.convs = list(zip(config.conv_kernel, config.conv_stride, strict=True))
+        self.min_samples = 1
+        for kernel, stride in reversed(self.convs):
+            self.min_samples = (self.min_samples - 1) * stride + kernel
+
+    def forward(self, wavs, lens):
+        """wavs (B, T), lens (B,) -> inputs (B, T), lens, frame_lens (B,)"""
+        valid = _mask(lens, wavs.shape[1])
+        wavs = wavs.float().masked_fill(~valid, 0.0)
+        if self.normalize:
+            wavs = _standardise(wavs[:, :, None], lens, correction=0)[:, :, 0]
+        frame_lens = lens
+        for kernel, stride in self.convs:
+            frame_lens = (frame_lens - kernel) // stride + 1
+        return wavs, lens, frame_lens
+
+
+class StackedLogMel(nn.Module):
+    """Log-mel frames stacked by two: the input of wav2vec2-BERT, as SeamlessM4TFeatureExtractor computes it.
+
+    That extractor fills an odd last mel frame up with padding, then masks the pair: it is left out here.
+    """
+
+    def __init__(self, mels, stack):
+        super().__init__()
+        self.log_mel, self.stack = LogMel(mels), stack
+        self.min_samples = LogMel.WINDOW + (stack - 1) * LogMel.HOP
+
+    def forward(self, wavs, lens):
+        """wavs (B, T), lens (B,) -> inputs (B, F, stack * mels), frame_lens (B,), frame_lens"""
+        mels, mel_lens = self.log_mel(wavs, lens)
+        frame_lens = mel_lens // self.stack
+        num_frames = mels.shape[1] // self.stack
+        inputs = mels[:, : num_frames * self.stack].reshape(len(mels), num_frames, -1)
+        return inputs.masked_fill(~_mask(frame_lens, num_frames)[:, :, None], 0.0), frame_lens, frame_lens
+
+
+class LogMel(nn.Module):
+    """Kaldi's log-mel filterbank (kaldi/src/feat/feature-fbank.cc, snip-edges), standardised per utterance
+    and bin.
+
+    Samples at 16-bit scale, 25 ms windows every 10 ms without their mean, pre-emphasis 0.97, Povey window,
+    power of a 512-point FFT, triangular filters on Kaldi's mel scale from 20 Hz to 8 kHz, logarithm.
+    Computed in float64: in float32 the rounding of a loud window reaches its silent bins.
+    """
+
+    WINDOW, HOP, FFT = 400, 160, 512  # samples at 16 kHz
+    FLOOR = 1.192092955078125e-07  # float32's epsilon, as in Kaldi
+
+    def __init__(self, mels=80):
+        super().__init__()
+        from transformers import audio_utils
+
+        filters = audio_utils.mel_filter_bank(
+            self.FFT // 2 + 1, mels, 20, SAMPLE_RATE // 2, SAMPLE_RATE, None, "kaldi", True
+        )
+        window = torch.hann_window(self.WINDOW, periodic=False, dtype=torch.float64) ** 0.85
+        self.register_buffer("filters", torch.from_numpy(filters), persistent=False)  # (257, mels)
+        self.register_buffer("window", window, persistent=False)
+
+    def forward(self, wavs, lens):
+        """wavs (B, T), lens (B,) samples -> log-mel (B, M, mels) float32, zeros beyond mel_lens (B,)"""
+        with torch.autocast(wavs.device.type, enabled=False):
+            windows = (wavs.double() * 2**15).unfold(-1, self.WINDOW, self.HOP)
+            windows = windows - windows.mean(-1, keepdim=True)
+            previous = torch.cat([windows[..., :1], windows[..., :-1]], -1)
+            spectrum = torch.fft.rfft((windows - 0.97 * previous) * self.window.double(), self.FFT)
+            power = spectrum.real.square() + spectrum.imag.square()
+            mels = (power @ self.filters.double()).clamp_min(self.FLOOR).log()
+        mel_lens = (lens - self.WINDOW) // self.HOP + 1
+        return _standardise(mels, mel_lens, correction=1).float(), mel_lens
+
+
+def _front_end(model, preprocessor):
+    """The module that turns wavs, lens into the model's inputs, their lengths and the numbers of frames."""
+    if model.main_input_name == "input_values":
+        return Waveform(model.config, preprocessor.get("do_normalize", True))
+    if preprocessor.get("feature_extractor_type") == "SeamlessM4TFeatureExtractor":
+        return StackedLogMel(preprocessor.get("num_mel_bins", 80), preprocessor.get("stride", 2))
+    raise ValueError(
+        f"model type {model.config.model_type!r} takes {model.main_input_name!r}: an encoder takes "
+        f"waveforms, or the "
+        "log-mel frames of SeamlessM4TFeatureExtractor."
+    )
+
+
+# Keeping the padding out of the frames
+
+
+class Batch:
+    """What the modules below must know of the batch that is running: samples (B,); valid (B, F), None if no
+    padding."""
+
+    samples = None
+    valid = None
+
+
+class GroupNormFirstConv(nn.Module):
+    """The first layer of a group-norm extractor, with the statistics of each utterance's own samples.
+
+    Group norm has one channel per group: it needs the mean and variance of each channel over time. Up to
+    there the layer is linear, so both follow from the mean m (K,) and covariance C (K, K) of the K-sample
+    windows of the
+    waveform: mean = w m + b and variance = w C w', without another pass over the (B, C, N) output.
+    Takes over the weights of the layer it replaces, under the same names.
+    """
+
+    def __init__(self, layer, batch):
+        super().__init__()
+        self.conv, self.layer_norm, self.activation = layer.conv, layer.layer_norm, layer.activation
+        self.batch = batch
+
+    def forward(self, wavs):
+        """wavs (B, 1, T) -> (B, C, N)"""
+        with torch.autocast(wavs.device.type, enabled=False):
+            scale, shift = self._scale_and_shift(wavs[:, 0].float())
+        hidden = self.conv(wavs)
+        hidden = torch.addcmul(shift[:, :, None].to(hidden), hidden, scale[:, :, None].to(hidden))
+        return self.activation(hidden)
+
+    def _scale_and_shift(self, wavs):
+        """wavs (B, T) -> scale, shift (B, C): what group norm multiplies by and adds"""
+        kernel, stride = self.conv.kernel_size[0], self.conv.stride[0]
+        windows = wavs.unfold(-1, kernel, stride)  # (B, N, K)
+        counts = (self.batch.samples - kernel) // stride + 1
+        valid = _mask(counts, windows.shape[1])[:, :, None]
+        counts = counts[:, None]
+        mean = windows.masked_fill(~valid, 0.0).sum(1) / counts  # (B, K)
+        centred = (windows - mean[:, None]).masked_fill(~valid, 0.0)
+        covariance = centred.transpose(1, 2) @ centred / counts[:, :, None]  # (B, K, K)
+        taps = self.conv.weight[:, 0].float()  # (C, K)
+        variance = ((taps @ covariance) * taps).sum(-1).clamp_min(0.0)  # (B, C)
+        scale = self.layer_norm.weight * (variance + self.layer_norm.eps).rsqrt()
+        mean = mean @ taps.T
+        if self.conv.bias is not None:
+            mean = mean + self.conv.bias
+        return scale, self.layer_norm.bias - scale * mean
+
+
+class ZeroPadding:
+    """Forward pre-hook: zeros in the padding of (B, D, F), as a convolution over the utterance alone sees
+    them."""
+
+    def __init__(self, batch):
+        self.batch = batch
+
+    def __call__(self, module, inputs):
+        if self.batch.valid is None:
+            return None
+        return (inputs[0].masked_fill(~self.batch.valid[:, None], 0.0),)
+
+
+def _keep_padding_out(model):
+    """Make `model` give padded utterances the frames they have alone. Returns the Batch to fill before each
+    run."""
+    batch = Batch()
+    extractor = getattr(model, "feature_extractor", None)
+    if extractor is not None and model.config.feat_extract_norm == "group":
+        extractor.conv_layers[0] = GroupNormFirstConv(extractor.conv_layers[0], batch)
+    for module in model.encoder.modules():
+        # those without padding of their own are pointwise, or causal: padding comes after what they read
+        if isinstance(module, nn.Conv1d) and module.padding != (0,):
+            module.register_forward_pre_hook(ZeroPadding(batch))
+    return batch
+
+
+def _true_lengths(wavs, wav_lens, min_samples):
+    """wavs (B, T), wav_lens (B,) relative -> samples (B,) int64, on the CPU. Raises ValueError."""
+    if wavs.dim() != 2 or wav_lens.shape != wavs.shape[:1]:
+        raise ValueError(
+            f"an encoder takes wavs (B, T) and wav_lens (B,), not {tuple(wavs.shape)} and "
+            f"{tuple(wav_lens.shape)}."
+        )
+    relative = wav_lens.detach().cpu().double()
+    if not bool(((relative > 0) & (relative <= 1 + 1e-6)).all()):
+        raise ValueError(
+            f"wav_lens are relative lengths in (0, 1], not {relative.tolist()[:5]}: divide the numbers of "
+            f"samples by "
+            f"the longest, {wavs.shape[1]}."
+        )
+    lens = (relative * wavs.shape[1]).round().long()
+    short = [i for i, length in enumerate(lens.tolist()) if length < min_samples]
+    if short:
+        raise ValueError(
+            f"utterance {short[0]} of the batch has {int(lens[short[0]])} samples; the shortest with one "
+            f"frame has "
+            f"{min_samples} ({1000 * min_samples / SAMPLE_RATE:.1f} ms). Set min_duration, or drop "
+            f"{len(short)} of "
+            f"{len(lens)}."
+        )
+    return lens
+
+
+def _mask(lens, size):
+    """lens (B,) -> (B, size) bool, True within the length"""
+    return torch.arange(size, device=lens.device) < lens[:, None]
+
+
+def _standardise(values, lens, correction):
+    """values (B, N, D), lens (B,) -> mean 0, variance 1 over the first lens[b] of N, zeros beyond
+
+    correction: 1 divides the sum of squares by n - 1 (by 1 if n is 1), 0 by n.
+    """
+    padding = ~_mask(lens, values.shape[1])[:, :, None]
+    counts = lens[:, None, None]
+    mean = values.masked_fill(padding, 0.0).sum(1, keepdim=True) / counts
+    centred = (values - mean).masked_fill(padding, 0.0)
+    variance = centred.square().sum(1, keepdim=True) / (counts - correction).clamp_min(1)
+    return centred / (variance + 1e-7).sqrt()
+
+
+def _freeze_unreached(encoder):
+    """requires_grad False for the weights that the frames do not depend on (one that waits for a gradient in
+    vain stops a run on several devices). Returns their names."""
+    encoder.eval()
+    wav = torch.sin(torch.arange(2 * encoder.min_samples) / 10)[None]
+    with torch.enable_grad():
+        frames, _ = encoder(wav, torch.ones(1))
+    reached, seen, nodes = set(), set(), [frames.grad_fn]
+    while nodes:
+        node = nodes.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        reached.add(id(getattr(node, "variable", None)))
+        nodes.extend(parent for parent, _ in node.next_functions)
+    unused = [n for n, p in encoder.named_parameters() if p.requires_grad and id(p) not in reached]
+    for name in unused:
+        encoder.get_parameter(name).requires_grad_(False)
+    return unused
+
+
+def _check_layer(layer, num_layers):
+    index = isinstance(layer, int) and not isinstance(layer, bool) and 0 <= layer <= num_layers
+    if index and num_layers > 0 or layer == "last" or (layer == "weighted" and num_layers > 0):
+        return
+    if num_layers == 0:
+        raise ValueError(f"layer {layer!r}: {MEL_FILTERBANK} has no layers, its layer is 'last'.")
+    raise ValueError(
+        f"layer {layer!r}: this encoder has {num_layers} layers: 'last', 'weighted' or 0 to {num_layers}."
+    )
+
+
+# Finding and loading a checkpoint
+
+
+def _load(source):
+    """source -> model (float32), its config as the source has it, its preprocessor_config as a dict"""
+    untrained = source.startswith(RANDOM)
+    location = _locate(source.removeprefix(RANDOM))
+    config = _config(location)
+    preprocessor = _preprocessor(location, config)
+    ours = copy.deepcopy(config)
+    ours.apply_spec_augment, ours.layerdrop = False, 0.0
+    if untrained:
+        return _random_model(ours), config, preprocessor
+    return _load_strictly(location, ours), config, preprocessor
+
+
+def _locate(source):
+    """A folder or Hub id, as a string. Raises FileNotFoundError for a path that does not exist, and for a
+    file."""
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return str(path)
+    if path.exists():
+        raise ValueError(f"{source} is a file: give the Hugging Face folder. {_IMPORT_HINT}")
+    hub_id = re.fullmatch(r"\w[\w.-]*/[\w.-]+", source)
+    if hub_id and not Path(source.split("/")[0]).exists():
+        return source
+    raise FileNotFoundError(
+        f"{source}: no such folder in {os.getcwd()}. Give a Hugging Face folder, a Hub id "
+        f"(organisation/name) or "
+        f"{MEL_FILTERBANK}."
+    )
+
+
+_IMPORT_HINT = "`lebench import` makes an encoder of a SpeechBrain checkpoint (.ckpt)."
+
+
+def _config(location):
+    values = _read_json(location, "config.json", required=True)
+    if values is None and any(Path(location).glob("*.ckpt")):
+        raise ValueError(f"{location} holds no config.json but SpeechBrain checkpoints. {_IMPORT_HINT}")
+    if values is None:
+        raise FileNotFoundError(
+            f"{location} holds no config.json: it is not a Hugging Face folder. {_IMPORT_HINT}"
+        )
+    with _quiet_transformers():
+        return transformers.AutoConfig.from_pretrained(location, trust_remote_code=False)
+
+
+def _preprocessor(location, config):
+    """The feature extractor's settings, as a dict. Raises FileNotFoundError saying what to write."""
+    values = _read_json(location, "preprocessor_config.json")
+    if values is None:  # a processor saved by transformers 5 keeps them among its own
+        values = (_read_json(location, "processor_config.json") or {}).get("feature_extractor")
+    if values is None:
+        normalize = getattr(config, "feat_extract_norm", "layer") == "layer"
+        example = {"feature_extractor_type": "Wav2Vec2FeatureExtractor", "sampling_rate": SAMPLE_RATE}
+        example = json.dumps({**example, "do_normalize": normalize})
+        raise FileNotFoundError(
+            f"{location} holds no preprocessor_config.json, so nothing says whether its waveforms were "
+            f"normalised. "
+            f"Write there {example} (do_normalize: true for layer-norm extractors, false for group-norm, "
+            f"unless the "
+            "model was trained otherwise)."
+        )
+    if values.get("sampling_rate", SAMPLE_RATE) != SAMPLE_RATE:
+        raise ValueError(
+            f"{location} was trained on {values['sampling_rate']} Hz audio; encoders take {SAMPLE_RATE}."
+        )
+    return values
+
+
+def _read_json(location, name, required=False):
+    """The file of a folder or Hub id, None if there is no such file. Raises FileNotFoundError if the id is
+    not found or gated, and if it is `required` and neither cached nor reachable."""
+    path = Path(location) / name
+    if not Path(location).is_dir():
+        path = _fetch(location, name, required)
+    if path is None or not Path(path).exists():
+        return None
+    return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def _fetch(hub_id, name, required=False):
+    """Path of a file of a Hub id in the cache, downloaded if it is not there; None if there is none"""
+    try:
+        return huggingface_hub.hf_hub_download(hub_id, name)
+    except hub_errors.GatedRepoError:
+        page = f"https://huggingface.co/{hub_id}"
+        raise FileNotFoundError(
+            f"{hub_id} is gated (401): accept its terms at {page}, then `hf auth login`."
+        ) from None
+    except hub_errors.RepositoryNotFoundError:
+        raise FileNotFoundError(
+            f"{hub_id} is neither a folder here nor a public model of the Hub (misspelt? private: `hf auth "
+            f"login`)."
+        ) from None
+    except hub_errors.LocalEntryNotFoundError:
+        if not required:
+            return None
+        why = "HF_HUB_OFFLINE=1" if huggingface_hub.constants.HF_HUB_OFFLINE else "the Hub cannot be reached"
+        raise FileNotFoundError(
+            f"{hub_id} is not a folder here, and as a Hub id its {name} is not in the cache while {why}: "
+            f"`hf download {hub_id}` where there is a network."
+        ) from None
+    except hub_errors.EntryNotFoundError:
+        return None
+
+
+def _random_model(config):
+    """The architecture of `config`, initialised from RANDOM_SEED; the random generators are left as they
+    were."""
+    with torch.random.fork_rng(devices=[]), _quiet_transformers():
+        torch.random.default_generator.manual_seed(RANDOM_SEED)
+        return transformers.AutoModel.from_config(config, dtype=torch.float32)
+
+
+def _load_strictly(location, config):
+    """The base model in float32 with the weights of `location`. Raises ValueError naming every weight that
+    does not fit, apart from heads, which are logged."""
+    try:
+        with _quiet_transformers():
+            model, report = transformers.AutoModel.from_pretrained(
+                location,
+                config=config,
+                dtype=torch.float32,  # else the file's: float16 weights would meet float32 audio
+                weights_only=True,
+                trust_remote_code=False,
+                ignore_mismatched_sizes=True,  # reported below, by name
+                output_loading_info=True,
+            )
+    except OSError as error:
+        raise FileNotFoundError(
+            f"{location} holds no weights transformers can read ({str(error).splitlines()[0]}). "
+            f"{_IMPORT_HINT}"
+        ) from None
+    _check_report(location, report)
+    return model
+
+
+def _check_report(location, report):
+    heads = [n for n in report["unexpected_keys"] if n.split(".")[0] in HEADS or n in HEAD_WEIGHTS]
+    unexpected = set(report["unexpected_keys"]) - set(heads) - {UNUSED}
+    problems = {
+        "missing": set(report["missing_keys"]) - {UNUSED},
+        "unexpected": unexpected,
+        "of another size": {mismatch[0] for mismatch in report["mismatched_keys"]},
+    }
+    found = [f"{len(names)} {kind}: {_first_five(names)}" for kind, names in problems.items() if names]
+    if found:
+        raise ValueError(f"{location}: the encoder's weights do not fit its config.json. {'; '.join(found)}.")
+    if heads:
+        prefixes = Counter(name.split(".")[0] for name in heads)
+        listed = ", ".join(f"{prefix} ({count})" for prefix, count in sorted(prefixes.items()))
+        logger.info("%s: left out the weights of heads: %s", location, listed)
+    if UNUSED in report["missing_keys"]:
+        logger.info("%s: no %s, which is not used: SpecAugment is off", location, UNUSED)
+
+
+def _first_five(names):
+    names = sorted(names)
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+@contextmanager
+def _quiet_transformers():
+    """Without progress bars and loading tables: `_check_report` says what matters."""
+    level, bar = transformers.logging.get_verbosity(), transformers.logging.is_progress_bar_enabled()
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers.logging.set_verbosity(level)
+        if bar:
+            transformers.logging.enable_progress_bar()
+
+
+# Saving
+
+
+def save_encoder(model, folder, do_normalize, extra=None):
+    """Write a Hugging Face folder: config.json, model.safetensors, preprocessor_config.json, and the `extra`
+    files.
+
+    model: a transformers model that takes waveforms; `model.base_model` for one without its heads.
+    do_normalize: whether it was trained on waveforms of mean 0 and variance 1.
+    extra: {file name: text}.
+    The folder appears whole; one that `save_encoder` wrote before is replaced. Raises FileExistsError for
+    another.
+    """
+    extractor = transformers.Wav2Vec2FeatureExtractor(
+        sampling_rate=SAMPLE_RATE,
+        do_normalize=do_normalize,
+        return_attention_mask=model.config.feat_extract_norm == "layer",
+    )
+    _write_model(folder, model, model.state_dict(), model.config, extractor.to_dict(), extra or {})
+
+
+def _write_model(folder, model, weights, config, preprocessor, extra):
+    """Everything goes into `<folder>.tmp`, which is then renamed."""
+    folder = Path(folder)
+    if folder.exists() and any(folder.iterdir()) and not (folder / "config.json").exists():
+        raise FileExistsError(f"{folder} exists and is not a Hugging Face folder: not replaced.")
+    new, old = folder.with_name(folder.name + ".tmp"), folder.with_name(folder.name + ".old")
+    shutil.rmtree(new, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
+    with _quiet_transformers():
+        model.save_pretrained(new, state_dict=weights)
+    config = copy.deepcopy(config)
+    config.architectures, config.dtype = [type(model).__name__], torch.float32
+    config.save_pretrained(new)
+    preprocessor = json.dumps(preprocessor, indent=2, sort_keys=True) + "\n"
+    for name, text in {"preprocessor_config.json": preprocessor, **extra}.items():
+        (new / name).write_text(text, encoding="utf-8")
+    if folder.exists():
+        folder.rename(old)
+    new.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
