@@ -1,0 +1,268 @@
+"""One wav2vec 2.0 pre-training step on the weights of a transformers `Wav2Vec2ForPreTraining`.
+
+B utterances of T samples and F frames (padded), N valid frames in the batch, M masked ones, D the
+transformer's size. The weights, their names and their shapes are those of transformers; the computation is
+ours:
+
+- Valid frames lie one after the other in a single (N, D) tensor. Padding is never computed, so that a batch
+  gives what its utterances give alone. (transformers does the same but for the group normalisation of "group"
+  extractors, whose statistics it takes over the padding of the batch.)
+- Quantiser, losses and the last transformer layer's queries are computed for the M masked frames only.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from lebench_sb.pretraining import losses
+from lebench_sb.pretraining.extractor import extract, output_length
+
+
+@dataclass
+class StepOutput:
+    """Sums over the masked frames of the batch where noted, so that batches and processes can be added up.
+
+    Only the three losses carry a gradient.
+    """
+
+    contrastive: torch.Tensor  # scalar, SUM over masked frames
+    diversity: torch.Tensor  # scalar in [0, 1), (GV - sum of perplexities) / GV of this batch, not weighted
+    penalty: torch.Tensor  # scalar, mean square of the extractor's output over valid frames, not weighted
+    num_masked: int  # M
+    num_correct: torch.Tensor  # 0-d int64: masked frames whose target has the highest logit
+    code_counts: torch.Tensor  # (G, V) int64: masked frames that chose each code
+    code_probs: torch.Tensor  # (G, V) SUM over masked frames of softmax(logits), without noise
+
+
+class ScaleGradient(torch.autograd.Function):
+    """The identity, with its gradient multiplied by `factor` (fairseq `GradMultiply`)"""
+
+    @staticmethod
+    def forward(ctx, x, factor):
+        ctx.factor = factor
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad * ctx.factor, None
+
+
+class PretrainingModel(nn.Module):
+    """`hf`: the Wav2Vec2ForPreTraining whose weights are trained and exported, as `.hf`.
+
+    feature_grad_mult scales the gradient that reaches the extractor, the penalty's included, as in fairseq
+    (0.1 for its base model); 0 freezes the extractor. Dropouts and LayerDrop are those of the config. Channel
+    masking (`mask_feature_prob`) belongs to fine-tuning and is not applied.
+
+    Raises ValueError for a config whose parts are not those of wav2vec 2.0 pre-training.
+    """
+
+    def __init__(self, hf, feature_grad_mult=1.0):
+        super().__init__()
+        check_config(hf.config)
+        self.hf = hf
+        self.feature_grad_mult = feature_grad_mult
+        if feature_grad_mult == 0:
+            hf.freeze_feature_encoder()
+
+    def frame_lengths(self, sample_lens):
+        """sample_lens (B,) int -> frames (B,) int64; 0 for an utterance too short for one frame"""
+        config = self.hf.config
+        lens = torch.as_tensor(sample_lens, dtype=torch.int64)
+        return output_length(lens, config.conv_kernel, config.conv_stride)
+
+    def forward(self, wavs, sample_lens, mask, negatives, temperature, gumbel_noise=None):
+        """wavs (B, T) float32, zero-padded right, normalised per utterance if the model wants it; sample_lens
+        (B,) int64; mask (B, F) bool and negatives (M, N) of masking.draw_masks; temperature of the Gumbel
+        softmax -> StepOutput.
+
+        gumbel_noise (M, G, V) replaces the noise drawn in training; in evaluation codes are the most likely
+        ones. Works under autocast: quantiser and losses are in float32 all the same. Every trainable
+        parameter gets a gradient in every call, so that DistributedDataParallel needs no search for unused
+        ones.
+
+        Raises ValueError when mask, negatives and lengths contradict each other.
+        """
+        batch = self.layout(wavs, sample_lens, mask, negatives)
+        if not len(negatives):
+            return self.nothing_masked()
+        model = self.hf.wav2vec2
+        extracted = self.extract(batch)
+        features = model.feature_projection.layer_norm(extracted)
+        hidden = model.feature_projection.dropout(model.feature_projection.projection(features))
+        hidden = hidden.index_put((batch.masked,), model.masked_spec_embed.to(hidden.dtype))
+        contexts = encode(model.encoder, hidden, batch)
+        with torch.autocast(wavs.device.type, enabled=False):
+            logits = self.quantizer_logits(features[batch.masked].float())
+            vectors, codes, used = self.quantise(logits, temperature, gumbel_noise)
+            similarities = losses.contrastive_logits(
+                self.hf.project_hid(contexts.float()),
+                self.hf.project_q(vectors),
+                codes,
+                negatives,
+                batch.masked_counts,
+                self.hf.config.contrastive_logits_temperature,
+            )
+            return StepOutput(
+                contrastive=losses.contrastive_loss(similarities),
+                diversity=losses.diversity_loss(used),
+                penalty=extracted.float().square().mean(),
+                num_masked=len(negatives),
+                num_correct=losses.num_correct(similarities.detach()),
+                code_counts=losses.code_counts(codes, logits.shape[2]),
+                code_probs=logits.detach().softmax(dim=-1).sum(dim=0),
+            )
+
+    def layout(self, wavs, sample_lens, mask, negatives):
+        """-> Batch, without the utterances that are too short for a frame"""
+        sample_lens = torch.as_tensor(sample_lens, device="cpu")
+        frame_lens = self.frame_lengths(sample_lens)
+        valid = torch.arange(mask.shape[1]) < frame_lens[:, None]
+        mask = mask.cpu()
+        fits = valid.sum() == frame_lens.sum() and not (mask & ~valid).any()
+        if not fits or mask.sum() != len(negatives):
+            raise ValueError(
+                f"mask {tuple(mask.shape)} with {int(mask.sum())} masked frames and negatives "
+                f"{tuple(negatives.shape)} do not belong to utterances of {frame_lens.tolist()} frames. "
+                "Draw both with masking.draw_masks."
+            )
+        rows = frame_lens.nonzero().flatten()
+        if len(rows) < len(wavs):
+            wavs, sample_lens, frame_lens = wavs[rows.to(wavs.device)], sample_lens[rows], frame_lens[rows]
+        return Batch(
+            wavs=wavs,
+            sample_lens=sample_lens.tolist(),
+            frame_lens=frame_lens.tolist(),
+            masked=mask[valid].nonzero().flatten().to(wavs.device),
+            masked_counts=mask.sum(dim=1)[rows].tolist(),
+        )
+
+    def extract(self, batch):
+        """-> extractor output of the valid frames (N, C), with its gradient scaled"""
+        device = batch.wavs.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else batch.wavs.dtype
+        layers = self.hf.wav2vec2.feature_extractor.conv_layers
+        extracted = extract(layers, batch.wavs, batch.sample_lens, dtype)
+        return ScaleGradient.apply(extracted, self.feature_grad_mult)
+
+    def quantizer_logits(self, features):
+        """features (M, C) after their layer norm -> (M, G, V)"""
+        quantizer = self.hf.quantizer
+        logits = quantizer.weight_proj(self.hf.dropout_features(features))
+        return logits.unflatten(1, (quantizer.num_groups, quantizer.num_vars))
+
+    def quantise(self, logits, temperature, gumbel_noise):
+        """logits (M, G, V) -> codevectors (M, D_q), codes (M, G), distribution of code use for the diversity
+        (G, V): the mean softmax in training, the codes chosen in evaluation (as transformers)"""
+        codebook = self.hf.quantizer.codevectors.view(*logits.shape[1:], -1)
+        if self.training:
+            noise = losses.gumbel_noise(logits) if gumbel_noise is None else gumbel_noise
+            vectors, codes = losses.choose_codes(logits, codebook, temperature, noise)
+            return vectors, codes, logits.softmax(dim=-1).mean(dim=0)
+        codes = logits.argmax(dim=-1)
+        used = losses.code_counts(codes, logits.shape[2]) / len(logits)
+        return losses.look_up(codebook, codes).flatten(1), codes, used
+
+    def nothing_masked(self):
+        """-> StepOutput of a batch without masked frames: zeros, which depend on every parameter"""
+        quantizer = self.hf.quantizer
+        zero = no_gradient(self.parameters())
+        counts = torch.zeros(quantizer.num_groups, quantizer.num_vars, dtype=torch.int64, device=zero.device)
+        return StepOutput(zero, zero, zero, 0, counts.sum(), counts, counts.float())
+
+
+@dataclass
+class Batch:
+    wavs: torch.Tensor  # (B, T)
+    sample_lens: list  # B ints
+    frame_lens: list  # B ints, at least 1
+    masked: torch.Tensor  # (M,) indices into the N valid frames of the batch
+    masked_counts: list  # B ints, of sum M
+
+
+def check_config(config):
+    """Raises ValueError, naming the setting, for what this step does not compute."""
+    if config.mask_time_prob == 0 and config.mask_feature_prob == 0:
+        raise ValueError("mask_time_prob is 0: the model has no mask embedding. Set it, to 0.65 for one.")
+    activation = config.feat_extract_activation
+    if activation != "gelu":
+        raise ValueError(f"feat_extract_activation is {activation!r}: only gelu is implemented.")
+    if config.add_adapter or config.adapter_attn_dim is not None:
+        raise ValueError("add_adapter or adapter_attn_dim is set: pre-training has no adapters. Unset them.")
+
+
+def no_gradient(parameters):
+    """-> scalar 0 whose gradient reaches each trainable parameter, as zeros"""
+    return sum(p.flatten()[0] * 0.0 for p in parameters if p.requires_grad)
+
+
+def encode(encoder, hidden, batch):
+    """HF transformer on hidden (N, D) of the valid frames -> (M, D) at the masked frames"""
+    stable, config = encoder.config.do_stable_layer_norm, encoder.config
+    hidden = hidden + positions(encoder.pos_conv_embed, hidden, batch.frame_lens)
+    if not stable:
+        hidden = encoder.layer_norm(hidden)
+    hidden = encoder.dropout(hidden)
+    layer_function = pre_norm_layer if stable else post_norm_layer
+    kept, dropped = [], []
+    for layer in encoder.layers:
+        drop = encoder.training and torch.rand([]).item() < config.layerdrop
+        (dropped if drop else kept).append(layer)
+    for layer in kept[:-1]:
+        hidden = layer_function(layer, hidden, hidden, batch.frame_lens, batch.frame_lens)
+    queries = hidden[batch.masked]
+    if kept:
+        # nobody looks at the last layer's other frames
+        queries = layer_function(kept[-1], queries, hidden, batch.masked_counts, batch.frame_lens)
+    if stable:
+        queries = encoder.layer_norm(queries)
+    return queries + no_gradient(p for layer in dropped for p in layer.parameters())
+
+
+def positions(pos_conv_embed, hidden, frame_lens):
+    """Convolutional position embedding: hidden (N, D) -> (N, D)
+
+    The utterances go through one convolution, kept apart by as many zeros as half its kernel.
+    """
+    gap = hidden.new_zeros(pos_conv_embed.conv.kernel_size[0] // 2, hidden.shape[1])
+    row = torch.cat([part for utterance in hidden.split(frame_lens) for part in (utterance, gap)])
+    lens = [n for frames in frame_lens for n in (frames, len(gap))]
+    return torch.cat(pos_conv_embed(row[None])[0].split(lens)[::2])
+
+
+def pre_norm_layer(layer, queries, keys, query_lens, key_lens):
+    """Wav2Vec2EncoderLayerStableLayerNorm: queries (Nq, D), keys (Nk, D) -> (Nq, D); queries are rows of
+    keys"""
+    normal_keys = layer.layer_norm(keys)
+    normal_queries = normal_keys if queries is keys else layer.layer_norm(queries)
+    attended = attend(layer.attention, normal_queries, normal_keys, query_lens, key_lens)
+    queries = queries + layer.dropout(attended)
+    return queries + layer.feed_forward(layer.final_layer_norm(queries))
+
+
+def post_norm_layer(layer, queries, keys, query_lens, key_lens):
+    """Wav2Vec2EncoderLayer: queries (Nq, D), keys (Nk, D) -> (Nq, D); queries are rows of keys"""
+    queries = queries + layer.dropout(attend(layer.attention, queries, keys, query_lens, key_lens))
+    queries = layer.layer_norm(queries)
+    return layer.final_layer_norm(queries + layer.feed_forward(queries))
+
+
+def attend(attention, queries, keys, query_lens, key_lens):
+    """HF attention within each utterance: queries (Nq, D), keys (Nk, D), B lengths each -> (Nq, D)"""
+    heads = (attention.num_heads, attention.head_dim)
+    q = attention.q_proj(queries).unflatten(1, heads).split(query_lens)
+    k = attention.k_proj(keys).unflatten(1, heads).split(key_lens)
+    v = attention.v_proj(keys).unflatten(1, heads).split(key_lens)
+    dropout = attention.dropout if attention.training else 0.0
+    if len(set(query_lens)) == len(set(key_lens)) == 1:
+        q, k, v = ([torch.stack(each)] for each in (q, k, v))
+    else:
+        q, k, v = ([one[None] for one in each] for each in (q, k, v))
+    attended = [
+        F.scaled_dot_product_attention(*(x.transpose(1, 2) for x in one), dropout_p=dropout)
+        for one in zip(q, k, v, strict=True)
+    ]
+    # (1 or B, heads, F, head_dim) each -> (Nq, D)
+    return attention.out_proj(torch.cat([x.transpose(1, 2).flatten(0, 1).flatten(1) for x in attended]))
