@@ -1,0 +1,521 @@
+"""The manifest: one CSV per split, and the only way into it.
+
+A corpus yields `Utterance`s; `write_manifest` checks all of them, sorts, writes a temporary file, renames it
+and writes the marker `<manifest>.done.json` last, so that a preparation killed half-way is never taken for a
+finished one. Everything is checked here, once; code that reads a manifest trusts it.
+
+The file is UTF-8 CSV with standard quoting and the header
+`ID,duration,wav,start,stop,spk_id,gender,language`, then the label columns. `wav` begins with `$data_root/`.
+Only `wav`, `trace` and `tree` are expanded: a transcript may say "5 $US".
+"""
+
+import csv
+import difflib
+import hashlib
+import io
+import json
+import math
+import os
+import re
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+FORMAT = 1  # in the parameters' hash: raised when the rules of writing change, to rebuild old manifests
+COLUMNS = ("ID", "duration", "wav", "start", "stop", "spk_id", "gender", "language")
+PATH_LABELS = ("trace", "tree")  # labels that may hold a path; a `tree` that is a key is left alone
+ROOT = "$data_root/"
+GENDERS = ("F", "M", "U")
+SHOWN = 5
+CONTROL = re.compile("[\x00-\x1f\x7f]")
+QUOTED = re.compile('[,"\r\n]|^ | $')  # fields written in quotation marks
+SECONDS = re.compile(r"\d+(\.\d+)?([eE][-+]?\d+)?")
+READERS = 8  # threads: opening files waits on the disk or the network, not on the processor
+
+
+class DataError(ValueError):
+    """The content of the data is wrong (exit code 3 on the command line)."""
+
+
+class Problems:
+    """Everything wrong with one source, by kind, so that a user mends a corpus once and not once per line."""
+
+    def __init__(self, where):
+        self.where = where
+        self.found = {}
+
+    def add(self, kind, item):
+        """kind: what is wrong, in words; item: the id, line or path it is wrong with."""
+        self.found.setdefault(kind, []).append(str(item))
+
+    def __bool__(self):
+        return bool(self.found)
+
+    def __str__(self):
+        parts = []
+        for kind, items in self.found.items():
+            more = f" and {len(items) - SHOWN} more" if len(items) > SHOWN else ""
+            parts.append(f"{kind} ({len(items)}): {', '.join(items[:SHOWN])}{more}")
+        return f"{self.where}: " + "; ".join(parts)
+
+    def raise_if_any(self):
+        """Raises DataError with the first five items of each kind and their number."""
+        if self.found:
+            raise DataError(str(self))
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """One piece of speech.
+
+    wav: absolute path; duration: seconds of this utterance; start, stop: seconds inside `wav`, both None for
+    the whole file; gender: F, M or U; labels: column -> text (`wrd`, `translation_en`, `semantics`, `trace`,
+    ...).
+    """
+
+    id: str
+    wav: str
+    duration: float
+    start: float | None = None
+    stop: float | None = None
+    speaker: str = ""
+    gender: str = "U"
+    language: str = "fr"
+    labels: dict = field(default_factory=dict, hash=False)
+
+
+def audio_fault(path):
+    """What makes `path` no audio file, or "" when its first 64 bytes look sane; decodes nothing."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(64)
+    except FileNotFoundError:
+        return "missing file"
+    except OSError as error:
+        return f"unreadable file, {error.strerror}"
+    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if not head:
+        return "file of 0 bytes (interrupted copy?)"
+    if text.startswith((b"<html", b"<!doctype", b"<?xml")):
+        return "HTML page saved as audio (a download that asked for a login?)"
+    if text.startswith(b"version https://git-lfs"):
+        return "git-lfs pointer saved as audio (run `git lfs pull`)"
+    return ""
+
+
+def _pooled(function, items):
+    """[function(item) for item in items], in order, with a few threads."""
+    items = list(items)
+    if len(items) < 2 * READERS:
+        return [function(item) for item in items]
+    with ThreadPoolExecutor(READERS) as pool:
+        return list(pool.map(function, items, chunksize=1))
+
+
+def _add_file_faults(problems, utterances):
+    """Adds each missing, empty or foreign file once, for `wav` and for labels that are absolute paths."""
+    paths = {u.wav for u in utterances}
+    paths |= {u.labels[name] for u in utterances for name in PATH_LABELS if _is_path(u.labels.get(name, ""))}
+    paths = sorted(paths)
+    for path, fault in zip(paths, _pooled(audio_fault, paths), strict=True):
+        if fault:
+            problems.add(fault, path)
+
+
+def check_files(utterances, where):
+    """Raises DataError, naming `where`, when files are missing, empty, HTML pages or git-lfs pointers."""
+    problems = Problems(where)
+    _add_file_faults(problems, utterances)
+    problems.raise_if_any()
+
+
+def audio_duration(path):
+    """Seconds of audio in `path`, as soundfile decodes it.
+
+    An MP3 is decoded to its end, because headers of variable-rate files lie; other formats are trusted.
+    Raises FileNotFoundError, or DataError naming the file when it is empty, no audio, or holds no samples.
+    """
+    import soundfile  # here: writing and reading a manifest needs no audio library
+
+    fault = audio_fault(path)
+    if fault == "missing file":
+        raise FileNotFoundError(f"{path}: missing audio file.")
+    if fault:
+        raise DataError(f"{path}: {fault}.")
+    try:
+        with soundfile.SoundFile(path) as file:
+            rate, samples = file.samplerate, file.frames
+            if file.format == "MP3":
+                samples = _decoded_samples(file)
+    except (soundfile.SoundFileError, RuntimeError) as error:
+        reason = str(error).split(": ")[-1].strip(" .")
+        hint = "`ffmpeg -i IN OUT.flac` converts it"
+        raise DataError(f"{path}: not readable as audio ({reason}); {hint}.") from None
+    if not samples:
+        raise DataError(f"{path}: no audio (0 samples).")
+    return samples / rate
+
+
+def _decoded_samples(file):
+    """Samples per channel that really decode. `file.blocks` would pad to the number the header gives."""
+    samples = 0
+    while count := len(file.read(1 << 18, dtype="int16")):
+        samples += count
+    return samples
+
+
+def measure_durations(paths, where="audio"):
+    """{path: seconds} for every distinct path, measured with a few threads.
+
+    Raises DataError, naming `where`: of the files that cannot be measured, the first five of each kind and
+    their number.
+    """
+
+    def measure(path):
+        try:
+            return audio_duration(path)
+        except (DataError, FileNotFoundError) as error:
+            return str(error).removeprefix(f"{path}: ").rstrip(".")
+
+    paths = sorted({str(path) for path in paths})
+    measured = dict(zip(paths, _pooled(measure, paths), strict=True))
+    problems = Problems(where)
+    for path, value in measured.items():
+        if isinstance(value, str):
+            problems.add(value, path)
+    problems.raise_if_any()
+    return measured
+
+
+def write_manifest(path, utterances, data_root, parameters, required=(), dropped=None):
+    """Checks `utterances`, writes them to `path` sorted by id, then the marker; returns the marker's content.
+
+    data_root: folder above every audio file; parameters: everything the result depends on (JSON values,
+    paths, functions); required: label columns that must not be empty; dropped: {reason: count} of utterances
+    the caller left out. Raises DataError that lists, for each kind of problem, the first five and their
+    number; nothing is written then.
+    """
+    path, utterances = Path(path), sorted(utterances, key=lambda u: u.id)
+    data_root = os.path.abspath(data_root)
+    if not utterances:
+        raise DataError(f"{path}: 0 utterances; does the corpus under {data_root} hold this split?")
+    _check(utterances, path, data_root, required)
+    labels = sorted({name for u in utterances for name in u.labels})
+    rows = [[*COLUMNS, *labels]] + [_row(u, labels, data_root) for u in utterances]
+    marker = _marker(path, utterances, parameters, dropped)
+    content = "".join(map(_csv_line, rows)).encode()
+    marker["sha256"] = hashlib.sha256(content).hexdigest()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    marker_path(path).unlink(missing_ok=True)  # an old marker never stands beside a new manifest
+    write_atomically(path, content)
+    write_atomically(marker_path(path), (json.dumps(marker, indent=1, ensure_ascii=False) + "\n").encode())
+    return marker
+
+
+def write_atomically(path, content):
+    """Writes `path`.tmp, flushes it to the disk, renames: `path` is the old file or the whole new one."""
+    temporary = f"{path}.tmp"
+    with open(temporary, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def _check(utterances, path, data_root, required):
+    problems, seen = Problems(path), {}
+    for u in utterances:
+        seen[u.id] = seen.get(u.id, 0) + 1
+        _check_one(problems, u, data_root, required)
+    for name, count in seen.items():
+        if count > 1:
+            problems.add("duplicate ID", f"{name} ({count} times)")
+    _add_file_faults(problems, utterances)
+    problems.raise_if_any()
+
+
+def _check_one(problems, u, data_root, required):
+    """Adds what is wrong with one utterance, its files apart."""
+    if not u.id or u.id != u.id.strip() or CONTROL.search(u.id):
+        problems.add("ID empty, with spaces around it or with control characters", repr(u.id))
+    if not _seconds(u.duration) or u.duration <= 0:
+        problems.add("duration not a positive number of seconds", f"{u.id} lasts {u.duration}")
+    for fault in _segment_faults(u):
+        problems.add(fault, f"{u.id} [{u.start}, {u.stop}] duration {u.duration}")
+    if u.gender not in GENDERS:
+        problems.add("gender not F, M or U", f"{u.id} has {u.gender!r}")
+    for name in required:
+        if not u.labels.get(name, "").strip():
+            problems.add(f"empty {name}", u.id)
+    for name, value in u.labels.items():
+        if name in COLUMNS or not name or not isinstance(value, str):
+            problems.add("label that is no text or takes a fixed column's name", f"{u.id}: {name}={value!r}")
+    paths = [u.wav, *(u.labels[name] for name in PATH_LABELS if _is_path(u.labels.get(name, "")))]
+    for outside in [path for path in paths if _relative(path, data_root) is None]:
+        problems.add(f"not under data_root {data_root}", outside)
+    if not _encodable([u.id, u.wav, u.speaker, u.language, *map(str, u.labels.values())]):
+        problems.add("text that is not Unicode", repr(u.id))
+
+
+def _segment_faults(u):
+    """The faults of start and stop, in words."""
+    if u.start is None and u.stop is None:
+        return []
+    if u.start is None or u.stop is None or not _seconds(u.start) or not _seconds(u.stop):
+        return ["start and stop must both be seconds, or both be None for the whole file"]
+    if u.start < 0 or u.start >= u.stop:
+        return ["start must be at least 0 and before stop"]
+    # 20 ms: segment times are often rounded to hundredths of a second
+    if _seconds(u.duration) and abs(u.stop - u.start - u.duration) > 0.02 + 0.05 * u.duration:
+        return ["duration differs from stop - start by over 5 %"]
+    return []
+
+
+def _seconds(value):
+    return isinstance(value, (int, float)) and math.isfinite(value)
+
+
+def _is_path(value):
+    return isinstance(value, str) and os.path.isabs(value)
+
+
+def _encodable(texts):
+    """False where a file name that is not UTF-8 came in as surrogates."""
+    try:
+        "".join(texts).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _relative(path, data_root):
+    """`path` below `data_root` with forward slashes, or None when it lies elsewhere, links followed."""
+    absolute = os.path.abspath(path)
+    for one, root in ((absolute, data_root), (os.path.realpath(absolute), os.path.realpath(data_root))):
+        prefix = root.rstrip(os.sep) + os.sep
+        if one.startswith(prefix):
+            return one[len(prefix) :].replace(os.sep, "/")
+    return None
+
+
+def _row(u, labels, data_root):
+    """The CSV fields of one utterance."""
+    row = [u.id, _number(u.duration), ROOT + _relative(u.wav, data_root), _number(u.start), _number(u.stop)]
+    row += [u.speaker, u.gender, u.language]
+    for name in labels:
+        value = u.labels.get(name, "")
+        row.append(ROOT + _relative(value, data_root) if name in PATH_LABELS and _is_path(value) else value)
+    return row
+
+
+def _number(value):
+    """Seconds as the shortest text that reads back as the same float."""
+    return "" if value is None else repr(float(value))
+
+
+def _csv_line(fields):
+    """One line of standard CSV; Python 3.11's csv.writer leaves a lone carriage return without quotes."""
+    return ",".join('"' + f.replace('"', '""') + '"' if QUOTED.search(f) else f for f in fields) + "\n"
+
+
+def marker_path(path):
+    """Where the marker of the manifest `path` is."""
+    return Path(f"{path}.done.json")
+
+
+def _marker(path, utterances, parameters, dropped):
+    """The marker's content without the manifest's hash."""
+    return {
+        "manifest": path.name,
+        "parameters": _plain(parameters),
+        "parameters_sha256": parameters_hash(parameters),
+        "utterances": len(utterances),
+        "speakers": len({u.speaker for u in utterances if u.speaker}),
+        "hours": round(sum(u.duration for u in utterances) / 3600, 4),
+        "dropped": dict(dropped or {}),
+    }
+
+
+def _plain(value):
+    """`value` as JSON knows it: paths become text, functions their full name."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, (set, frozenset)):
+        return sorted(_plain(item) for item in value)
+    if callable(value):
+        return f"{value.__module__}.{value.__qualname__}"
+    return str(value) if isinstance(value, os.PathLike) else value
+
+
+def parameters_hash(parameters):
+    """sha256 (hex) of the parameters of a preparation, whatever their order."""
+    content = {"format": FORMAT, "parameters": _plain(parameters)}
+    text = json.dumps(content, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def manifest_hash(path):
+    """sha256 (hex) of the manifest's bytes."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def read_marker(path):
+    """The content of the marker of the manifest `path`; {} when there is none or it is no JSON object."""
+    try:
+        marker = json.loads(marker_path(path).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return marker if isinstance(marker, dict) else {}
+
+
+def is_prepared(path, parameters):
+    """True when `path` was finished with these parameters and its bytes have not changed since."""
+    marker = read_marker(path)
+    same = marker.get("parameters_sha256") == parameters_hash(parameters)
+    return same and Path(path).is_file() and marker.get("sha256") == manifest_hash(path)
+
+
+def read_manifest(path, data_root):
+    """The utterances of the manifest `path`, in file order, with absolute paths below `data_root`.
+
+    Every utterance has every label column, empty where the file is. Files named in the manifest are not
+    opened. Raises FileNotFoundError, or DataError that names lines: encoding, separator, columns, short or
+    long rows, numbers, duplicate IDs.
+    """
+    if not os.path.isdir(data_root):
+        raise FileNotFoundError(f"data_root {data_root} is not a folder.")
+    root = os.path.abspath(data_root).rstrip(os.sep) + os.sep
+    header, rows = read_table(path, ",")
+    _check_header(path, header)
+    labels = [name for name in header if name not in COLUMNS]
+    problems, lines, utterances = Problems(path), {}, []
+    for line, fields in rows:
+        row = dict(zip(header, fields, strict=True))
+        lines.setdefault(row["ID"], []).append(line)
+        utterances.append(_utterance(row, labels, root, problems, line))
+    for name, where in lines.items():
+        if len(where) > 1:
+            problems.add("duplicate ID", f"{name} (lines {', '.join(map(str, where[:SHOWN]))})")
+    problems.raise_if_any()
+    if not utterances:
+        raise DataError(f"{path}: 0 utterances, only a header; was the preparation interrupted?")
+    return utterances
+
+
+def _check_header(path, header):
+    missing = [name for name in COLUMNS if name not in header]
+    if not missing:
+        return
+    if len(header) == 1 and (used := separator(header[0])) != ",":
+        hint = "`lebench prepare own` reads comma, semicolon and tab"
+        raise DataError(f"{path}: columns are separated by {used!r}, a manifest needs commas; {hint}.")
+    hints = [f"{name}{nearest(name, header)}" for name in missing]
+    raise DataError(f"{path}: columns missing: {', '.join(hints)}. Found: {', '.join(header)}.")
+
+
+def nearest(name, names, template=" (did you mean {}?)"):
+    """`template` filled with the one of `names` closest to `name`, or "" when none is close."""
+    lower = {known.lower(): known for known in names}
+    found = difflib.get_close_matches(name.lower(), lower, n=1, cutoff=0.5)
+    return template.format(lower[found[0]]) if found else ""
+
+
+def _utterance(row, labels, root, problems, line):
+    """One row as an Utterance; what is wrong is added to `problems` with its line."""
+    start = _read_seconds(row, "start", problems, line) if row["start"] else None
+    stop = _read_seconds(row, "stop", problems, line) if row["stop"] else None
+    duration = _read_seconds(row, "duration", problems, line)
+    if not row["ID"]:
+        problems.add("empty ID", f"line {line}")
+    if not row["wav"].startswith(ROOT):
+        problems.add(f"wav does not begin with {ROOT}", f"line {line} {row['wav']!r}")
+    if row["gender"] not in GENDERS:
+        problems.add("gender not F, M or U", f"line {line} {row['gender']!r}")
+    values = {name: row[name] for name in labels}
+    for name in PATH_LABELS:
+        if name in values:
+            values[name] = _expand(values[name], root)
+    wav, speaker, gender, language = _expand(row["wav"], root), row["spk_id"], row["gender"], row["language"]
+    u = Utterance(row["ID"], wav, duration, start, stop, speaker, gender, language, values)
+    if duration <= 0:
+        problems.add("duration not positive", f"line {line} {row['duration']!r}")
+    for fault in _segment_faults(u):
+        problems.add(fault, f"line {line}")
+    return u
+
+
+def _expand(value, root):
+    return root + value[len(ROOT) :] if value.startswith(ROOT) else value
+
+
+def _read_seconds(row, column, problems, line):
+    """The number in a column; 1.0, and a problem, where it is anything but digits with a dot."""
+    if SECONDS.fullmatch(row[column]) and math.isfinite(value := float(row[column])):
+        return value
+    kind = f"{column} is not a number of seconds (decimal point, no unit)"
+    problems.add(kind, f"line {line} {row[column]!r}")
+    return 1.0
+
+
+def read_table(path, delimiter, quotes=True):
+    """(header, [(line number, fields), ...]) of a delimited UTF-8 file; BOM and CRLF are fine.
+
+    quotes=False takes quotation marks as ordinary characters. Raises DataError naming the line of an encoding
+    fault, a broken quotation, or a row whose number of fields is not the header's
+    (all such rows are counted).
+    """
+    text = read_text(path)
+    quoting = csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True, quoting=quoting)
+    rows, line = [], 1
+    try:
+        for fields in reader:
+            if fields:
+                rows.append((line, fields))
+            line = reader.line_num + 1
+    except csv.Error as error:
+        hint = "is a quotation mark not closed or not doubled?"
+        raise DataError(f"{path}: line {line}: {error}; {hint}") from None
+    if not rows:
+        raise DataError(f"{path}: empty file, not even a header.")
+    header = rows.pop(0)[1]
+    _check_shape(path, header, rows)
+    return header, rows
+
+
+def _check_shape(path, header, rows):
+    doubled = sorted({name for name in header if header.count(name) > 1})
+    if doubled:
+        raise DataError(f"{path}: columns named twice: {', '.join(doubled)}.")
+    problems, width = Problems(path), len(header)
+    quote = "put quotation marks around a field that holds the separator"
+    for line, fields in rows:
+        if len(fields) < width:
+            problems.add(f"rows shorter than the header's {width} fields", f"line {line} has {len(fields)}")
+        elif len(fields) > width:
+            kind = f"rows longer than the header's {width} fields, {quote}"
+            problems.add(kind, f"line {line} has {len(fields)}")
+    problems.raise_if_any()
+
+
+def read_text(path):
+    """The text of a UTF-8 file without its BOM. Raises DataError naming the first line that is not UTF-8."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} not found." if not path.exists() else f"{path} is not a file.")
+    data = path.read_bytes()
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise DataError(f"{path}: UTF-16; save it as UTF-8 (`iconv -f UTF-16 -t UTF-8 IN > OUT`).")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        hint = "it looks like Latin-1; `iconv -f ISO-8859-1 -t UTF-8 IN > OUT` converts it"
+        raise DataError(f"{path}: line {line} is not UTF-8, {hint}.") from None
+
+
+def separator(line):
+    """The likeliest of comma, semicolon and tab in a header line."""
+    return max(",;\t", key=line.count)
