@@ -1,0 +1,391 @@
+"""The loop every recipe shares: exact resumption, global clipping, each utterance scored once.
+
+Letters: B utterances, T samples.
+"""
+
+import json
+import logging
+import math
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import speechbrain as sb
+import torch
+import yaml
+from speechbrain.core import INTRA_EPOCH_CKPT_FLAG
+from speechbrain.utils.checkpoints import mark_as_loader, mark_as_saver, register_checkpoint_hooks
+from speechbrain.utils.distributed import if_main_process
+from torch.nn.parallel import DistributedDataParallel
+from tqdm.auto import tqdm
+
+from lebench_sb.data import EpochPlan, PlannedLoader, seed_everything
+
+logger = logging.getLogger(__name__)
+TRAIN, VALID, TEST = sb.Stage.TRAIN, sb.Stage.VALID, sb.Stage.TEST
+
+
+@register_checkpoint_hooks
+class SSLBrain(sb.Brain):
+    """SpeechBrain's Brain with our loop. A task writes `compute_forward`, `compute_objectives`, `scores`.
+
+    - `compute_objectives` returns the mean loss over `units(predictions, batch)` units (utterances by
+      default). An update is normalised by the units of the whole accumulated, distributed batch.
+    - On valid and test it appends one dict per utterance to `self.rows` (`ID` and the statistics of its
+      scores); `scores(rows)` turns them into {metric: value}.
+    - Random numbers of a micro-batch depend on (seed, epoch, step, process) alone: a resumed run needs no
+      saved random state and repeats an uninterrupted one exactly.
+    - Learning rates are functions of the update (`hparams.schedule(update, total)`): nothing to save.
+    """
+
+    def __init__(self, modules, hparams, run_opts, checkpointer):
+        super().__init__(modules, None, hparams, run_opts, checkpointer)
+        self.world = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+        self.rank = torch.distributed.get_rank() if self.world > 1 else 0
+        self.folder = Path(self.hparams.output_folder)
+        self.train_seconds, self.rows, self.update_units, self.skipped = 0.0, [], 0.0, 0
+
+    # ---- what a task may override
+
+    def units(self, predictions, batch):
+        """How many things the loss of this micro-batch is a mean over"""
+        return len(batch)
+
+    def parameter_groups(self):
+        """[(parameters, peak learning rate, first update that changes them)]"""
+        head = ([], self.hparams.head_lr, 0)
+        encoder = ([], self.hparams.encoder_lr, self.hparams.encoder_warmup_steps)
+        for name, module in self.modules.items():
+            pretrained = set(map(id, pretrained_parameters(module))) if name == "encoder" else set()
+            for parameter in module.parameters():
+                (encoder if id(parameter) in pretrained else head)[0].append(parameter)
+        return [head, encoder]
+
+    def scores(self, rows):
+        """Rows of all utterances of a stage -> {metric: value}; the loss alone by default"""
+        return {}
+
+    def step_statistics(self):
+        """What `steps.jsonl` says of the last update besides loss and learning rate"""
+        return {}
+
+    def plan(self, dataset, stage):
+        """Which utterances form which batch"""
+        seconds = self.hparams.max_batch_seconds
+        return EpochPlan(dataset.durations, seconds, self.hparams.seed, shuffle=stage == TRAIN)
+
+    # ---- fit
+
+    def fit(self, train_set, valid_set):
+        """Trains up to the counter's limit, validating after each epoch; goes on from the newest checkpoint."""
+        if self.test_only:
+            logger.info("Test only: training is left out.")
+            return
+        train, valid = self.loader(train_set, TRAIN), self.loader(valid_set, VALID)
+        self.total_updates = self.count_updates(train)
+        self.on_fit_start()
+        forget_steps_after(self.folder / "steps.jsonl", self.optimizer_step)
+        bar = tqdm(
+            total=self.total_updates, initial=self.optimizer_step, disable=not self.shows_progress,
+            dynamic_ncols=True, unit="update", desc="train", mininterval=1.0,
+        )  # fmt: skip
+        with bar:
+            for epoch in self.hparams.epoch_counter:
+                self._fit_train(train, epoch, bar)
+                self._fit_valid(valid, epoch, bar)
+                if self.is_last(epoch):
+                    break
+
+    @property
+    def shows_progress(self):
+        return if_main_process() and not self.noprogressbar
+
+    def is_last(self, epoch):
+        return (self.debug and epoch >= self.debug_epochs) or self._optimizer_step_limit_exceeded
+
+    def loader(self, dataset, stage):
+        plan, workers = self.plan(dataset, stage), self.hparams.num_workers
+        return PlannedLoader(dataset, plan, self.rank, self.world, workers, even=stage == TRAIN)
+
+    def count_updates(self, loader):
+        """Updates of the whole run, as the schedule sees them"""
+        epochs = range(1, self.hparams.epoch_counter.limit + 1)
+        return sum(math.ceil(len(loader.share(e)) / self.grad_accumulation_factor) for e in epochs)
+
+    def init_optimizers(self):
+        groups = [g for g in self.parameter_groups() if any(p.requires_grad for p in g[0])]
+        self.peaks = [(peak, first) for _, peak, first in groups]
+        trained = [{"params": [p for p in g[0] if p.requires_grad], "lr": g[1]} for g in groups]
+        if self.remove_vector_weight_decay:
+            trained, self.peaks = without_vector_decay(trained, self.peaks)
+        self.optimizer = self.hparams.optimizer(trained)
+        self.optimizers_dict = {"optimizer": self.optimizer}
+        if self.checkpointer is not None:
+            self.checkpointer.add_recoverable("optimizer", self.optimizer)
+
+    def _fit_train(self, loader, epoch, bar):
+        self.on_stage_start(TRAIN, epoch)
+        self.modules.train()
+        self.zero_grad(set_to_none=True)
+        self.nonfinite_count = 0
+        self.batches_in_epoch = len(loader.share(epoch))
+        last_save = time.time()
+        if self.profiler is not None:
+            self.profiler.start()
+        for batch in loader.batches(epoch, self.step):
+            if self._optimizer_step_limit_exceeded:
+                break
+            started = time.time()
+            self.step += 1
+            seed_everything(self.hparams.seed, epoch, self.step, self.rank)
+            loss = self.fit_batch(batch)
+            self.avg_train_loss = self.update_average(loss, self.avg_train_loss)
+            self.train_seconds += time.time() - started
+            self.profile_step()
+            if self.debug and self.step >= self.debug_batches:
+                break
+            if self.ends_update():
+                bar.update(self.optimizer_step - bar.n)
+                bar.set_postfix(loss=f"{self.avg_train_loss:.3f}", refresh=False)
+                last_save = self.save_inside_epoch(last_save)
+        self.zero_grad(set_to_none=True)
+        self.train_loss, self.avg_train_loss, self.step = self.avg_train_loss, 0.0, 0
+        self.on_stage_end(TRAIN, self.train_loss, epoch)
+
+    def ends_update(self):
+        """Whether the micro-batch `self.step` is the last of its update (an epoch's rest is one too)"""
+        return self.step % self.grad_accumulation_factor == 0 or self.step == self.batches_in_epoch
+
+    def fit_batch(self, batch):
+        """One micro-batch forward and backward; the last of an update also steps. Returns the mean loss."""
+        last = self.ends_update() or (self.debug and self.step >= self.debug_batches)
+        batch = batch.to(self.device)
+        self.on_fit_batch_start(batch, last)
+        with self.no_sync(not last):
+            with self.training_ctx:
+                predictions = self.compute_forward(batch, TRAIN)
+                loss = self.compute_objectives(predictions, batch, TRAIN)
+            units = float(self.units(predictions, batch))
+            self.update_units += units
+            self.scaler.scale(loss * units).backward()
+        self.last_loss = loss.detach()
+        if last:
+            self.optimizers_step()
+        self.on_fit_batch_end(batch, predictions, loss, last)
+        return loss.detach().float().cpu()
+
+    def optimizers_step(self):
+        """Normalises, clips over all parameters together, steps; a gradient not finite changes nothing."""
+        rates = self.set_rates()
+        self.scaler.unscale_(self.optimizer)
+        groups = self.optimizer.param_groups
+        parameters = [p for group in groups for p in group["params"] if p.grad is not None]
+        units = self.total(self.update_units)
+        # DDP has averaged the gradients over processes: x world gives their sum, / units the mean per unit.
+        torch._foreach_mul_([p.grad for p in parameters], self.world / max(units, 1.0))
+        self.grad_norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm, foreach=True))
+        self.update_units = 0.0
+        if math.isfinite(self.grad_norm):
+            self.scaler.step(self.optimizer)
+        else:
+            self.refuse_update()
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer_step += 1
+        known = {"loss": float(self.last_loss), "lr": max(rates), "grad_norm": self.grad_norm}
+        self.log_step(TRAIN, **known, **self.step_statistics())
+
+    def set_rates(self):
+        """Sets each group's learning rate for the coming update and returns them"""
+        update = self.optimizer_step + 1
+        factor = self.hparams.schedule(update, self.total_updates)
+        for group, (peak, first) in zip(self.optimizer.param_groups, self.peaks, strict=True):
+            group["lr"] = peak * factor if update > first else 0.0
+            for p in group["params"] if update <= first else []:
+                p.grad = None  # not updated at all: no moments, no weight decay
+        return [group["lr"] for group in self.optimizer.param_groups]
+
+    def refuse_update(self):
+        """A loss or gradient that is not finite: the update is left out, and too many stop the run."""
+        self.nonfinite_count += 1
+        logger.warning("Update %d left out: its gradient is not finite.", self.optimizer_step + 1)
+        if self.nonfinite_count > self.nonfinite_patience:
+            raise ValueError(
+                f"{self.nonfinite_count} updates of this epoch had no finite gradient (--nonfinite_patience "
+                f"{self.nonfinite_patience}). Lower head_lr or encoder_lr, or use --precision fp32."
+            )
+
+    def save_inside_epoch(self, last_save):
+        """Saves if a number of updates or minutes asks for it; returns when it last did."""
+        every = self.ckpt_interval_steps or self.hparams.checkpoint_every_updates
+        due = every > 0 and self.optimizer_step % every == 0
+        if self.ckpt_interval_minutes > 0:
+            late = time.time() - last_save > 60 * self.ckpt_interval_minutes
+            due = bool(self.total(float(if_main_process() and late)))  # the main process decides for all
+        if due and self.checkpointer is not None and self.step < self.batches_in_epoch:
+            self._save_intra_epoch_ckpt()
+            return time.time()
+        return last_save
+
+    def _save_intra_epoch_ckpt(self):
+        self.checkpointer.save_and_keep_only(
+            meta={INTRA_EPOCH_CKPT_FLAG: True}, end_of_epoch=False, num_to_keep=1, importance_keys=[],
+            ckpt_predicate=lambda c: INTRA_EPOCH_CKPT_FLAG in c.meta, verbosity=logging.DEBUG,
+        )  # fmt: skip
+
+    def profile_step(self):
+        if self.profiler is None:
+            return
+        self.profiler.step()
+        if self.profiler.step_num > self.tot_prof_steps:
+            self.profiler.stop()
+            raise SystemExit("The profiler finished: training is stopped.")
+
+    # ---- valid and test
+
+    def _fit_valid(self, loader, epoch, bar):
+        bar.set_description(f"epoch {epoch}", refresh=False)
+        loss = self.run_stage(loader, VALID, epoch)
+        self.on_stage_end(VALID, loss, epoch)
+
+    def run_stage(self, loader, stage, epoch):
+        """Scores the loader's utterances (plan of epoch 1, so always the same batches); returns the mean loss."""
+        self.on_stage_start(stage, epoch)
+        self.rows = []
+        total = units = 0.0
+        hidden, name = not self.shows_progress, stage.name.lower()
+        bar = tqdm(loader.batches(1), desc=name, leave=False, disable=hidden, dynamic_ncols=True)
+        with self.unwrapped(), torch.no_grad():
+            self.modules.eval()
+            for number, batch in enumerate(bar, 1):
+                batch = batch.to(self.device)
+                with self.evaluation_ctx:
+                    predictions = self.compute_forward(batch, stage)
+                    loss = self.compute_objectives(predictions, batch, stage)
+                count = float(self.units(predictions, batch))
+                total, units = total + float(loss) * count, units + count
+                if self.debug and number >= self.debug_batches:
+                    break
+        self.rows = self.gather(self.rows)
+        return self.total(total) / max(self.total(units), 1.0)
+
+    def evaluate(self, test_set):
+        """Scores the test set with the checkpoint best on valid -> (rows by ID, metadata of that checkpoint)"""
+        best = self.load_best()
+        loss = self.run_stage(self.loader(test_set, TEST), TEST, None)
+        scored = [row["ID"] for row in self.rows]
+        if not self.debug and sorted(scored) != sorted(test_set.data_ids):
+            raise RuntimeError(f"{len(scored)} scores for {len(test_set)} test utterances")
+        self.log_epoch({"test": "best on valid"}, test_stats={"loss": loss, **self.scores(self.rows)})
+        return self.rows, best
+
+    def load_best(self):
+        """Loads the checkpoint that is best by `key_metric` on valid and returns its metadata"""
+        if self.checkpointer is None:
+            return {}
+        lower, key = self.hparams.key_metric_is_better == "lower", self.hparams.key_metric
+        found = self.checkpointer.recover_if_possible(**{"min_key" if lower else "max_key": key})
+        if found is None and self.test_only:
+            raise FileNotFoundError(f"{self.checkpointer.checkpoints_dir}: no checkpoint to test; train first.")
+        return {} if found is None else found.meta
+
+    @contextmanager
+    def unwrapped(self):
+        """Modules without DDP: processes may score different numbers of batches without waiting for each other."""
+        wrapped = dict(self.modules.items())
+        for name, module in wrapped.items():
+            self.modules[name] = module.module if isinstance(module, DistributedDataParallel) else module
+        try:
+            yield
+        finally:
+            for name, module in wrapped.items():
+                self.modules[name] = module
+
+    def on_stage_end(self, stage, stage_loss, epoch=None):
+        if stage != VALID:
+            return
+        scores = {"loss": float(stage_loss), **self.scores(self.rows)}
+        self.log_step(VALID, epoch=epoch, train_loss=self.train_loss, **scores)
+        self.log_epoch({"epoch": epoch, "update": self.optimizer_step}, {"loss": self.train_loss}, scores)
+        key, lower = self.hparams.key_metric, self.hparams.key_metric_is_better == "lower"
+        self.checkpointer.save_and_keep_only(
+            meta={**scores, "epoch": epoch, "update": self.optimizer_step},
+            min_keys=[key] if lower else [], max_keys=[] if lower else [key],
+            importance_keys=[], num_to_keep=1, verbosity=logging.DEBUG,
+        )  # fmt: skip
+
+    # ---- between processes, and logs
+
+    def total(self, value):
+        """Sum of a number over the processes"""
+        if self.world == 1:
+            return value
+        tensor = torch.tensor([value], dtype=torch.float64, device=self.device)
+        torch.distributed.all_reduce(tensor)
+        return float(tensor)
+
+    def gather(self, rows):
+        """Rows of all processes, sorted by ID, on every process"""
+        if self.world > 1:
+            shares = [None] * self.world
+            torch.distributed.all_gather_object(shares, rows)
+            rows = [row for share in shares for row in share]
+        return sorted(rows, key=lambda row: row["ID"])
+
+    def log_step(self, stage, **values):
+        """Appends a line to `steps.jsonl` (main process only)"""
+        if not if_main_process():
+            return
+        line = {"step": self.optimizer_step, "stage": stage.name.lower(), **values}
+        with open(self.folder / "steps.jsonl", "a", encoding="utf-8") as out:
+            out.write(json.dumps(line) + "\n")
+
+    def log_epoch(self, meta, train_stats=None, valid_stats=None, test_stats=None):
+        if if_main_process():
+            self.hparams.train_logger.log_stats(meta, train_stats, valid_stats, test_stats)
+
+    @mark_as_saver
+    def _save(self, path):
+        if if_main_process():
+            state = {name: getattr(self, name) for name in STATE}
+            Path(path).write_text(yaml.safe_dump(state), encoding="utf-8")
+
+    @mark_as_loader
+    def _recover(self, path, end_of_epoch):
+        for name, value in yaml.safe_load(Path(path).read_text(encoding="utf-8")).items():
+            setattr(self, name, value)
+
+
+STATE = ("step", "optimizer_step", "avg_train_loss", "train_seconds")
+
+
+def forget_steps_after(path, update):
+    """Drops the lines of `steps.jsonl` after `update`, and one cut short: a resumed run writes them again."""
+    if not path.exists() or not if_main_process():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if line.endswith("}") and json.loads(line)["step"] <= update:
+            kept.append(line + "\n")
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text("".join(kept), encoding="utf-8")
+    temporary.replace(path)
+
+
+def pretrained_parameters(encoder):
+    """The parameters of an encoder that came with its checkpoint: all but the learned sum over layers"""
+    module = encoder.module if isinstance(encoder, DistributedDataParallel) else encoder
+    return module.pretrained_parameters()
+
+
+def without_vector_decay(groups, peaks):
+    """Splits each optimiser group in matrices and vectors, the vectors without weight decay"""
+    split, new_peaks = [], []
+    for group, peak in zip(groups, peaks, strict=True):
+        for is_vector in (False, True):
+            params = [p for p in group["params"] if (p.ndim <= 1) == is_vector]
+            if params:
+                decay = {"weight_decay": 0.0} if is_vector else {}
+                split.append({"params": params, "lr": group["lr"], **decay})
+                new_peaks.append(peak)
+    return split, new_peaks

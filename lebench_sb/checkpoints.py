@@ -1,0 +1,115 @@
+"""Checkpoints that survive a kill at any moment, a save included."""
+
+import json
+import logging
+import os
+import shutil
+import zlib
+from pathlib import Path
+
+from speechbrain.utils.checkpoints import METAFNAME, Checkpointer
+from speechbrain.utils.distributed import ddp_barrier, if_main_process
+
+logger = logging.getLogger(__name__)
+FILES = "files.json"
+UNFINISHED = "unfinished-"
+
+
+class SafeCheckpointer(Checkpointer):
+    """SpeechBrain's Checkpointer, but a checkpoint exists entirely or not at all.
+
+    It is written to a temporary folder, synced, described by `files.json` (size and CRC-32 of each file) and
+    renamed. A folder without that description, or whose files differ from it, is passed over with a message;
+    the newest valid one is used. Nothing invalid is deleted.
+    """
+
+    def save_checkpoint(self, meta={}, end_of_epoch=True, name=None, verbosity=logging.INFO):  # noqa: B006
+        """As Checkpointer.save_checkpoint; `meta` must hold plain numbers and strings."""
+        for key, value in meta.items():
+            if not isinstance(value, (bool, int, float, str)):
+                raise TypeError(f"meta[{key!r}] is a {type(value).__name__}: only scalars can be read back.")
+        final = self._custom_checkpoint_dirpath(name) if name else self._new_checkpoint_dirpath()
+        checkpoint = super().save_checkpoint(meta, end_of_epoch, UNFINISHED + final.name, verbosity)
+        ddp_barrier()  # every process has written its part
+        if if_main_process():
+            describe(checkpoint.path)
+            os.rename(checkpoint.path, final)
+            sync(final.parent)
+            paramfiles = {key: final / file.name for key, file in checkpoint.paramfiles.items()}
+            checkpoint = checkpoint._replace(path=final, paramfiles=paramfiles)
+        ddp_barrier()
+        return checkpoint
+
+    def _custom_checkpoint_dirpath(self, name):
+        if name.startswith(UNFINISHED):
+            path = self.checkpoints_dir / name
+            shutil.rmtree(path, ignore_errors=True)  # what a kill left
+            return path
+        return super()._custom_checkpoint_dirpath(name)
+
+    def _list_checkpoint_dirs(self):
+        return [path for path in super()._list_checkpoint_dirs() if self._is_valid(path)]
+
+    def _is_valid(self, path):
+        problem = fault(path)
+        if problem and problem not in self.__dict__.setdefault("_told", set()):
+            self._told.add(problem)
+            logger.warning("Checkpoint passed over: %s", problem)
+        return not problem
+
+    def load_checkpoint(self, checkpoint):
+        """Loads it, after comparing the content of its files with `files.json`; raises OSError if they differ."""
+        problem = fault(checkpoint.path, content=True)
+        if problem:
+            raise OSError(f"{problem}. Remove this folder to go on from the checkpoint before it.")
+        super().load_checkpoint(checkpoint)
+
+
+def describe(folder):
+    """Syncs the files of `folder` and writes their sizes and CRC-32 to `files.json`, last."""
+    described = {}
+    for path in sorted(Path(folder).iterdir()):
+        described[path.name] = {"size": path.stat().st_size, "crc32": crc32(path)}
+        sync(path)
+    with open(folder / FILES, "w", encoding="utf-8") as out:
+        json.dump(described, out, indent=1)
+        out.flush()
+        os.fsync(out.fileno())
+    sync(folder)
+
+
+def fault(folder, content=False):
+    """What is wrong with a checkpoint folder, or "". content=True also compares CRC-32."""
+    if not (folder / FILES).is_file():
+        return f"{folder} has no {FILES}: its save did not finish"
+    try:
+        described = json.loads((folder / FILES).read_text(encoding="utf-8"))
+    except ValueError:
+        return f"{folder}/{FILES} cannot be read"
+    if METAFNAME not in described:
+        return f"{folder}/{FILES} does not list {METAFNAME}"
+    for name, expected in described.items():
+        path = folder / name
+        if not path.is_file() or path.stat().st_size != expected["size"]:
+            return f"{path} is missing or has another size than when it was saved"
+        if content and crc32(path) != expected["crc32"]:
+            return f"{path} has another content than when it was saved"
+    return ""
+
+
+def crc32(path):
+    """CRC-32 of a file, read in pieces of 8 MiB"""
+    value = 0
+    with open(path, "rb") as file:
+        while piece := file.read(1 << 23):
+            value = zlib.crc32(piece, value)
+    return value
+
+
+def sync(path):
+    """fsync of a file or a folder"""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,247 @@
+"""Command line of a recipe: SpeechBrain's run options and overrides of the YAML, checked before anything loads.
+
+SpeechBrain reads a bare `lr=1` as part of the value before it, takes a misspelt nested key as a new one, and
+answers a misspelt option with a traceback. Here each is one line with the nearest right name.
+"""
+
+import difflib
+import importlib
+import inspect
+import os
+import re
+import sys
+import traceback
+from pathlib import Path
+
+from hyperpyyaml import load_hyperpyyaml
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+from ruamel.yaml.nodes import MappingNode, ScalarNode
+from speechbrain.utils.run_opts import RunOptions
+
+from lebench_sb.manifest import DataError
+
+
+class UsageError(Exception):
+    """A mistake in an option, a key, a YAML or a path: one line, exit code 2."""
+
+
+EXIT_CODES = {DataError: 3, UsageError: 2, FileNotFoundError: 2, NotADirectoryError: 2, FileExistsError: 2}
+
+
+def launch(main):
+    """Runs a recipe's `main(argv)`. A user's mistake prints one line (once under torchrun) and ends with the
+    code of EXIT_CODES; LEBENCH_TRACEBACK=1 shows where it was raised. Anything else is a failed run: code 1."""
+    try:
+        main(sys.argv[1:])
+    except KeyboardInterrupt:
+        sys.exit("Stopped. The same command goes on from the last checkpoint.")
+    except Exception as error:
+        code = next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), 1)
+        if code == 1 or os.environ.get("LEBENCH_TRACEBACK") == "1":
+            traceback.print_exc()
+        elif os.environ.get("RANK", "0") == "0":
+            print(f"error: {one_line(error)}", file=sys.stderr)
+        sys.exit(code)
+
+
+def one_line(error):
+    """The message of an error; of one raised in a data-loading worker, its last line"""
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return lines[-1].split("DataError: ")[-1] if lines[0].startswith("Caught ") else " ".join(lines)
+
+
+def parse(argv):
+    """argv -> (YAML path, RunOptions, {key: value as written in YAML}), all names checked"""
+    if not argv or argv[0] in ("-h", "--help"):
+        RunOptions.from_command_line_args(["--help"])
+    path = Path(argv[0])
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} not found: the first word after the script is the recipe's YAML.")
+    root = compose(path)
+    option_words, overrides = split_words(argv[1:], [key.value for key, _ in root.value])
+    try:
+        run_opts = RunOptions.from_command_line_args([str(path), *option_words])[1]
+    except SystemExit as stop:
+        if stop.code:
+            raise UsageError(f"a run option has a wrong value: {' '.join(option_words)}") from stop
+        raise
+    check_overrides(root, overrides, path)
+    if run_opts.debug and not run_opts.debug_persistently and "output_folder" in keys_of(root):
+        overrides["output_folder"] = str(Path(plain_value(path, overrides, "output_folder")) / "debug")
+    return path, run_opts, overrides
+
+
+def split_words(words, yaml_keys):
+    """Words after the YAML -> (words of run options, {key: value} of overrides)"""
+    kinds = {option: action for action in RunOptions._create_parser()._actions for option in action.option_strings}
+    option_words, overrides, position = [], {}, 0
+    while position < len(words):
+        word = words[position]
+        if not word.startswith("--"):
+            raise UsageError(stray(word))
+        name, equals, value = word[2:].partition("=")
+        option = kinds.get(f"--{name}")
+        if option is None and name not in yaml_keys:
+            raise UsageError(unknown(f"--{name}", [*kinds, *(f"--{key}" for key in yaml_keys)]))
+        values, position = following(words, position, option, value if equals else None)
+        if option is not None:
+            option_words += [f"--{name}", *values]
+        elif name in overrides:
+            raise UsageError(f"--{name} is given twice.")
+        else:
+            overrides[name] = values[0]
+    return option_words, overrides
+
+
+def stray(word):
+    if "=" in word:
+        return f"{word}: an option starts with two dashes: --{word.lstrip('-')}"
+    return f"{word}: a value without its option; write --key value."
+
+
+def following(words, position, option, inline):
+    """The values of the option at `position` and the position after them"""
+    if option is not None and option.nargs == 0:
+        if inline is not None:
+            raise UsageError(f"{words[position]}: this option takes no value.")
+        return [], position + 1
+    if inline is not None:
+        return [inline], position + 1
+    end = position + 1
+    limit = len(words) if option is not None and option.nargs == "*" else position + 2
+    while end < min(limit, len(words)) and not words[end].startswith("--"):
+        end += 1
+    if end == position + 1:
+        raise UsageError(f"{words[position]} needs a value.")
+    return words[position + 1 : end], end
+
+
+def unknown(name, known):
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]}?" if near else "the YAML lists the keys, --help the run options."
+    return f"{name}: no such option or key; {hint}"
+
+
+# ---- the YAML as a tree
+
+
+def compose(path):
+    """YAML file -> its root node; raises UsageError with file and line for a YAML that does not parse."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            root = YAML().compose(file)
+    except YAMLError as error:
+        raise UsageError(f"{path}: {' '.join(str(error).split())}") from error
+    if not isinstance(root, MappingNode):
+        raise UsageError(f"{path}: not a mapping of keys to values.")
+    return root
+
+
+def keys_of(node):
+    return {key.value: value for key, value in node.value} if isinstance(node, MappingNode) else {}
+
+
+def check_overrides(root, overrides, path):
+    """Raises UsageError for placeholders left, wrong kinds of values and unknown nested keys."""
+    nodes = keys_of(root)
+    for key, value in overrides.items():
+        check_kind(key, value, nodes[key])
+        written = YAML(typ="safe").compose(value) if value.lstrip().startswith("{") else None
+        if isinstance(written, MappingNode):
+            check_nested(f"--{key}", written, nodes[key], path.parent)
+    for key, node in nodes.items():
+        if str(node.tag) == "!PLACEHOLDER" and key not in overrides:
+            raise UsageError(f"--{key} is missing: {path} needs it.")
+
+
+def check_kind(key, value, node):
+    """A number stays a number and a truth value one, unless the override is a YAML tag"""
+    if not isinstance(node, ScalarNode) or value.lstrip().startswith(("!", "{", "[")):
+        return
+    tag = str(node.tag)
+    if tag.endswith((":int", ":float")) and not is_number(value):
+        raise UsageError(f"--{key} {value}: a number is expected, such as {node.value}.")
+    if tag.endswith(":bool") and value.lower() not in ("true", "false"):
+        raise UsageError(f"--{key} {value}: True or False is expected.")
+
+
+def is_number(text):
+    try:
+        float(text)
+    except ValueError:
+        return text.lower() in ("null", "none")
+    return True
+
+
+def check_nested(name, written, node, folder):
+    """Keys of a mapping given on the command line against those of the YAML's node and of the object it makes"""
+    known = keys_of(node)
+    tag = str(node.tag)
+    allowed = set(known) | set(argument_names(tag))
+    if tag.startswith("!include:"):
+        included = compose_any(folder / tag.removeprefix("!include:"))
+        allowed |= set(keys_of(included)) | set(argument_names(str(included.tag)))
+    for key, value in keys_of(written).items():
+        if key not in allowed:
+            raise UsageError(f"{name}: {unknown(key, sorted(allowed))}")
+        if isinstance(value, MappingNode) and key in known:
+            check_nested(f"{name}.{key}", value, known[key], folder)
+
+
+def compose_any(path):
+    with open(path, encoding="utf-8") as file:
+        return YAML().compose(file)
+
+
+def argument_names(tag):
+    """`!new:module.Class`, `!name:...`, `!apply:...` -> the names of its arguments"""
+    match = re.match(r"!(?:new|name|apply):([\w.]+)\.(\w+)$", tag)
+    if not match:
+        return []
+    target = getattr(importlib.import_module(match[1]), match[2])
+    return [name for name in inspect.signature(target).parameters if name != "self"]
+
+
+def as_yaml(overrides):
+    """{key: value as typed} -> YAML text; a value that YAML would not read as one value is quoted"""
+    lines = []
+    for key, value in overrides.items():
+        text = absolute_include(value)
+        try:
+            node = YAML().compose(f"key: {text}\n")
+            whole = len(node.value) == 1 and not re.search(r"\s#", text)
+        except YAMLError:
+            whole = False
+        quoted = '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        lines.append(f"{key}: {text if whole else quoted}")
+    return "\n".join(lines)
+
+
+def absolute_include(value):
+    """Paths on the command line are relative to the shell, also those of `!include:`"""
+    match = re.match(r"\s*!include:(\S+)", value)
+    if match and Path(match[1]).is_file():
+        return value.replace(match[1], str(Path(match[1]).resolve()), 1)
+    return value
+
+
+def plain_value(path, overrides, key):
+    """One resolved value of the YAML, without building any object"""
+    from hyperpyyaml import resolve_references
+
+    with open(path, encoding="utf-8") as file:
+        return YAML().load(resolve_references(file, as_yaml(overrides)))[key]
+
+
+def load_yaml(path, overrides):
+    """Loads the recipe's YAML with its overrides; raises UsageError naming the file for what cannot be built."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            return load_hyperpyyaml(file, as_yaml(overrides))
+    except (TypeError, ImportError, AttributeError, KeyError, ValueError, YAMLError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise UsageError(f"{path}: {' '.join(str(error).split())}") from error

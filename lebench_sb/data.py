@@ -1,0 +1,273 @@
+"""From a manifest to padded batches. Letters: B utterances, T samples at 16 kHz."""
+
+import hashlib
+import logging
+import random
+import warnings
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+import torch
+from speechbrain.dataio.batch import PaddedBatch
+from speechbrain.dataio.dataset import DynamicItemDataset
+from speechbrain.utils.data_pipeline import provides, takes
+
+from lebench_sb.manifest import DataError, manifest_hash, read_manifest
+
+logger = logging.getLogger(__name__)
+SAMPLE_RATE = 16000
+
+
+def seed_of(*key):
+    """Any values with a stable repr -> an int below 2**63, the same in every process and Python."""
+    digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+def seed_everything(*key):
+    """Seeds Python, NumPy and torch (all devices) from `key`, so that a step needs no saved random state."""
+    value = seed_of(*key)
+    random.seed(value)
+    np.random.seed(value % 2**32)
+    torch.manual_seed(value)
+
+
+def load_audio(path, start=None, stop=None):
+    """Any soundfile format and rate -> (T,) float32 tensor at 16 kHz, mono.
+
+    `start` and `stop` are seconds; only that stretch is read. Several channels are averaged, with a warning.
+    Raises DataError if the file cannot be decoded, holds no sample in the stretch, or holds NaN or infinity.
+    """
+    try:
+        with soundfile.SoundFile(str(path)) as sound:
+            rate, channels = sound.samplerate, sound.channels
+            first = round((start or 0.0) * rate)
+            sound.seek(min(first, sound.frames))
+            count = -1 if stop is None else max(round(stop * rate) - first, 0)
+            samples = sound.read(count, dtype="float32", always_2d=True)
+    except (RuntimeError, soundfile.SoundFileError) as error:
+        raise DataError(f"{path}: cannot be decoded ({error}). Copy it again or leave it out.") from error
+    if channels > 1:
+        warnings.warn(f"{path}: {channels} channels averaged to one (said once per place)", stacklevel=2)
+    if len(samples) == 0:
+        raise DataError(f"{path}: no audio between {start or 0} s and {stop or 'its end'}.")
+    mono = samples.mean(axis=1)
+    if not np.isfinite(mono).all():
+        raise DataError(f"{path}: holds NaN or infinite samples. Repair it or leave it out.")
+    if rate != SAMPLE_RATE:
+        mono = soxr.resample(mono, rate, SAMPLE_RATE)
+    return torch.from_numpy(np.ascontiguousarray(mono, dtype=np.float32))
+
+
+@takes("wav", "start", "stop")
+@provides("sig")
+def audio_item(wav, start, stop):
+    """path and seconds -> sig (T,), the whole utterance"""
+    return load_audio(wav, start, stop)
+
+
+def cropped_audio_item(seed, max_duration, finish):
+    """Returns the dynamic item whose sig (T,) lasts at most `max_duration` seconds, passed through `finish`.
+
+    Where the crop lies depends on (seed, pass over the data, utterance id) alone: any number of processes
+    and a resumed run cut the same stretch. The file is read by seeking.
+    """
+
+    @takes("id", "pass_number", "wav", "start", "stop", "duration")
+    @provides("sig")
+    def cropped(id, pass_number, wav, start, stop, duration):
+        first, last = crop_limits(id, pass_number, start, duration, seed, max_duration)
+        return finish(load_audio(wav, first, stop if last is None else last))
+
+    return cropped
+
+
+def crop_limits(id, pass_number, start, duration, seed, max_duration):
+    """(first, last) second of the crop inside the file; last is None where nothing is cut."""
+    if duration <= max_duration:
+        return start, None
+    share = random.Random(seed_of("crop", seed, pass_number, id)).random()
+    first = (start or 0.0) + share * (duration - max_duration)
+    return first, first + max_duration
+
+
+class SpeechDataset(DynamicItemDataset):
+    """A DynamicItemDataset whose index may be (position, pass): items may take `pass_number`."""
+
+    def __getitem__(self, index):
+        position, pass_number = index if isinstance(index, tuple) else (index, 0)
+        utterance_id = self.data_ids[position]
+        return self.pipeline.compute_outputs(
+            {"id": utterance_id, "pass_number": pass_number, **self.data[utterance_id]}
+        )
+
+    @property
+    def durations(self):
+        """seconds per utterance (n,), in the order of the data"""
+        return np.array([self.data[i]["duration"] for i in self.data_ids])
+
+
+def as_dataset(utterances, items, output_keys):
+    """Utterances -> SpeechDataset; the labels become columns of the same name."""
+    data = {
+        u.id: {
+            "wav": u.wav, "start": u.start, "stop": u.stop, "duration": u.duration,
+            "spk_id": u.speaker, "gender": u.gender, "language": u.language, **u.labels,
+        }
+        for u in utterances
+    }  # fmt: skip
+    return SpeechDataset(data, dynamic_items=items, output_keys=["id", *output_keys])
+
+
+def load_utterances(hparams):
+    """Reads the manifests named by `<split>_csv` (one path or a list) -> {"train": [Utterance, ...], ...}.
+
+    Training utterances outside [min_duration, max_duration] are left out, counted and logged; those of valid
+    and test never are. A split whose key is absent from the YAML is absent here (pre-training has no test).
+    Raises DataError for a split without utterances.
+    """
+    splits = {}
+    for split in ("train", "valid", "test"):
+        if f"{split}_csv" in hparams:
+            paths = manifest_paths(hparams[f"{split}_csv"])
+            splits[split] = [u for path in paths for u in read_manifest(path, hparams["data_folder"])]
+    splits["train"] = keep_durations(splits["train"], hparams["min_duration"], hparams["max_duration"])
+    for split, utterances in splits.items():
+        if not utterances:
+            raise DataError(f"{hparams[split + '_csv']}: no utterance left for {split}.")
+    return splits
+
+
+def manifest_paths(value):
+    """One path, a comma-separated string or a list -> list of paths"""
+    if isinstance(value, (list, tuple)):
+        return [Path(p) for p in value]
+    return [Path(p.strip()) for p in str(value).split(",")]
+
+
+def keep_durations(utterances, low, high):
+    """Utterances of `low` to `high` seconds; how many were left out is logged."""
+    kept = [u for u in utterances if low <= u.duration <= high]
+    short = sum(u.duration < low for u in utterances)
+    long = len(utterances) - len(kept) - short
+    if short or long:
+        logger.info(
+            "train: %d utterances shorter than %g s and %d longer than %g s left out, %d kept",
+            short, low, long, high, len(kept),
+        )  # fmt: skip
+    return kept
+
+
+def describe_split(csv_value, utterances):
+    """What results.json says of a split: hash of its manifests, utterances, hours."""
+    hashes = [manifest_hash(path) for path in manifest_paths(csv_value)]
+    sha256 = hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
+    hours = sum(u.duration for u in utterances) / 3600
+    return {"sha256": sha256, "utterances": len(utterances), "hours": round(hours, 4)}
+
+
+class EpochPlan:
+    """One pass over the data per epoch, in batches of similar length that depend on (seed, epoch) alone.
+
+    durations: (n,) seconds; max_batch_seconds: largest padded batch, number of utterances x longest;
+    shuffle False keeps the order longest first (memory fails early, not late).
+    """
+
+    def __init__(self, durations, max_batch_seconds, seed, shuffle=True):
+        self.durations = np.asarray(durations, dtype=np.float64)
+        self.max_batch_seconds, self.seed, self.shuffle = max_batch_seconds, seed, shuffle
+
+    def batches(self, epoch):
+        """epoch (from 1) -> list of batches, each a list of (position, epoch)"""
+        return [[(int(i), epoch) for i in batch] for batch in self.one_pass(epoch)]
+
+    def one_pass(self, number):
+        rng = np.random.default_rng([self.seed % 2**32, number])
+        # A jitter of 10 % mixes who is batched with whom from one pass to the next, and costs little padding.
+        jitter = rng.uniform(0.9, 1.1, len(self.durations)) if self.shuffle else 1.0
+        order = np.argsort(-self.durations * jitter, kind="stable")
+        batches = list(pack(self.durations, order, self.max_batch_seconds))
+        return [batches[i] for i in rng.permutation(len(batches))] if self.shuffle else batches
+
+
+class StreamPlan(EpochPlan):
+    """Endless passes cut into epochs of `updates_per_epoch` updates, for runs counted in updates.
+
+    batches_per_update: processes x accumulated batches. The last epoch ends at `number_of_updates`.
+    """
+
+    def __init__(
+        self, durations, max_batch_seconds, seed, updates_per_epoch, batches_per_update, number_of_updates
+    ):
+        super().__init__(durations, max_batch_seconds, seed)
+        self.updates_per_epoch, self.batches_per_update = updates_per_epoch, batches_per_update
+        self.number_of_updates = number_of_updates
+
+    def batches(self, epoch):
+        first = (epoch - 1) * self.updates_per_epoch
+        last = min(epoch * self.updates_per_epoch, self.number_of_updates)
+        low, high = first * self.batches_per_update, last * self.batches_per_update
+        found, seen, number = [], 0, 0
+        while seen < high:
+            number += 1
+            one = self.one_pass(number)
+            inside = one[max(low - seen, 0) : max(high - seen, 0)]
+            found += [[(int(i), number) for i in batch] for batch in inside]
+            seen += len(one)
+        return found
+
+
+def pack(durations, order, max_batch_seconds):
+    """Greedy batches along `order`: a batch closes before utterances x longest passes `max_batch_seconds`."""
+    batch, longest = [], 0.0
+    for position in order:
+        grown = max(longest, durations[position])
+        if batch and grown * (len(batch) + 1) > max_batch_seconds:
+            yield batch
+            batch, grown = [], durations[position]
+        batch.append(position)
+        longest = grown
+    if batch:
+        yield batch
+
+
+class PlannedLoader:
+    """The batches of one process out of `world`: batch k of the plan goes to process k modulo world.
+
+    even=True (training) repeats the first batches so that all processes get equally many; False scores each
+    utterance exactly once.
+    """
+
+    def __init__(self, dataset, plan, rank=0, world=1, num_workers=0, even=True, collate=PaddedBatch):
+        self.dataset, self.plan, self.rank, self.world = dataset, plan, rank, world
+        self.num_workers, self.even, self.collate = num_workers, even, collate
+
+    def share(self, epoch):
+        """This process's batches of the epoch"""
+        batches = self.plan.batches(epoch)
+        missing = -len(batches) % self.world if self.even else 0
+        while missing > 0:
+            batches, missing = batches + batches[:missing], missing - min(missing, len(batches))
+        return batches[self.rank :: self.world]
+
+    def batches(self, epoch, start=0):
+        """DataLoader over the share of this process, from batch number `start` on"""
+        return torch.utils.data.DataLoader(
+            self.dataset,
+            batch_sampler=self.share(epoch)[start:],
+            num_workers=self.num_workers,
+            collate_fn=self.collate,
+            generator=torch.Generator().manual_seed(seed_of("loader", epoch)),
+        )
+
+
+def sample_lengths(padded):
+    """PaddedData of a (B, T) tensor -> (B,) int64 numbers of samples"""
+    return (padded.lengths.double() * padded.data.shape[1]).round().long()
+
+
+def no_augment(wavs, wav_lens):
+    """(B, T), (B,) -> the same"""
+    return wavs, wav_lens

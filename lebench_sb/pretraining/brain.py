@@ -1,0 +1,222 @@
+"""The loop of wav2vec 2.0 pre-training: crops, masks, loss per masked frame, health figures, export.
+
+Letters: B utterances, T samples, F frames, M masked frames, G groups of V codes.
+"""
+
+import difflib
+import logging
+import time
+
+import torch
+from speechbrain.utils.distributed import ddp_barrier, if_main_process
+from transformers import Wav2Vec2Config, Wav2Vec2ForPreTraining
+
+from lebench_sb import results
+from lebench_sb.brain import TRAIN, VALID, SSLBrain
+from lebench_sb.data import (
+    EpochPlan,
+    StreamPlan,
+    as_dataset,
+    cropped_audio_item,
+    sample_lengths,
+)
+from lebench_sb.encoders import save_encoder
+from lebench_sb.plots import codebook_usage, learning_curves
+from lebench_sb.pretraining.losses import perplexity
+from lebench_sb.pretraining.masking import draw_masks
+from lebench_sb.pretraining.model import PretrainingModel
+
+logger = logging.getLogger(__name__)
+FRESH = ("quantizer.", "project_hid.", "project_q.", "wav2vec2.masked_spec_embed")
+
+
+def make_config(**values):
+    """Wav2Vec2Config that refuses names it does not know (transformers takes any)."""
+    known = Wav2Vec2Config().to_dict()
+    for name in values:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            raise ValueError(f"config: {name} is no setting of Wav2Vec2Config; did you mean {near}?")
+    return Wav2Vec2Config(**values)
+
+
+def build_model(config, init_from, feature_grad_mult, seed):
+    """-> PretrainingModel with random weights (`init_from` empty) or those of a Hugging Face folder or Hub id.
+
+    A folder without quantiser, projections or mask embedding is accepted; which tensors start fresh is logged.
+    Raises ValueError for any other missing weight.
+    """
+    torch.manual_seed(seed)
+    if not init_from:
+        return PretrainingModel(Wav2Vec2ForPreTraining(config), feature_grad_mult)
+    stored = Wav2Vec2Config.from_pretrained(init_from)
+    stored.mask_time_prob = config.mask_time_prob
+    hf, report = Wav2Vec2ForPreTraining.from_pretrained(
+        init_from, config=stored, dtype=torch.float32, output_loading_info=True, weights_only=True
+    )
+    missing = sorted(report["missing_keys"])
+    lost = [name for name in missing if not name.startswith(FRESH)]
+    if lost:
+        raise ValueError(f"init_from {init_from}: {len(lost)} encoder weights are missing, first {lost[:5]}.")
+    logger.info("init_from %s: %s", init_from, f"start fresh: {missing}" if missing else "every weight loaded")
+    return PretrainingModel(hf, feature_grad_mult)
+
+
+def datasets(utterances, hparams):
+    """Utterances of each split -> SpeechDataset with `sig` (T,): crops of at most `max_crop` seconds, in valid
+    the same ones always; each of mean 0 and variance 1 if `do_normalize`."""
+    normalise = standardise if hparams["do_normalize"] else unchanged
+    made = {}
+    for split in ("train", "valid"):
+        item = cropped_audio_item(hparams["seed"], hparams["max_crop"], normalise)
+        made[split] = as_dataset(utterances[split], [item], ["sig"])
+    return made
+
+
+def standardise(sig):
+    """sig (T,) -> mean 0, variance 1, as Wav2Vec2FeatureExtractor does"""
+    return (sig - sig.mean()) / torch.sqrt(sig.var(unbiased=False) + 1e-7)
+
+
+def unchanged(sig):
+    return sig
+
+
+class PretrainingBrain(SSLBrain):
+    """modules: {"model": PretrainingModel}. One unit of the loss is one masked frame."""
+
+    @property
+    def model(self):
+        module = self.modules["model"]
+        return module.module if hasattr(module, "module") else module
+
+    def parameter_groups(self):
+        return [(list(self.modules.parameters()), self.hparams.encoder_lr, 0)]
+
+    def plan(self, dataset, stage):
+        """Durations as cropped; training is a stream of updates, cut where validation comes"""
+        hparams = self.hparams
+        durations = dataset.durations.clip(max=hparams.max_crop)
+        if stage != TRAIN:
+            return EpochPlan(durations, hparams.max_batch_seconds, hparams.seed, shuffle=False)
+        return StreamPlan(
+            durations,
+            hparams.max_batch_seconds,
+            hparams.seed,
+            hparams.valid_every_updates,
+            self.world * self.grad_accumulation_factor,
+            hparams.number_of_updates,
+        )
+
+    def temperature(self):
+        """Of the Gumbel softmax at the coming update: exponential decay to a floor (wav2vec 2.0, section 4.2)"""
+        start, end, decay = self.hparams.gumbel_temperature
+        return max(start * decay**self.optimizer_step, end)
+
+    def on_stage_start(self, stage, epoch=None):
+        self.sums = {}
+        if stage == TRAIN:
+            self.clock = time.time()
+
+    def compute_forward(self, batch, stage):
+        """-> StepOutput. The masks of valid (step 0) are the same in every run with this seed."""
+        wavs, _ = batch.sig
+        sample_lens = sample_lengths(batch.sig).cpu()
+        frame_lens = self.model.frame_lengths(sample_lens)
+        hparams = self.hparams
+        mask, negatives = draw_masks(
+            frame_lens, batch.id, hparams.seed, self.optimizer_step + 1 if stage == TRAIN else 0,
+            hparams.mask_prob, hparams.mask_length, hparams.min_masks, hparams.num_negatives,
+        )  # fmt: skip
+        self.seen = {"frames": float(frame_lens.sum()), "seconds": float(sample_lens.sum()) / 16000}
+        return self.modules.model(wavs, sample_lens, mask, negatives.to(wavs.device), self.temperature())
+
+    def compute_objectives(self, out, batch, stage):
+        """Mean over masked frames of the contrastive loss, + diversity and penalty with their weights"""
+        self.add_up(out)
+        extra = self.hparams.diversity_weight * out.diversity + self.hparams.penalty_weight * out.penalty
+        return out.contrastive / max(out.num_masked, 1) + extra
+
+    def units(self, out, batch):
+        return out.num_masked
+
+    def add_up(self, out):
+        masked = float(out.num_masked)
+        new = {
+            "masked": masked, "contrastive": float(out.contrastive), "correct": float(out.num_correct),
+            "diversity": float(out.diversity) * masked, "penalty": float(out.penalty) * masked,
+            "codes": out.code_counts.double().cpu(), "probs": out.code_probs.double().cpu(), **self.seen,
+        }  # fmt: skip
+        self.sums = {key: self.sums.get(key, 0.0) + value for key, value in new.items()}
+
+    def step_statistics(self):
+        """Figures of the update over all its micro-batches and processes; starts the next sums"""
+        sums, self.sums = self.total_of_sums(), {}
+        now = time.time()
+        rate, self.clock = sums["seconds"] / max(now - self.clock, 1e-9), now
+        return {**summary(sums), "temperature": self.temperature(), "audio_per_s": round(rate, 2)}
+
+    def total_of_sums(self):
+        """The sums over all processes, by one all-reduce"""
+        if self.world == 1:
+            return self.sums
+        shapes = {k: torch.as_tensor(v, dtype=torch.float64) for k, v in sorted(self.sums.items())}
+        flat = torch.cat([v.flatten() for v in shapes.values()]).to(self.device)
+        torch.distributed.all_reduce(flat)
+        parts = flat.cpu().split([v.numel() for v in shapes.values()])
+        return {k: p.view(v.shape) if v.ndim else float(p) for (k, v), p in zip(shapes.items(), parts, strict=True)}
+
+    def scores(self, rows):
+        """Figures of the validation just run"""
+        self.valid_sums = self.total_of_sums()
+        return summary(self.valid_sums)
+
+
+def summary(sums):
+    """Sums over frames -> the figures of steps.jsonl; accuracy and masked share in %, perplexities of codes
+    chosen (out of V)"""
+    masked = max(sums["masked"], 1.0)
+    codes = sums["codes"] / masked
+    return {
+        "contrastive": sums["contrastive"] / masked,
+        "diversity": sums["diversity"] / masked,
+        "penalty": sums["penalty"] / masked,
+        "accuracy": 100 * sums["correct"] / masked,
+        "masked_share": 100 * sums["masked"] / max(sums["frames"], 1.0),
+        **{f"perplexity_{g}": float(perplexity(codes[g])) for g in range(len(codes))},
+    }
+
+
+def virtual_epochs(number_of_updates, valid_every_updates):
+    """Stretches between validations, the last one possibly shorter"""
+    return -(-int(number_of_updates) // int(valid_every_updates))
+
+
+def pretrain_and_export(brain, utterances, made):
+    """Trains; from the checkpoint with the lowest validation loss writes `pretraining/`, `encoder/`, plots and
+    results.json."""
+    brain.fit(made["train"], made["valid"])
+    best = brain.load_best()
+    brain.run_stage(brain.loader(made["valid"], VALID), VALID, None)
+    figures = brain.scores(brain.rows)
+    if if_main_process():
+        export(brain, best)
+        plot(brain)
+        results.write_results(brain.folder, describe(brain, utterances, best, figures), brain.rows)
+        logger.info("Encoder of update %s in %s", best["update"], brain.folder / "encoder")
+    ddp_barrier()
+
+
+def export(brain, best):
+    """`pretraining/` with all heads and `encoder/` without, each saying which update it is"""
+    hf, normalise = brain.model.hf, brain.hparams.do_normalize
+    story = {"CHECKPOINT.txt": f"Lowest validation loss: {best['loss']:.4f} at update {best['update']}.\n"}
+    save_encoder(hf, brain.folder / "pretraining", normalise, story)
+    save_encoder(hf.wav2vec2, brain.folder / "encoder", normalise, story)
+
+
+def plot(brain):
+    """Learning curves, and how often each code was chosen on valid"""
+    curves = {"pre-training": brain.folder / "steps.jsonl"}
+    learning_curves(curves, brain.folder / "learning_curves.png")
+    codebook_usage(brain.valid_sums["codes"].numpy(), brain.folder / "codebook_usage.png")

@@ -1,0 +1,145 @@
+"""Starting and finishing a recipe: the command line, the run folder, preparation, training, test, results."""
+
+import fcntl
+import logging
+import shlex
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import speechbrain as sb
+import torch
+from hyperpyyaml import resolve_references
+from speechbrain.core import DEFAULT_LOG_CONFIG
+from speechbrain.utils.distributed import ddp_barrier, ddp_init_group, if_main_process, run_on_main
+
+from lebench_sb import results
+from lebench_sb.command_line import UsageError, load_yaml, parse
+from lebench_sb.data import describe_split, manifest_paths
+
+logger = logging.getLogger(__name__)
+SPLITS = ("train", "valid", "test")
+
+
+def start(argv):
+    """Command line of a recipe -> (hparams, run options), with the run folder made and the processes joined.
+
+    argv: the YAML first, then run options and overrides (`--key value` or `--key=value`).
+    hparams is the loaded YAML; `hparams["run"]` holds the command and the overrides.
+    Raises UsageError with the nearest right name for anything that is neither a key nor an option.
+    """
+    path, run_opts, overrides = parse(argv)
+    if "distributed_backend" not in run_opts.overridden_args and not torch.cuda.is_available():
+        run_opts.distributed_backend = "gloo"  # the default, nccl, needs GPUs
+        run_opts.overridden_args.add("distributed_backend")
+    if not torch.distributed.is_initialized():
+        ddp_init_group(run_opts)
+    hparams = load_yaml(path, overrides)
+    script = Path(sys.argv[0])
+    command = shlex.join(["python", str(script), *argv])
+    hparams["run"] = {"command": command, "overrides": dict(overrides), "yaml": str(path)}
+    make_run_folder(hparams, path, overrides, script, run_opts)
+    prepare(hparams)
+    return hparams, run_opts
+
+
+def make_run_folder(hparams, path, overrides, script, run_opts):
+    """Writes `hyperparams.yaml`, the script, `env.log`; starts `log.txt`; refuses a folder in use."""
+    folder = Path(hparams["output_folder"])
+    if if_main_process():
+        folder.mkdir(parents=True, exist_ok=True)
+        hparams["run"]["lock"] = lock(folder)
+        with open(path, encoding="utf-8") as source:
+            resolved = resolve_references(source, overrides).read()
+        (folder / "hyperparams.yaml").write_text(f"# Resolved from {path}\n{resolved}", encoding="utf-8")
+        if script.suffix == ".py" and script.is_file():
+            shutil.copy(script, folder / script.name)
+        log = {"handlers": {"file_handler": {"filename": str(folder / "log.txt")}}}
+        sb.utils.logger.setup_logging(run_opts.log_config or DEFAULT_LOG_CONFIG, log)
+        logging.getLogger("speechbrain.utils.checkpoints").setLevel(logging.WARNING)
+        description = sb.utils.logger.get_environment_description()
+        (folder / "env.log").write_text(description, encoding="utf-8")
+        logger.info("Run folder: %s", folder)
+    ddp_barrier()
+
+
+def lock(folder):
+    """Holds `<folder>/.lock` until the process ends; raises UsageError if another run holds it."""
+    handle = open(folder / ".lock", "a+", encoding="utf-8")  # closed, and so released, with the process
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UsageError(f"{folder}: another run is writing here; wait for it or give another --output_folder.")
+    return handle
+
+
+def prepare(hparams):
+    """Writes the manifests on the main process, unless the command line names manifests itself."""
+    named = [f"{split}_csv" for split in SPLITS if f"{split}_csv" in hparams["run"]["overrides"]]
+    if named:
+        logger.info("Preparation is left out: the command line gives %s.", ", ".join(named))
+    else:
+        run_on_main(hparams["prepare"])
+    for split in SPLITS:
+        for path in manifest_paths(hparams.get(f"{split}_csv", [])):
+            if not path.is_file():
+                raise FileNotFoundError(f"{path} not found: give --{split}_csv, or none of the three _csv keys.")
+
+
+def fit_and_test(brain, utterances, datasets):
+    """Trains, tests the checkpoint that is best on valid, writes `results.json`, exports a trained encoder.
+
+    utterances, datasets: {"train": ..., "valid": ..., "test": ...}, the Utterances and the SpeechDatasets.
+    """
+    started = time.time()
+    brain.fit(datasets["train"], datasets["valid"])
+    rows, best = brain.evaluate(datasets["test"])
+    if brain.trains_encoder:
+        export_encoder(brain)
+    if if_main_process():
+        record = describe_run(brain, utterances, rows, best)
+        results.write_results(brain.folder, record, rows)
+        logger.info("%s", results.table([brain.folder]))
+    ddp_barrier()
+    logger.info("Finished in %.0f s; results in %s", time.time() - started, brain.folder)
+
+
+def export_encoder(brain):
+    """Writes `encoder/`, a Hugging Face folder with the weights now loaded (those best on valid)."""
+    if if_main_process():
+        with brain.unwrapped():
+            brain.modules.encoder.export(brain.folder / "encoder")
+    ddp_barrier()
+
+
+def describe_run(brain, utterances, rows, best):
+    """The record of `results.json`"""
+    hparams = vars(brain.hparams)
+    data = {s: describe_split(hparams[f"{s}_csv"], utterances[s]) for s in SPLITS}
+    device_hours = brain.train_seconds * brain.world / 3600
+    return {
+        "task": hparams["task"],
+        "corpus": hparams["corpus"],
+        "split": "test",
+        "system": str(hparams["ssl_hub"]),
+        "layer": hparams["layer"],
+        "mode": hparams["mode"],
+        "metrics": brain.intervals(rows),
+        "best_on_valid": best,
+        "data": data,
+        "text_normaliser": hparams["normaliser"],
+        "parameters": brain.parameter_counts(),
+        "stamps": [*hparams["stamps"], *find_stamps(utterances)],
+        "time": {"train_s": round(brain.train_seconds, 1), "device_h": round(device_hours, 4)},
+        **results.provenance(
+            seed=hparams["seed"], overrides=hparams["run"]["overrides"], command=hparams["run"]["command"]
+        ),
+    }
+
+
+def find_stamps(utterances):
+    """What the data itself shows to weaken a number"""
+    known = {u.speaker for u in utterances["train"] if u.speaker}
+    overlap = known & {u.speaker for u in utterances["test"] if u.speaker}
+    return ["one seed"] + (["same speaker in train and test"] if overlap else [])
