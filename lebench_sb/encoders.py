@@ -12,6 +12,7 @@ import copy
 import json
 import logging
 import os
+import pickle
 import re
 import shutil
 from collections import Counter
@@ -24,6 +25,7 @@ import torch.nn.functional as F
 import transformers
 from huggingface_hub import errors as hub_errors
 from torch import nn
+from transformers.audio_utils import mel_filter_bank
 
 logger = logging.getLogger(__name__)
 
@@ -32,9 +34,8 @@ MEL_FILTERBANK = "mel_filterbank"
 RANDOM = "random:"
 RANDOM_SEED = 0
 
-# Checked against the utterance alone (tests/encoders): in these, an attention mask, `GroupNormFirstConv` and
-# `ZeroPadding` keep the padding out of every frame. Any other architecture runs utterances of equal length
-# together.
+# In these an attention mask, `GroupNormFirstConv` and `ZeroPadding` keep the padding out of every frame
+# (tests/encoders compares with the utterance alone). Others run utterances of equal length together: slower.
 PADDED = (
     "wav2vec2",
     "hubert",
@@ -46,9 +47,7 @@ PADDED = (
     "wav2vec2-bert",
 )
 
-# Weights of heads that task models put around the encoder (CTC, classification, x-vector, pre-training):
-# left out.
-# An x-vector head also holds a linear layer that bears the name of the encoder's extractor.
+# Heads that task models (CTC, classification, x-vector, pre-training) put on the encoder. They are left out.
 HEADS = (
     "lm_head",
     "classifier",
@@ -65,28 +64,34 @@ HEADS = (
     "label_embeddings_concat",
     "layer_norm_for_extract",
 )
+# an x-vector head also has a linear layer with the name of the encoder's extractor
 HEAD_WEIGHTS = ("feature_extractor.weight", "feature_extractor.bias")
 UNUSED = "masked_spec_embed"  # replaces masked frames when pre-training and in SpecAugment, which is off here
+WEIGHTS = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+IMPORT_HINT = "`lebench import` makes an encoder of a SpeechBrain checkpoint (.ckpt)."
 
 
 def load_encoder(source, layer="last", freeze=True, freeze_extractor=False):
-    """An encoder from a Hugging Face folder, a Hub id (organisation/name), `mel_filterbank` or
-    `random:<source>`.
+    """An SSLEncoder, or the MelFilterbank.
 
-    source: `random:<folder or id>` is the untrained control: the architecture and input normalisation of that
-        source with random weights, the same in every run, whatever the state of the random generators.
-    layer: "last", the index of a hidden state (0 is what the first transformer layer receives, k what layer
-    k gives),
-        or "weighted": the softmax-weighted sum of all hidden states, each layer-normalised without affine
-        weights (SUPERB, arXiv:2105.01051, section 3, with the normalisation of S3PRL's Featurizer). The mix
-        is trained even when the encoder is frozen.
-    freeze: no gradient, eval mode for good.
-    freeze_extractor: when fine-tuning, keep the convolutional extractor as it is.
-    Raises FileNotFoundError (no such folder, id or file) and ValueError (weights that do not fit, unknown
-    layer).
+    source: a Hugging Face folder; a Hub id (organisation/name); `mel_filterbank`; or `random:<folder or id>`,
+        the untrained control: that source's architecture and input normalisation with random weights, the
+        same in every run whatever the state of the random generators.
+    layer: "last"; the index of a hidden state (0 is what the first transformer layer receives, the projected
+        output of the extractor with its positions; k is what layer k gives); or "weighted": the
+        softmax-weighted sum of all hidden states (SUPERB, arXiv:2105.01051, section 3), each layer-normalised
+        without affine weights as in S3PRL's Featurizer. Its weights are trained in a frozen encoder too.
+    freeze: no gradient, and eval mode for good.
+    freeze_extractor: when fine-tuning, the convolutional extractor is not trained.
+    Raises FileNotFoundError (no such folder, id or file) and ValueError (weights that do not fit the config,
+    an unknown layer, a model that takes no waveforms).
     """
-    source = str(source)
-    if source == MEL_FILTERBANK:
+    if str(source) == MEL_FILTERBANK:
         _check_layer(layer, 0)
         return MelFilterbank()
     return SSLEncoder(source, layer=layer, freeze=freeze, freeze_extractor=freeze_extractor)
@@ -104,32 +109,38 @@ class SSLEncoder(nn.Module):
 
     def __init__(self, source, layer="last", freeze=True, freeze_extractor=False):
         super().__init__()
-        model, config, preprocessor = _load(source)
+        source = str(source)
+        untrained = source.startswith(RANDOM)
+        folder = _locate(source.removeprefix(RANDOM), with_weights=not untrained)
+        self._config = config = _config(folder)
+        self._preprocessor = _preprocessor(folder, config)
+        self.front = _front_end(config, self._preprocessor)
+        self.min_samples = self.front.min_samples
         _check_layer(layer, config.num_hidden_layers)
         self.source, self.layer, self.frozen = source, layer, freeze
         self.num_layers = config.num_hidden_layers
-        self.model, self._config, self._preprocessor = model, config, preprocessor
-        self.adapted = layer == "last" and getattr(
-            config, "add_adapter", False
-        )  # shorter than the hidden states
-        self.output_size = config.output_hidden_size if self.adapted else config.hidden_size
-        self.padded = config.model_type in PADDED and not self.adapted
-        self.front = _front_end(model, preprocessor)
-        self.min_samples = self.front.min_samples
+        # an adapter (strided convolutions after the transformer) belongs to the last layer only
+        adapted = layer == "last" and getattr(config, "add_adapter", False)
+        self.output_size = config.output_hidden_size if adapted else config.hidden_size
+        self._padded = config.model_type in PADDED and not adapted
+
+        config = _without_augmentation(config)
+        self.model = _random_model(config) if untrained else _load_strictly(folder, config)
+        self._batch = _keep_padding_out(self.model) if self._padded else None
+        self._layers_above = self._cut_layers_above()
         if layer == "weighted":
             self.layer_mix = nn.Parameter(torch.zeros(self.num_layers + 1))
-        self._batch = _keep_padding_out(model) if self.padded else None
-        self._layers_above = self._cut_layers_above()
         self._set_trained_weights(freeze_extractor)
         self.train()
 
     def forward(self, wavs, wav_lens):
-        """wavs (B, T) float at 16 kHz, wav_lens (B,) relative, in (0, 1] -> frames (B, F, D) float32, zeros
-        beyond frame_lens (B,) int64. Raises ValueError for lengths that are not relative or under
-        `min_samples`."""
+        """wavs (B, T) at 16 kHz, wav_lens (B,) relative -> frames (B, F, D) float32, frame_lens (B,) int64
+
+        Frames beyond frame_lens are zeros. Raises ValueError for lengths outside (0, 1] or under min_samples.
+        """
         lens = _true_lengths(wavs, wav_lens, self.min_samples)
         wavs = wavs[:, : int(lens.max())]
-        run = self._run_padded if self.padded else self._run_by_length
+        run = self._run_padded if self._padded else self._run_by_length
         frames, frame_lens = run(wavs, lens)
         frame_lens = frame_lens.to(wavs.device)
         valid = _mask(frame_lens, frames.shape[1])
@@ -187,10 +198,9 @@ class SSLEncoder(nn.Module):
 
     def _run(self, inputs, attention_mask):
         """inputs (B, T) or (B, F, mel) -> frames (B, F, D) of the chosen layer"""
+        hidden = self.layer != "last"
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            output = self.model(
-                inputs, attention_mask=attention_mask, output_hidden_states=self.layer != "last"
-            )
+            output = self.model(inputs, attention_mask=attention_mask, output_hidden_states=hidden)
         if self.layer == "last":
             return output.last_hidden_state
         if self.layer != "weighted":
@@ -202,7 +212,7 @@ class SSLEncoder(nn.Module):
 
     def _cut_layers_above(self):
         """Take the layers that come after the chosen one off the model. They are kept, for `export`."""
-        if not self.padded or not isinstance(self.layer, int):
+        if not self._padded or not isinstance(self.layer, int):
             return []
         layers, keep = self.model.encoder.layers, max(1, self.layer)  # hidden state 0 is seen by layer 1
         self.model.encoder.layers = layers[:keep]
@@ -212,18 +222,15 @@ class SSLEncoder(nn.Module):
         if self.frozen:
             self.model.requires_grad_(False)
             return
-        extractor = getattr(
-            self.model, "feature_extractor", None
-        )  # wav2vec2-BERT has none: its log-mel is fixed
+        extractor = getattr(self.model, "feature_extractor", None)  # wav2vec2-BERT has none
         if extractor is not None:
-            # else it asks for the gradient of the waveform, as expensive as that of a convolution
+            # or it asks for the gradient of the waveform, which costs as much as that of a convolution
             extractor._requires_grad = False
             extractor.requires_grad_(not freeze_extractor)
         unused = _freeze_unreached(self)
         if unused:
-            logger.info(
-                "%s: not trained, as they do not reach the frames: %s", self.source, _first_five(unused)
-            )
+            listed = _first_five(unused)
+            logger.info("%s: not trained, as they do not reach the frames: %s", self.source, listed)
 
 
 class MelFilterbank(nn.Module):
@@ -264,7 +271,7 @@ class Waveform(nn.Module):
         super().__init__()
         self.normalize = normalize
         self.convs = list(zip(config.conv_kernel, config.conv_stride, strict=True))
-        self.min_samples = 1
+        self.min_samples = getattr(config, "squeeze_factor", 1)  # SEW pools that many frames
         for kernel, stride in reversed(self.convs):
             self.min_samples = (self.min_samples - 1) * stride + kernel
 
@@ -301,11 +308,11 @@ class StackedLogMel(nn.Module):
 
 
 class LogMel(nn.Module):
-    """Kaldi's log-mel filterbank (kaldi/src/feat/feature-fbank.cc, snip-edges), standardised per utterance
-    and bin.
+    """Kaldi's log-mel filterbank, each bin with mean 0 and variance 1 over the utterance.
 
-    Samples at 16-bit scale, 25 ms windows every 10 ms without their mean, pre-emphasis 0.97, Povey window,
-    power of a 512-point FFT, triangular filters on Kaldi's mel scale from 20 Hz to 8 kHz, logarithm.
+    As kaldi/src/feat/feature-fbank.cc with snip-edges and without dither: samples at 16-bit scale,
+    25 ms windows every 10 ms without their mean, pre-emphasis 0.97, Povey window, power of a 512-point FFT,
+    triangular filters on Kaldi's mel scale from 20 Hz to 8 kHz, logarithm.
     Computed in float64: in float32 the rounding of a loud window reaches its silent bins.
     """
 
@@ -314,9 +321,7 @@ class LogMel(nn.Module):
 
     def __init__(self, mels=80):
         super().__init__()
-        from transformers import audio_utils
-
-        filters = audio_utils.mel_filter_bank(
+        filters = mel_filter_bank(
             self.FFT // 2 + 1, mels, 20, SAMPLE_RATE // 2, SAMPLE_RATE, None, "kaldi", True
         )
         window = torch.hann_window(self.WINDOW, periodic=False, dtype=torch.float64) ** 0.85
@@ -325,26 +330,24 @@ class LogMel(nn.Module):
 
     def forward(self, wavs, lens):
         """wavs (B, T), lens (B,) samples -> log-mel (B, M, mels) float32, zeros beyond mel_lens (B,)"""
-        with torch.autocast(wavs.device.type, enabled=False):
-            windows = (wavs.double() * 2**15).unfold(-1, self.WINDOW, self.HOP)
-            windows = windows - windows.mean(-1, keepdim=True)
-            previous = torch.cat([windows[..., :1], windows[..., :-1]], -1)
-            spectrum = torch.fft.rfft((windows - 0.97 * previous) * self.window.double(), self.FFT)
-            power = spectrum.real.square() + spectrum.imag.square()
-            mels = (power @ self.filters.double()).clamp_min(self.FLOOR).log()
+        windows = (wavs.double() * 2**15).unfold(-1, self.WINDOW, self.HOP)
+        windows = windows - windows.mean(-1, keepdim=True)
+        previous = torch.cat([windows[..., :1], windows[..., :-1]], -1)
+        spectrum = torch.fft.rfft((windows - 0.97 * previous) * self.window.double(), self.FFT)
+        power = spectrum.real.square() + spectrum.imag.square()
+        mels = (power @ self.filters.double()).clamp_min(self.FLOOR).log()
         mel_lens = (lens - self.WINDOW) // self.HOP + 1
         return _standardise(mels, mel_lens, correction=1).float(), mel_lens
 
 
-def _front_end(model, preprocessor):
-    """The module that turns wavs, lens into the model's inputs, their lengths and the numbers of frames."""
-    if model.main_input_name == "input_values":
-        return Waveform(model.config, preprocessor.get("do_normalize", True))
+def _front_end(config, preprocessor):
+    """The module that makes the model's inputs, their lengths and the numbers of frames of wavs and lens."""
+    if hasattr(config, "conv_kernel") and hasattr(config, "conv_stride"):
+        return Waveform(config, preprocessor.get("do_normalize", True))
     if preprocessor.get("feature_extractor_type") == "SeamlessM4TFeatureExtractor":
         return StackedLogMel(preprocessor.get("num_mel_bins", 80), preprocessor.get("stride", 2))
     raise ValueError(
-        f"model type {model.config.model_type!r} takes {model.main_input_name!r}: an encoder takes "
-        f"waveforms, or the "
+        f"model type {config.model_type!r} is no encoder of waveforms: it has no convolutional extractor, nor the "
         "log-mel frames of SeamlessM4TFeatureExtractor."
     )
 
@@ -367,6 +370,8 @@ class GroupNormFirstConv(nn.Module):
     there the layer is linear, so both follow from the mean m (K,) and covariance C (K, K) of the K-sample
     windows of the
     waveform: mean = w m + b and variance = w C w', without another pass over the (B, C, N) output.
+    In float64: neighbouring samples are alike, and a channel that subtracts them keeps little of C (and
+    autocast leaves float64 alone).
     Takes over the weights of the layer it replaces, under the same names.
     """
 
@@ -377,8 +382,7 @@ class GroupNormFirstConv(nn.Module):
 
     def forward(self, wavs):
         """wavs (B, 1, T) -> (B, C, N)"""
-        with torch.autocast(wavs.device.type, enabled=False):
-            scale, shift = self._scale_and_shift(wavs[:, 0].float())
+        scale, shift = self._scale_and_shift(wavs[:, 0].double())
         hidden = self.conv(wavs)
         hidden = torch.addcmul(shift[:, :, None].to(hidden), hidden, scale[:, :, None].to(hidden))
         return self.activation(hidden)
@@ -393,7 +397,7 @@ class GroupNormFirstConv(nn.Module):
         mean = windows.masked_fill(~valid, 0.0).sum(1) / counts  # (B, K)
         centred = (windows - mean[:, None]).masked_fill(~valid, 0.0)
         covariance = centred.transpose(1, 2) @ centred / counts[:, :, None]  # (B, K, K)
-        taps = self.conv.weight[:, 0].float()  # (C, K)
+        taps = self.conv.weight[:, 0].double()  # (C, K)
         variance = ((taps @ covariance) * taps).sum(-1).clamp_min(0.0)  # (B, C)
         scale = self.layer_norm.weight * (variance + self.layer_norm.eps).rsqrt()
         mean = mean @ taps.T
@@ -403,8 +407,8 @@ class GroupNormFirstConv(nn.Module):
 
 
 class ZeroPadding:
-    """Forward pre-hook: zeros in the padding of (B, D, F), as a convolution over the utterance alone sees
-    them."""
+    """Forward pre-hook of a convolution: zeros in the padding of its input (B, D, F), as beside an utterance
+    alone."""
 
     def __init__(self, batch):
         self.batch = batch
@@ -416,14 +420,13 @@ class ZeroPadding:
 
 
 def _keep_padding_out(model):
-    """Make `model` give padded utterances the frames they have alone. Returns the Batch to fill before each
-    run."""
+    """Change `model` so that padding reaches no frame. Returns the Batch to fill in before each run."""
     batch = Batch()
     extractor = getattr(model, "feature_extractor", None)
-    if extractor is not None and model.config.feat_extract_norm == "group":
+    if extractor is not None and getattr(model.config, "feat_extract_norm", "layer") == "group":
         extractor.conv_layers[0] = GroupNormFirstConv(extractor.conv_layers[0], batch)
     for module in model.encoder.modules():
-        # those without padding of their own are pointwise, or causal: padding comes after what they read
+        # one that pads nothing itself is pointwise or causal: it never reads beyond the utterance
         if isinstance(module, nn.Conv1d) and module.padding != (0,):
             module.register_forward_pre_hook(ZeroPadding(batch))
     return batch
@@ -440,18 +443,15 @@ def _true_lengths(wavs, wav_lens, min_samples):
     if not bool(((relative > 0) & (relative <= 1 + 1e-6)).all()):
         raise ValueError(
             f"wav_lens are relative lengths in (0, 1], not {relative.tolist()[:5]}: divide the numbers of "
-            f"samples by "
-            f"the longest, {wavs.shape[1]}."
+            f"samples by the longest, {wavs.shape[1]}."
         )
     lens = (relative * wavs.shape[1]).round().long()
     short = [i for i, length in enumerate(lens.tolist()) if length < min_samples]
     if short:
         raise ValueError(
             f"utterance {short[0]} of the batch has {int(lens[short[0]])} samples; the shortest with one "
-            f"frame has "
-            f"{min_samples} ({1000 * min_samples / SAMPLE_RATE:.1f} ms). Set min_duration, or drop "
-            f"{len(short)} of "
-            f"{len(lens)}."
+            f"frame has {min_samples} ({1000 * min_samples / SAMPLE_RATE:.1f} ms). Raise min_duration, or "
+            f"drop {len(short)} of these {len(lens)}."
         )
     return lens
 
@@ -475,8 +475,10 @@ def _standardise(values, lens, correction):
 
 
 def _freeze_unreached(encoder):
-    """requires_grad False for the weights that the frames do not depend on (one that waits for a gradient in
-    vain stops a run on several devices). Returns their names."""
+    """Weights that the frames do not depend on get requires_grad False. Returns their names.
+
+    A run on several devices stops at a weight that waits for a gradient in vain.
+    """
     encoder.eval()
     wav = torch.sin(torch.arange(2 * encoder.min_samples) / 10)[None]
     with torch.enable_grad():
@@ -509,99 +511,53 @@ def _check_layer(layer, num_layers):
 # Finding and loading a checkpoint
 
 
-def _load(source):
-    """source -> model (float32), its config as the source has it, its preprocessor_config as a dict"""
-    untrained = source.startswith(RANDOM)
-    location = _locate(source.removeprefix(RANDOM))
-    config = _config(location)
-    preprocessor = _preprocessor(location, config)
-    ours = copy.deepcopy(config)
-    ours.apply_spec_augment, ours.layerdrop = False, 0.0
-    if untrained:
-        return _random_model(ours), config, preprocessor
-    return _load_strictly(location, ours), config, preprocessor
+def _without_augmentation(config):
+    config = copy.deepcopy(config)
+    config.apply_spec_augment, config.layerdrop = False, 0.0
+    return config
 
 
-def _locate(source):
-    """A folder or Hub id, as a string. Raises FileNotFoundError for a path that does not exist, and for a
-    file."""
+def _locate(source, with_weights):
+    """The folder of a source: itself, or a Hub id's in the cache, filled first if need be."""
     path = Path(source).expanduser()
     if path.is_dir():
-        return str(path)
+        return path
     if path.exists():
-        raise ValueError(f"{source} is a file: give the Hugging Face folder. {_IMPORT_HINT}")
-    hub_id = re.fullmatch(r"\w[\w.-]*/[\w.-]+", source)
-    if hub_id and not Path(source.split("/")[0]).exists():
-        return source
+        raise ValueError(f"{source} is a file: give the Hugging Face folder. {IMPORT_HINT}")
+    if re.fullmatch(r"\w[\w.-]*/[\w.-]+", source) and not path.parent.exists():
+        return _download(source, with_weights)
     raise FileNotFoundError(
         f"{source}: no such folder in {os.getcwd()}. Give a Hugging Face folder, a Hub id "
-        f"(organisation/name) or "
-        f"{MEL_FILTERBANK}."
+        f"(organisation/name) or {MEL_FILTERBANK}."
     )
 
 
-_IMPORT_HINT = "`lebench import` makes an encoder of a SpeechBrain checkpoint (.ckpt)."
+def _download(hub_id, with_weights):
+    """The folder of a Hub id in the cache. Raises FileNotFoundError: not found, gated, or not reachable."""
+    config = _fetch(hub_id, "config.json")
+    for name in ("preprocessor_config.json", "processor_config.json"):
+        _fetch(hub_id, name, required=False)
+    for name in WEIGHTS if with_weights else ():
+        path = _fetch(hub_id, name, required=False)
+        if path and name.endswith(".index.json"):
+            for shard in set(_read_json(path)["weight_map"].values()):
+                _fetch(hub_id, shard)
+        if path:
+            break
+    return config.parent
 
 
-def _config(location):
-    values = _read_json(location, "config.json", required=True)
-    if values is None and any(Path(location).glob("*.ckpt")):
-        raise ValueError(f"{location} holds no config.json but SpeechBrain checkpoints. {_IMPORT_HINT}")
-    if values is None:
-        raise FileNotFoundError(
-            f"{location} holds no config.json: it is not a Hugging Face folder. {_IMPORT_HINT}"
-        )
-    with _quiet_transformers():
-        return transformers.AutoConfig.from_pretrained(location, trust_remote_code=False)
-
-
-def _preprocessor(location, config):
-    """The feature extractor's settings, as a dict. Raises FileNotFoundError saying what to write."""
-    values = _read_json(location, "preprocessor_config.json")
-    if values is None:  # a processor saved by transformers 5 keeps them among its own
-        values = (_read_json(location, "processor_config.json") or {}).get("feature_extractor")
-    if values is None:
-        normalize = getattr(config, "feat_extract_norm", "layer") == "layer"
-        example = {"feature_extractor_type": "Wav2Vec2FeatureExtractor", "sampling_rate": SAMPLE_RATE}
-        example = json.dumps({**example, "do_normalize": normalize})
-        raise FileNotFoundError(
-            f"{location} holds no preprocessor_config.json, so nothing says whether its waveforms were "
-            f"normalised. "
-            f"Write there {example} (do_normalize: true for layer-norm extractors, false for group-norm, "
-            f"unless the "
-            "model was trained otherwise)."
-        )
-    if values.get("sampling_rate", SAMPLE_RATE) != SAMPLE_RATE:
-        raise ValueError(
-            f"{location} was trained on {values['sampling_rate']} Hz audio; encoders take {SAMPLE_RATE}."
-        )
-    return values
-
-
-def _read_json(location, name, required=False):
-    """The file of a folder or Hub id, None if there is no such file. Raises FileNotFoundError if the id is
-    not found or gated, and if it is `required` and neither cached nor reachable."""
-    path = Path(location) / name
-    if not Path(location).is_dir():
-        path = _fetch(location, name, required)
-    if path is None or not Path(path).exists():
-        return None
-    return json.loads(Path(path).read_text(encoding="utf-8"))
-
-
-def _fetch(hub_id, name, required=False):
-    """Path of a file of a Hub id in the cache, downloaded if it is not there; None if there is none"""
+def _fetch(hub_id, name, required=True):
+    """The path of a file of a Hub id in the cache, downloaded if it is not there; None if there is none"""
     try:
-        return huggingface_hub.hf_hub_download(hub_id, name)
+        return Path(huggingface_hub.hf_hub_download(hub_id, name))
     except hub_errors.GatedRepoError:
-        page = f"https://huggingface.co/{hub_id}"
-        raise FileNotFoundError(
-            f"{hub_id} is gated (401): accept its terms at {page}, then `hf auth login`."
-        ) from None
+        terms = f"accept its terms at https://huggingface.co/{hub_id}, then `hf auth login`"
+        raise FileNotFoundError(f"{hub_id} is gated (401): {terms}.") from None
     except hub_errors.RepositoryNotFoundError:
         raise FileNotFoundError(
-            f"{hub_id} is neither a folder here nor a public model of the Hub (misspelt? private: `hf auth "
-            f"login`)."
+            f"{hub_id} is neither a folder here nor a public model of the Hub: misspelt, or private "
+            "(`hf auth login`)."
         ) from None
     except hub_errors.LocalEntryNotFoundError:
         if not required:
@@ -612,24 +568,71 @@ def _fetch(hub_id, name, required=False):
             f"`hf download {hub_id}` where there is a network."
         ) from None
     except hub_errors.EntryNotFoundError:
+        if not required:
+            return None
+        raise FileNotFoundError(f"{hub_id} holds no {name}. {IMPORT_HINT}") from None
+
+
+def _read_json(path):
+    """The object in a file, None if there is no such file"""
+    if not path.exists():
         return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not JSON: {error}.") from None
+
+
+def _config(folder):
+    if not (folder / "config.json").exists():
+        if any(folder.glob("*.ckpt")):
+            raise ValueError(f"{folder} holds no config.json but SpeechBrain checkpoints. {IMPORT_HINT}")
+        raise FileNotFoundError(f"{folder} holds no config.json: it is not a Hugging Face folder.")
+    _read_json(folder / "config.json")  # names the file if it is broken
+    try:
+        return transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except ValueError as error:
+        raise ValueError(f"{folder}/config.json: {str(error).splitlines()[0]}") from None
+
+
+def _preprocessor(folder, config):
+    """The feature extractor's settings, as a dict. Raises FileNotFoundError saying what to write."""
+    values = _read_json(folder / "preprocessor_config.json")
+    if values is None:  # a processor saved by transformers 5 keeps them among its own
+        values = (_read_json(folder / "processor_config.json") or {}).get("feature_extractor")
+    if values is None:
+        example = {"feature_extractor_type": "Wav2Vec2FeatureExtractor", "sampling_rate": SAMPLE_RATE}
+        if config.model_type == "wav2vec2-bert":
+            example["feature_extractor_type"] = "SeamlessM4TFeatureExtractor"
+        else:
+            example["do_normalize"] = getattr(config, "feat_extract_norm", "layer") == "layer"
+        raise FileNotFoundError(
+            f"{folder} holds no preprocessor_config.json, so nothing says whether the waveforms were "
+            f"normalised. Write there {json.dumps(example)} (do_normalize: true for layer-norm extractors, "
+            "false for group-norm, unless the model was trained otherwise)."
+        )
+    if values.get("sampling_rate", SAMPLE_RATE) != SAMPLE_RATE:
+        raise ValueError(
+            f"{folder}/preprocessor_config.json: sampling_rate {values['sampling_rate']}, but encoders take "
+            f"{SAMPLE_RATE} Hz."
+        )
+    return values
 
 
 def _random_model(config):
-    """The architecture of `config`, initialised from RANDOM_SEED; the random generators are left as they
-    were."""
+    """The architecture of `config`, from RANDOM_SEED; the random generators are left as they were."""
     with torch.random.fork_rng(devices=[]), _quiet_transformers():
         torch.random.default_generator.manual_seed(RANDOM_SEED)
         return transformers.AutoModel.from_config(config, dtype=torch.float32)
 
 
-def _load_strictly(location, config):
-    """The base model in float32 with the weights of `location`. Raises ValueError naming every weight that
-    does not fit, apart from heads, which are logged."""
+def _load_strictly(folder, config):
+    """The base model in float32 with the folder's weights. Raises ValueError naming each that does not fit,
+    except those of heads, which are logged."""
     try:
-        with _quiet_transformers():
+        with torch.random.fork_rng(devices=[]), _quiet_transformers():
             model, report = transformers.AutoModel.from_pretrained(
-                location,
+                folder,
                 config=config,
                 dtype=torch.float32,  # else the file's: float16 weights would meet float32 audio
                 weights_only=True,
@@ -637,32 +640,31 @@ def _load_strictly(location, config):
                 ignore_mismatched_sizes=True,  # reported below, by name
                 output_loading_info=True,
             )
+    except pickle.UnpicklingError:
+        raise ValueError(f"{folder}: its weights are a pickle with other objects inside: not read.") from None
     except OSError as error:
-        raise FileNotFoundError(
-            f"{location} holds no weights transformers can read ({str(error).splitlines()[0]}). "
-            f"{_IMPORT_HINT}"
-        ) from None
-    _check_report(location, report)
+        reason = str(error).splitlines()[0]
+        raise FileNotFoundError(f"{folder} holds no weights: {reason} {IMPORT_HINT}") from None
+    _check_report(folder, report)
     return model
 
 
-def _check_report(location, report):
+def _check_report(folder, report):
     heads = [n for n in report["unexpected_keys"] if n.split(".")[0] in HEADS or n in HEAD_WEIGHTS]
-    unexpected = set(report["unexpected_keys"]) - set(heads) - {UNUSED}
     problems = {
         "missing": set(report["missing_keys"]) - {UNUSED},
-        "unexpected": unexpected,
+        "unexpected": set(report["unexpected_keys"]) - set(heads) - {UNUSED},
         "of another size": {mismatch[0] for mismatch in report["mismatched_keys"]},
     }
     found = [f"{len(names)} {kind}: {_first_five(names)}" for kind, names in problems.items() if names]
     if found:
-        raise ValueError(f"{location}: the encoder's weights do not fit its config.json. {'; '.join(found)}.")
+        raise ValueError(f"{folder}: the weights do not fit config.json. {'; '.join(found)}.")
     if heads:
         prefixes = Counter(name.split(".")[0] for name in heads)
         listed = ", ".join(f"{prefix} ({count})" for prefix, count in sorted(prefixes.items()))
-        logger.info("%s: left out the weights of heads: %s", location, listed)
+        logger.warning("%s: left out the weights of heads: %s", folder, listed)
     if UNUSED in report["missing_keys"]:
-        logger.info("%s: no %s, which is not used: SpecAugment is off", location, UNUSED)
+        logger.info("%s: no %s, which is not used: SpecAugment is off", folder, UNUSED)
 
 
 def _first_five(names):
@@ -700,7 +702,7 @@ def save_encoder(model, folder, do_normalize, extra=None):
     extractor = transformers.Wav2Vec2FeatureExtractor(
         sampling_rate=SAMPLE_RATE,
         do_normalize=do_normalize,
-        return_attention_mask=model.config.feat_extract_norm == "layer",
+        return_attention_mask=getattr(model.config, "feat_extract_norm", "layer") == "layer",
     )
     _write_model(folder, model, model.state_dict(), model.config, extractor.to_dict(), extra or {})
 
