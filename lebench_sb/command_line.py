@@ -1,19 +1,22 @@
-"""Command line of a recipe: SpeechBrain's run options and overrides of the YAML, checked before anything loads.
+"""Command line of a recipe: SpeechBrain's run options and overrides of the YAML, checked before use.
 
 SpeechBrain reads a bare `lr=1` as part of the value before it, takes a misspelt nested key as a new one, and
 answers a misspelt option with a traceback. Here each is one line with the nearest right name.
 """
 
+import contextlib
 import difflib
 import importlib
 import inspect
+import io
 import os
 import re
 import sys
 import traceback
 from pathlib import Path
 
-from hyperpyyaml import load_hyperpyyaml
+import torch
+from hyperpyyaml import load_hyperpyyaml, resolve_references
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.nodes import MappingNode, ScalarNode
@@ -30,8 +33,11 @@ EXIT_CODES = {DataError: 3, UsageError: 2, FileNotFoundError: 2, NotADirectoryEr
 
 
 def launch(main):
-    """Runs a recipe's `main(argv)`. A user's mistake prints one line (once under torchrun) and ends with the
-    code of EXIT_CODES; LEBENCH_TRACEBACK=1 shows where it was raised. Anything else is a failed run: code 1."""
+    """Runs a recipe's `main(argv)`.
+
+    A user's mistake prints one line (once under torchrun) and ends with the code of EXIT_CODES;
+    LEBENCH_TRACEBACK=1 shows where it was raised. Anything else is a failed run: code 1.
+    """
     try:
         main(sys.argv[1:])
     except KeyboardInterrupt:
@@ -62,21 +68,29 @@ def parse(argv):
         raise FileNotFoundError(f"{path} not found: the first word after the script is the recipe's YAML.")
     root = compose(path)
     option_words, overrides = split_words(argv[1:], [key.value for key, _ in root.value])
-    try:
-        run_opts = RunOptions.from_command_line_args([str(path), *option_words])[1]
-    except SystemExit as stop:
-        if stop.code:
-            raise UsageError(f"a run option has a wrong value: {' '.join(option_words)}") from stop
-        raise
+    if "--distributed_backend" not in option_words and not torch.cuda.is_available():
+        option_words += ["--distributed_backend", "gloo"]  # SpeechBrain's default, nccl, needs GPUs
+    run_opts = read_options(path, option_words)
     check_overrides(root, overrides, path)
     if run_opts.debug and not run_opts.debug_persistently and "output_folder" in keys_of(root):
         overrides["output_folder"] = str(Path(plain_value(path, overrides, "output_folder")) / "debug")
     return path, run_opts, overrides
 
 
+def read_options(path, words):
+    """Words of run options -> RunOptions; raises UsageError with what argparse has to say of a wrong value."""
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return RunOptions.from_command_line_args([str(path), *words])[1]
+    except SystemExit as stop:
+        raise UsageError(said.getvalue().strip().splitlines()[-1].split("error: ")[-1]) from stop
+
+
 def split_words(words, yaml_keys):
     """Words after the YAML -> (words of run options, {key: value} of overrides)"""
-    kinds = {option: action for action in RunOptions._create_parser()._actions for option in action.option_strings}
+    actions = RunOptions._create_parser()._actions
+    kinds = {option: action for action in actions for option in action.option_strings}
     option_words, overrides, position = [], {}, 0
     while position < len(words):
         word = words[position]
@@ -177,7 +191,7 @@ def is_number(text):
 
 
 def check_nested(name, written, node, folder):
-    """Keys of a mapping given on the command line against those of the YAML's node and of the object it makes"""
+    """Keys of a mapping on the command line against those of the YAML and of the object it makes"""
     known = keys_of(node)
     tag = str(node.tag)
     allowed = set(known) | set(argument_names(tag))
@@ -230,14 +244,12 @@ def absolute_include(value):
 
 def plain_value(path, overrides, key):
     """One resolved value of the YAML, without building any object"""
-    from hyperpyyaml import resolve_references
-
     with open(path, encoding="utf-8") as file:
         return YAML().load(resolve_references(file, as_yaml(overrides)))[key]
 
 
 def load_yaml(path, overrides):
-    """Loads the recipe's YAML with its overrides; raises UsageError naming the file for what cannot be built."""
+    """Loads the YAML with its overrides; raises UsageError naming the file for what cannot be built."""
     try:
         with open(path, encoding="utf-8") as file:
             return load_hyperpyyaml(file, as_yaml(overrides))

@@ -100,7 +100,7 @@ class SpeechDataset(DynamicItemDataset):
         position, pass_number = index if isinstance(index, tuple) else (index, 0)
         utterance_id = self.data_ids[position]
         return self.pipeline.compute_outputs(
-            {"id": utterance_id, "pass_number": pass_number, **self.data[utterance_id]}
+            {"id": utterance_id, **self.data[utterance_id], "pass_number": pass_number}
         )
 
     @property
@@ -114,7 +114,7 @@ def as_dataset(utterances, items, output_keys):
     data = {
         u.id: {
             "wav": u.wav, "start": u.start, "stop": u.stop, "duration": u.duration,
-            "spk_id": u.speaker, "gender": u.gender, "language": u.language, **u.labels,
+            "spk_id": u.speaker, "gender": u.gender, "language": u.language, "pass_number": 0, **u.labels,
         }
         for u in utterances
     }  # fmt: skip

@@ -30,9 +30,6 @@ def start(argv):
     Raises UsageError with the nearest right name for anything that is neither a key nor an option.
     """
     path, run_opts, overrides = parse(argv)
-    if "distributed_backend" not in run_opts.overridden_args and not torch.cuda.is_available():
-        run_opts.distributed_backend = "gloo"  # the default, nccl, needs GPUs
-        run_opts.overridden_args.add("distributed_backend")
     if not torch.distributed.is_initialized():
         ddp_init_group(run_opts)
     hparams = load_yaml(path, overrides)
@@ -69,8 +66,8 @@ def lock(folder):
     handle = open(folder / ".lock", "a+", encoding="utf-8")  # closed, and so released, with the process
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise UsageError(f"{folder}: another run is writing here; wait for it or give another --output_folder.")
+    except BlockingIOError as error:
+        raise UsageError(f"{folder}: another run writes here; wait or give another --output_folder.") from error
     return handle
 
 

@@ -1,0 +1,1 @@
+"""Tasks, one file each: the Brain and the data of all recipes of the task."""
