@@ -57,8 +57,8 @@ def interval(statistics, score, speakers=None, resamples=1000, seed=0, level=0.9
     are expanded percentiles (Hesterberg 2015, "What teachers should know about the bootstrap"): the
     percentile interval of Efron & Tibshirani (1993, ch. 13) at the level that gives a mean the width of its
     t interval, because plain percentiles cover less than they promise with few speakers (simulated in
-    tests/metrics/test_bootstrap.py, where bias-corrected BCa bounds did no better). A resample where the score is not finite (no reference
-    word) is left out and not counted.
+    tests/metrics/test_bootstrap.py, where BCa bounds did no better). A resample where the score is not finite
+    (no reference word) is left out and not counted.
 
     ValueError: bad shapes or values, or a score that is not finite on the whole set.
     """

@@ -46,7 +46,7 @@ def test_intervals_over_utterances_undercover_with_speaker_effects():
 
 
 def test_plain_percentiles_undercover_with_ten_speakers():
-    """Why the percentiles are expanded: `plain` is the level whose expanded percentiles are 2.5 and 97.5 %."""
+    """Why percentiles are expanded: `plain` is the level whose expanded percentiles are 2.5 and 97.5 %."""
     plain = 1 - 2 * stdtr(9, ndtri(0.025) / bootstrap._expansion(10))
 
     def inside(seed, level):
