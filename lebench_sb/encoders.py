@@ -347,8 +347,8 @@ def _front_end(config, preprocessor):
     if preprocessor.get("feature_extractor_type") == "SeamlessM4TFeatureExtractor":
         return StackedLogMel(preprocessor.get("num_mel_bins", 80), preprocessor.get("stride", 2))
     raise ValueError(
-        f"model type {config.model_type!r} is no encoder of waveforms: it has no convolutional extractor, nor the "
-        "log-mel frames of SeamlessM4TFeatureExtractor."
+        f"model type {config.model_type!r} is no encoder of waveforms: it has no convolutional extractor, "
+        "nor the log-mel frames of SeamlessM4TFeatureExtractor."
     )
 
 

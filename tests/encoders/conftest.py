@@ -1,5 +1,7 @@
 """Tiny checkpoints and a ragged batch that the tests of the encoders share."""
 
+import socket
+
 import pytest
 import torch
 from tiny_encoders import ARCHITECTURES, new_model, write_extractor
@@ -46,3 +48,10 @@ def ragged():
         wav = torch.randn(length, generator=generator).cumsum(0)
         wavs[row, :length] = 0.1 * (row + 1) * (wav - wav.mean()) / wav.abs().max() + 0.01 * row
     return wavs, lens
+
+
+@pytest.fixture
+def unused_tcp_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
