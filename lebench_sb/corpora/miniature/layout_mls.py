@@ -1,0 +1,62 @@
+"""MLS French as distributed: `mls_french/{train,dev,test}/` with audio/SPEAKER/BOOK/*.flac, transcripts.txt and segments.txt,
+and `mls_french/metainfo.txt`. One book per speaker; its segments follow one another in one imagined recording.
+"""
+
+import re
+import zlib
+
+from lebench_sb.corpora.miniature.voices import write_atomically
+
+HEADER = "SPEAKER   | GENDER   | PARTITION  | MINUTES    |  BOOK ID   | TITLE                                | CHAPTER"
+
+
+def identity(clip):
+    """`SPEAKER_BOOK_nnnnnn`: numbers as in MLS, from the speaker's name."""
+    number = zlib.crc32(clip.speaker.name.encode())
+    return f"{100 + number % 12000}_{1000 + number // 12000 % 12000}_{clip.number:06d}"
+
+
+def path(clip):
+    """Path of a clip below the build's folder."""
+    speaker, book, _ = identity(clip).split("_")
+    return f"mls_french/{clip.split}/audio/{speaker}/{book}/{identity(clip)}.flac"
+
+
+def transcript(clip):
+    """Lower case without punctuation, as MLS writes it."""
+    return " ".join(re.sub(r"[^\w'’ -]", " ", clip.text.lower()).split())
+
+
+def write(folder, clips, seconds):
+    """The text files of `clips`; `seconds[i]` is the duration of `clips[i]`, a whole number of hundredths."""
+    timed = list(zip(clips, seconds, strict=True))
+    for split in ("train", "dev", "test"):
+        part = [(clip, s) for clip, s in timed if clip.split == split]
+        _write(folder / "mls_french" / split / "transcripts.txt", [f"{identity(c)}\t{transcript(c)}" for c, _ in part])
+        _write(folder / "mls_french" / split / "segments.txt", _segments(part))
+    _write(folder / "mls_french" / "metainfo.txt", [HEADER, *_metainfo(timed)])
+
+
+def _segments(part):
+    ends, lines = {}, []
+    for clip, seconds in part:
+        speaker, book, _ = identity(clip).split("_")
+        start = ends.get(speaker, 0.0)
+        ends[speaker] = start + seconds
+        lines.append(f"{identity(clip)}\thttps://example.org/{speaker}/{book}.mp3\t{start:.2f}\t{ends[speaker]:.2f}")
+    return lines
+
+
+def _metainfo(timed):
+    minutes = {}
+    for clip, seconds in timed:
+        speaker, book, _ = identity(clip).split("_")
+        key = (speaker, clip.speaker.gender, clip.split, book)
+        minutes[key] = minutes.get(key, 0.0) + seconds / 60
+    for (speaker, gender, split, book), total in minutes.items():
+        yield f" {speaker:<9}| {gender:<9}| {split:<11}| {total:<11.3f}| {book:<11}| {'Phrases du quotidien':<37}| Chapitre 1"
+
+
+def _write(file, lines):
+    text = "".join(line + "\n" for line in lines)
+    write_atomically(file, lambda temporary: temporary.write_text(text, encoding="utf-8"))
