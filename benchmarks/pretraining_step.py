@@ -1,0 +1,359 @@
+"""One wav2vec 2.0 pre-training step (masks, forward, backward, clip, AdamW): ours against other systems, on
+this machine.
+
+    python benchmarks/pretraining_step.py --size 26m --norm layer --batch 4 --seconds 10 --rounds 5
+
+Systems, interleaved round by round in one process, with the same threads and allocator:
+  ours          lebench_sb.pretraining
+  transformers  Wav2Vec2ForPreTraining with its own masking functions: same weights, batch, masking rule,
+  dropouts,
+                scaled_dot_product_attention, clipping and fused AdamW. With dropouts 0 and the same masks and
+                noise its losses must equal ours, or the exit code is 1.
+  speechbrain   speechbrain.lobes.models.wav2vec in its nearest configuration; the differences are printed.
+Times are medians over the rounds, ratios the medians of each round's ratio to transformers. Peak memory is
+the largest resident size of a process of its own that runs three steps of one system.
+"""
+
+import argparse
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+from transformers import Wav2Vec2Config, Wav2Vec2ForPreTraining
+from transformers.models.wav2vec2.modeling_wav2vec2 import _compute_mask_indices, _sample_negative_indices
+
+from lebench_sb.pretraining.extractor import extract
+from lebench_sb.pretraining.masking import draw_masks
+from lebench_sb.pretraining.model import PretrainingModel
+
+SIZES = {
+    "mini": dict(
+        conv_dim=(48, 64, 96, 128, 192, 192, 192),
+        hidden_size=256,
+        num_hidden_layers=6,
+        num_attention_heads=4,
+        intermediate_size=1024,
+    ),
+    "26m": dict(hidden_size=512, num_hidden_layers=6, num_attention_heads=8, intermediate_size=2048),
+    "base": dict(hidden_size=768, num_hidden_layers=12, num_attention_heads=12, intermediate_size=3072),
+}
+NORMS = {
+    "group": dict(feat_extract_norm="group", conv_bias=False, do_stable_layer_norm=False),
+    "layer": dict(feat_extract_norm="layer", conv_bias=True, do_stable_layer_norm=True),
+}
+DROPOUTS = ["hidden_dropout", "attention_dropout", "feat_proj_dropout", "feat_quantizer_dropout"]
+RAGGED = (1.5, 1.1, 0.7, 0.3)  # lengths of --ragged in units of --seconds, repeated over the batch
+MASK = dict(prob=0.65, length=10, min_masks=2)
+NEGATIVES, TEMPERATURE, DIVERSITY_WEIGHT, CLIP = 100, 2.0, 0.1, 5.0
+TOLERANCE = {"fp32": 1e-4, "bf16": 1e-2}  # relative, of the losses
+
+SPEECHBRAIN_DIFFERENCES = """speechbrain's step is not the same work: layer-norm extractor without convolution
+bias and pre-norm transformer whatever --norm, a layer norm after the extractor, sine positions in place of
+the positional convolution, its own mask rule (about 65 % of the frames masked, the others 49 %), padding
+masked in attention only."""
+
+
+def make_config(args, dropout):
+    """LayerDrop is 0: every step is the same work"""
+    zero = dict(layerdrop=0.0, activation_dropout=0.0)
+    return Wav2Vec2Config(**SIZES[args.size], **NORMS[args.norm], **zero, **dict.fromkeys(DROPOUTS, dropout))
+
+
+def make_hf(args, dropout):
+    torch.manual_seed(0)
+    return Wav2Vec2ForPreTraining(make_config(args, dropout)).train()
+
+
+def make_batch(args):
+    """-> wavs (B, T) of noise, zero-padded, sample_lens (B,)"""
+    generator = torch.Generator().manual_seed(0)
+    factors = [RAGGED[i % 4] if args.ragged else 1.0 for i in range(args.batch)]
+    lens = torch.tensor([int(16000 * args.seconds * factor) for factor in factors])
+    wavs = 0.1 * torch.randn(args.batch, int(lens.max()), generator=generator)
+    return wavs * (torch.arange(wavs.shape[1]) < lens[:, None]), lens
+
+
+class Ours:
+    def __init__(self, args):
+        self.model = PretrainingModel(make_hf(args, args.dropout)).train()
+        self.batch = make_batch(args)
+        self.steps = 0
+
+    def losses(self):
+        """-> loss to minimise, masked frames"""
+        wavs, lens = self.batch
+        self.steps += 1
+        ids = [str(i) for i in range(len(lens))]
+        frame_lens = self.model.frame_lengths(lens)
+        masks = draw_masks(frame_lens, ids, 0, self.steps, **MASK, num_negatives=NEGATIVES)
+        output = self.model(wavs, lens, *masks, TEMPERATURE)
+        return output.contrastive / output.num_masked + DIVERSITY_WEIGHT * output.diversity
+
+
+class Transformers:
+    def __init__(self, args):
+        self.model = make_hf(args, args.dropout)
+        self.batch = make_batch(args)
+        np.random.seed(0)
+
+    def losses(self):
+        wavs, lens = self.batch
+        attention = (torch.arange(wavs.shape[1]) < lens[:, None]).long()
+        shape = (len(wavs), int(self.model._get_feat_extract_output_lengths(wavs.shape[1])))
+        frames = self.model._get_feature_vector_attention_mask(shape[1], attention)
+        mask = _compute_mask_indices(shape, MASK["prob"], MASK["length"], frames, MASK["min_masks"])
+        negatives = torch.from_numpy(_sample_negative_indices(shape, NEGATIVES, mask))
+        mask = torch.from_numpy(mask)
+        ragged = attention if int(attention.min()) == 0 else None
+        output = self.model(wavs, ragged, mask_time_indices=mask, sampled_negative_indices=negatives)
+        return output.loss / mask.sum()
+
+
+class SpeechBrain:
+    def __init__(self, args):
+        from speechbrain.lobes.models import wav2vec
+        from speechbrain.lobes.models.transformer.Transformer import TransformerEncoder
+        from speechbrain.nnet.losses import ContrastiveLoss
+
+        torch.manual_seed(0)
+        config, self.parts = make_config(args, args.dropout), wav2vec
+        kernels, strides, channels = config.conv_kernel, config.conv_stride, config.conv_dim
+        width = config.hidden_size
+        transformer = TransformerEncoder(
+            config.num_hidden_layers,
+            config.num_attention_heads,
+            config.intermediate_size,
+            d_model=width,
+            dropout=args.dropout,
+            activation=torch.nn.GELU,
+            normalize_before=True,
+        )
+        self.model = torch.nn.ModuleDict(
+            {
+                "extractor": wav2vec.W2VLatentExtractor(list(channels), list(kernels), list(strides)),
+                "encoder": wav2vec.EncoderWrapper(
+                    channels[-1], width, transformer, dropout_encoder_input=args.dropout
+                ),
+                "quantiser": wav2vec.W2VTargetQuantiser(channels[-1], config.codevector_dim),
+                "project": torch.nn.Linear(width, config.proj_codevector_dim),
+            }
+        ).train()
+        self.contrastive = ContrastiveLoss(config.contrastive_logits_temperature)
+        wavs, lens = make_batch(args)
+        self.samples = [
+            {"id": str(i), "sig": wav[:n]} for i, (wav, n) in enumerate(zip(wavs, lens, strict=True))
+        ]
+
+    def losses(self):
+        wavs, wav_lens, mask = self.parts.w2v_mask_collate_fn(
+            self.samples, self.model["extractor"].get_output_lengths, MASK["prob"], MASK["length"]
+        )
+        latents = self.model["extractor"](wavs, normalize_signal=False)
+        encoded = self.model["encoder"](latents, wav_lens=wav_lens, mask=mask)["embeddings"]
+        contexts = self.model["project"](encoded[mask]).view(
+            len(wavs), -1, self.model["project"].out_features
+        )
+        targets, meta = self.model["quantiser"](latents[mask].view(len(wavs), -1, latents.shape[2]))
+        negatives = self.parts.sample_negatives(targets, NEGATIVES)
+        loss, _ = self.contrastive(contexts, targets, negatives)
+        return loss / mask.sum() + DIVERSITY_WEIGHT * meta["diversity_loss"]
+
+
+SYSTEMS = {"ours": Ours, "transformers": Transformers, "speechbrain": SpeechBrain}
+
+
+class Trainer:
+    """A system with its optimiser: one whole step per call"""
+
+    def __init__(self, name, args):
+        self.system, self.precision = SYSTEMS[name](args), args.precision
+        parameters = [p for p in self.system.model.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(parameters, lr=1e-5, betas=(0.9, 0.98), eps=1e-6, fused=True)
+
+    def step(self):
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.precision == "bf16"):
+            loss = self.system.losses()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.system.model.parameters(), CLIP)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return float(loss)
+
+
+def compare_losses(args):
+    """Contrastive and diversity losses of ours and of transformers on the same masks and noise -> largest
+    relative difference
+
+    transformers sees one utterance at a time where its batch would leak padding into the group norm.
+    """
+    model = PretrainingModel(make_hf(args, 0.0)).train()
+    wavs, lens = make_batch(args)
+    frame_lens, places = model.frame_lengths(lens), range(len(wavs))
+    ids = [str(i) for i in places]
+    mask, negatives = draw_masks(frame_lens, ids, 0, 0, **MASK, num_negatives=NEGATIVES)
+    noise = torch.rand(*mask.shape, 2, model.hf.config.num_codevectors_per_group)
+    noise = -(-noise.clamp(1e-6, 1 - 1e-6).log()).log()
+    alone = args.ragged and args.norm == "group"
+    groups = [[i] for i in places] if alone else [list(places)]
+    worst, first = 0.0, 0
+    for rows in groups:
+        count = int(mask[rows].sum())
+        samples, frames = int(lens[rows].max()), int(frame_lens[rows].max())
+        part = (
+            wavs[rows, :samples],
+            lens[rows],
+            mask[rows, :frames],
+            negatives[first : first + count] - first,
+        )
+        first += count
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=args.precision == "bf16"):
+            ours = model(*part, TEMPERATURE, noise[rows, :frames][part[2]])
+            theirs = reference_losses(model.hf, *part, noise[rows, :frames])
+        for one, other in zip((ours.contrastive, ours.diversity * count), theirs, strict=True):
+            worst = max(worst, abs(float(one) / float(other) - 1))
+    return worst
+
+
+def reference_losses(hf, wavs, lens, mask, negatives, noise):
+    """noise (B, F, G, V) -> contrastive and diversity losses of transformers"""
+
+    def gumbel_softmax(logits, tau, hard):
+        noisy = (logits + noise.view_as(logits)) / tau
+        return F.one_hot(noisy.argmax(dim=-1), noisy.shape[-1]).to(noisy.dtype)
+
+    sampled = torch.zeros(*mask.shape, NEGATIVES, dtype=torch.long)
+    sampled[mask] = mask.flatten().nonzero().flatten()[negatives]
+    attention = (torch.arange(wavs.shape[1]) < lens[:, None]).long()
+    own, F.gumbel_softmax = F.gumbel_softmax, gumbel_softmax
+    try:
+        output = hf(wavs, attention, mask_time_indices=mask, sampled_negative_indices=sampled)
+    finally:
+        F.gumbel_softmax = own
+    return output.contrastive_loss, output.diversity_loss
+
+
+def usage():
+    """-> wall, user and system seconds of this process so far"""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return np.array([time.perf_counter(), used.ru_utime, used.ru_stime])
+
+
+def time_rounds(names, args):
+    """-> {name: (rounds, 3) wall, user, system seconds}, the order of the systems turning from round to
+    round"""
+    trainers = {name: Trainer(name, args) for name in names}
+    for trainer in trainers.values():
+        trainer.step()
+    times = {name: [] for name in names}
+    for i in range(args.rounds):
+        for name in names[i % len(names) :] + names[: i % len(names)]:
+            before = usage()
+            trainers[name].step()
+            times[name].append(usage() - before)
+    return {name: np.array(rows) for name, rows in times.items()}
+
+
+def split_of_ours(args):
+    """-> {part: median ms} of our step, each part timed on its own"""
+    trainer = Trainer("ours", args)
+    model, (wavs, lens) = trainer.system.model, trainer.system.batch
+    layers, dtype = model.hf.wav2vec2.feature_extractor.conv_layers, torch.float32
+    if args.precision == "bf16":
+        dtype = torch.bfloat16
+    frame_lens, ids = model.frame_lengths(lens), [str(i) for i in range(len(lens))]
+
+    def extractor_step():
+        frames = extract(layers, wavs, lens.tolist(), dtype)
+        frames.backward(torch.ones_like(frames))
+
+    parts = {
+        "whole step": trainer.step,
+        "masks": lambda: draw_masks(frame_lens, ids, 0, 0, **MASK, num_negatives=NEGATIVES),
+        "extractor, forward and backward": extractor_step,
+        "AdamW": trainer.optimizer.step,
+    }
+    medians = {}
+    for name, part in parts.items():
+        times = []
+        for _ in range(args.rounds + 1):
+            start = time.perf_counter()
+            part()
+            times.append(time.perf_counter() - start)
+        medians[name] = 1000 * statistics.median(times[1:])
+    return medians
+
+
+def peak_memory(name):
+    """MB at the peak of a process that runs three steps of one system"""
+    command = [sys.executable, os.path.abspath(__file__), *sys.argv[1:], "--memory_of", name]
+    run = subprocess.run(command, check=True, capture_output=True, text=True)
+    return float(run.stdout.split()[-1])
+
+
+def print_table(names, times, memory):
+    reference = times["transformers"]
+    print(
+        f"\n{'':14}{'wall s':>9}{'user s':>9}{'system s':>9}{'peak MB':>9}{'wall':>9}{'user':>9}{'memory':>9}"
+    )
+    for name in names:
+        wall, user, system = np.median(times[name], axis=0)
+        ratio = np.median(times[name] / np.maximum(reference, 1e-9), axis=0)
+        print(
+            f"{name:14}{wall:9.2f}{user:9.2f}{system:9.2f}{memory[name]:9.0f}"
+            f"{ratio[0]:9.2f}{ratio[1]:9.2f}{memory[name] / memory['transformers']:9.2f}"
+        )
+
+
+def parse(argv):
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--size", choices=SIZES, default="26m")
+    parser.add_argument("--norm", choices=NORMS, default="layer", help="of the extractor")
+    parser.add_argument("--batch", type=int, default=4, help="utterances")
+    parser.add_argument("--seconds", type=float, default=10.0, help="of an utterance")
+    parser.add_argument("--ragged", action="store_true", help=f"lengths of {RAGGED} times --seconds")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--precision", choices=TOLERANCE, default="fp32", help="bf16: autocast")
+    parser.add_argument("--dropout", type=float, default=0.1, help="hidden, attention, projection, quantiser")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--without", nargs="*", default=[], choices=["speechbrain"], help="systems left out")
+    parser.add_argument("--split", action="store_true", help="print the parts of our step only")
+    parser.add_argument("--memory_of", choices=SYSTEMS, help=argparse.SUPPRESS)
+    return parser.parse_args(argv)
+
+
+def main(argv):
+    args = parse(argv)
+    torch.set_num_threads(args.threads)
+    if args.memory_of:
+        trainer = Trainer(args.memory_of, args)
+        for _ in range(3):
+            trainer.step()
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        return 0
+    if args.split:
+        for name, milliseconds in split_of_ours(args).items():
+            print(f"{name:32}{milliseconds:9.1f} ms")
+        return 0
+    print(f"torch {torch.__version__}, {args.threads} threads, load {os.getloadavg()[0]:.1f}, {vars(args)}")
+    difference = compare_losses(args)
+    print(f"losses of ours and transformers differ by {difference:.1e} (relative)")
+    if difference > TOLERANCE[args.precision]:
+        print(f"more than {TOLERANCE[args.precision]}: not the same work, nothing timed", file=sys.stderr)
+        return 1
+    names = [name for name in SYSTEMS if name not in args.without]
+    memory = {name: peak_memory(name) for name in names}
+    print_table(names, time_rounds(names, args), memory)
+    print(f"\n{SPEECHBRAIN_DIFFERENCES}\nload at the end {os.getloadavg()[0]:.1f}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
