@@ -37,6 +37,10 @@ class DataError(ValueError):
     """The content of the data is wrong (exit code 3 on the command line)."""
 
 
+class UsageError(ValueError):
+    """An option names what is not there or contradicts another (exit code 2 on the command line)."""
+
+
 class Problems:
     """Everything wrong with one source, by kind, so that a user mends a corpus once and not once per line."""
 
@@ -164,12 +168,8 @@ def _decoded_samples(file):
     return samples
 
 
-def measure_durations(paths, where="audio"):
-    """{path: seconds} for every distinct path, measured with a few threads.
-
-    Raises DataError, naming `where`: of the files that cannot be measured, the first five of each kind and
-    their number.
-    """
+def probe_durations(paths):
+    """({path: seconds}, {path: fault in words}) of every distinct path, measured with a few threads."""
 
     def measure(path):
         try:
@@ -178,16 +178,26 @@ def measure_durations(paths, where="audio"):
             return str(error).removeprefix(f"{path}: ").rstrip(".")
 
     paths = sorted({str(path) for path in paths})
-    measured = dict(zip(paths, _pooled(measure, paths), strict=True))
+    results = dict(zip(paths, _pooled(measure, paths), strict=True))
+    faults = {path: result for path, result in results.items() if isinstance(result, str)}
+    return {path: result for path, result in results.items() if path not in faults}, faults
+
+
+def measure_durations(paths, where="audio"):
+    """{path: seconds} of every distinct path.
+
+    Raises DataError, naming `where`: of the files that cannot be measured, the first five of each kind and
+    their number.
+    """
+    durations, faults = probe_durations(paths)
     problems = Problems(where)
-    for path, value in measured.items():
-        if isinstance(value, str):
-            problems.add(value, path)
+    for path, fault in faults.items():
+        problems.add(fault, path)
     problems.raise_if_any()
-    return measured
+    return durations
 
 
-def write_manifest(path, utterances, data_root, parameters, required=(), dropped=None):
+def write_manifest(path, utterances, data_root, parameters, required=(), dropped=None, stamps=()):
     """Checks `utterances`, writes them to `path` sorted by id, then the marker; returns the marker's content.
 
     data_root: folder above every audio file; parameters: everything the result depends on (JSON values,
@@ -202,7 +212,7 @@ def write_manifest(path, utterances, data_root, parameters, required=(), dropped
     _check(utterances, path, data_root, required)
     labels = sorted({name for u in utterances for name in u.labels})
     rows = [[*COLUMNS, *labels]] + [_row(u, labels, data_root) for u in utterances]
-    marker = _marker(path, utterances, parameters, dropped)
+    marker = _marker(path, utterances, parameters) | {"dropped": dict(dropped or {}), "stamps": list(stamps)}
     content = "".join(map(_csv_line, rows)).encode()
     marker["sha256"] = hashlib.sha256(content).hexdigest()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -323,8 +333,8 @@ def marker_path(path):
     return Path(f"{path}.done.json")
 
 
-def _marker(path, utterances, parameters, dropped):
-    """The marker's content without the manifest's hash."""
+def _marker(path, utterances, parameters):
+    """What the marker says of the utterances and where they come from."""
     return {
         "manifest": path.name,
         "parameters": _plain(parameters),
@@ -332,7 +342,6 @@ def _marker(path, utterances, parameters, dropped):
         "utterances": len(utterances),
         "speakers": len({u.speaker for u in utterances if u.speaker}),
         "hours": round(sum(u.duration for u in utterances) / 3600, 4),
-        "dropped": dict(dropped or {}),
     }
 
 

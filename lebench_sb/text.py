@@ -31,6 +31,15 @@ MONTHS = "janvier février mars avril mai juin juillet août septembre octobre n
 BASES = {"œ": "oe", "æ": "ae", "ø": "o", "ł": "l", "đ": "d", "ð": "d", "þ": "th", "ß": "ss", "ı": "i"}
 
 
+class UnreadableText(ValueError):
+    """A text holds characters the normaliser has no reading for; `characters` lists them."""
+
+    def __init__(self, name, text, characters):
+        names = ", ".join(f"{c!r} (U+{ord(c):04X} {unicodedata.name(c, 'unnamed')})" for c in characters)
+        super().__init__(f"no French reading in {name} for {names} in {text!r}: spell it out or remove it.")
+        self.characters = characters
+
+
 def normaliser(name):
     """The function str -> str called `name`. Raises ValueError with the nearest name for any other."""
     if name in NORMALISERS:
@@ -63,16 +72,15 @@ def fr_1(text):
     - SIGNS (%, €, &, +, ...) are read, PUNCTUATION is dropped for a space, invisible characters vanish.
     - Abbreviations and Roman numerals that are no ordinals stay letters ("m", "xiv").
 
-    fr_1(fr_1(x)) == fr_1(x). Raises ValueError naming every character without a reading ("[", "<", "~", an
+    fr_1(fr_1(x)) == fr_1(x). Raises UnreadableText naming every character without a reading ("[", "<", "~", an
     emoji): nothing outside PUNCTUATION is dropped.
     """
     composed = unicodedata.normalize("NFC", "".join(map(_plain, unicodedata.normalize("NFC", text))))
     spoken = unicodedata.normalize("NFC", _read_numbers(composed).lower())
     letters = [_letter(c) for c in spoken]
     if None in letters:
-        unknown = sorted({c for c, read in zip(spoken, letters, strict=True) if read is None})
-        names = ", ".join(f"{c!r} (U+{ord(c):04X} {unicodedata.name(c, 'unnamed')})" for c in unknown)
-        raise ValueError(f"no French reading in fr-1 for {names} in {text!r}: spell it out or remove it.")
+        unknown = {c for c, read in zip(spoken, letters, strict=True) if read is None}
+        raise UnreadableText("fr-1", text, sorted(unknown))
     return " ".join(piece for word in "".join(letters).split() for piece in _elisions(word))
 
 
