@@ -1,3 +1,3 @@
-"""SpeechBrain recipes for self-supervised learning from French speech. Importing this package does no work."""
+"""SpeechBrain recipes for self-supervised learning from French speech. Importing it does no work."""
 
 __version__ = "0.1.0"

@@ -16,7 +16,7 @@ class Speeds:
 
 
 def mask_frames(frames, frame_lens, time_prob=0.065, time_length=10, channel_prob=0.1, channel_length=16):
-    """Zeroes spans of frames and of features (SpecAugment, Park et al., 2019; the spans of wav2vec 2.0, B.1).
+    """Zeroes spans of frames and of features (SpecAugment, Park et al., 2019; as wav2vec 2.0 fine-tuning).
 
     frames (B, F, D), frame_lens (B,) -> a new tensor. time_prob: share of valid frames masked in expectation,
     in spans of `time_length` frames per utterance; channel_prob and channel_length: the same over the features.

@@ -19,7 +19,9 @@ from speechbrain.utils.distributed import if_main_process
 from torch.nn.parallel import DistributedDataParallel
 from tqdm.auto import tqdm
 
-from lebench_sb.data import EpochPlan, PlannedLoader, seed_everything
+from lebench_sb import results
+from lebench_sb.data import EpochPlan, PlannedLoader, describe_split, seed_everything
+from lebench_sb.metrics.bootstrap import interval
 
 logger = logging.getLogger(__name__)
 TRAIN, VALID, TEST = sb.Stage.TRAIN, sb.Stage.VALID, sb.Stage.TEST
@@ -77,7 +79,7 @@ class SSLBrain(sb.Brain):
     # ---- fit
 
     def fit(self, train_set, valid_set):
-        """Trains up to the counter's limit, validating after each epoch; goes on from the newest checkpoint."""
+        """Trains up to the counter's limit, validating after each epoch; resumes from the last checkpoint."""
         if self.test_only:
             logger.info("Test only: training is left out.")
             return
@@ -249,7 +251,7 @@ class SSLBrain(sb.Brain):
         self.on_stage_end(VALID, loss, epoch)
 
     def run_stage(self, loader, stage, epoch):
-        """Scores the loader's utterances (plan of epoch 1, so always the same batches); returns the mean loss."""
+        """Scores the loader's utterances, in the batches of epoch 1 always; returns the mean loss."""
         self.on_stage_start(stage, epoch)
         self.rows = []
         total = units = 0.0
@@ -270,14 +272,58 @@ class SSLBrain(sb.Brain):
         return self.total(total) / max(self.total(units), 1.0)
 
     def evaluate(self, test_set):
-        """Scores the test set with the checkpoint best on valid -> (rows by ID, metadata of that checkpoint)"""
-        best = self.load_best()
+        """Scores the test set with the checkpoint best on valid -> one row per utterance, sorted by ID"""
+        self.load_best()
         loss = self.run_stage(self.loader(test_set, TEST), TEST, None)
         scored = [row["ID"] for row in self.rows]
         if not self.debug and sorted(scored) != sorted(test_set.data_ids):
             raise RuntimeError(f"{len(scored)} scores for {len(test_set)} test utterances")
         self.log_epoch({"test": "best on valid"}, test_stats={"loss": loss, **self.scores(self.rows)})
-        return self.rows, best
+        return self.rows
+
+    def record(self, utterances, rows, split, system):
+        """What results.json holds. utterances: {split: Utterances}; rows: of the utterances of `split`."""
+        hparams = vars(self.hparams)
+        unused = {"train": {}, "valid": {}, "test": {}}
+        data = {s: describe_split(hparams[f"{s}_csv"], found) for s, found in utterances.items()}
+        return {
+            "task": hparams["task"],
+            "corpus": hparams["corpus"],
+            "split": split,
+            "system": system,
+            "layer": hparams["layer"],
+            "mode": hparams["mode"],
+            "metrics": self.intervals(rows),
+            "data": {**unused, **data},
+            "text_normaliser": hparams["normaliser"],
+            "parameters": self.parameter_counts(),
+            "stamps": [*hparams["stamps"], *shared_speakers(utterances), "one seed"],
+            "time": {
+                "train_s": round(self.train_seconds, 1),
+                "device_h": round(self.train_seconds * self.world / 3600, 4),
+            },
+            **results.provenance(hparams["seed"], hparams["run"]["overrides"], hparams["run"]["command"]),
+        }
+
+    def intervals(self, rows):
+        """The metrics of results.json: what `statistics(rows)` names, each with its 95 % interval"""
+        speakers, entries = [row["spk_id"] for row in rows], {}
+        for name, (sums, score, unit, better) in self.statistics(rows).items():
+            found = interval(sums, score, speakers, seed=self.hparams.seed)
+            entries |= results.metric_entry(name, found.value, unit, found, better)
+        return entries
+
+    def parameter_counts(self):
+        """Parameters of the encoder, and those that are trained (encoder or not)"""
+        with self.unwrapped():
+            encoder = self.modules["encoder"] if "encoder" in self.modules else self.modules
+            trained = sum(p.numel() for p in self.modules.parameters() if p.requires_grad)
+            return {"encoder": sum(p.numel() for p in encoder.parameters()), "trained": trained}
+
+    @property
+    def trains_encoder(self):
+        """Whether this run changes the encoder's own weights"""
+        return any(p.requires_grad for p in pretrained_parameters(self.modules["encoder"]))
 
     def load_best(self):
         """Loads the checkpoint that is best by `key_metric` on valid and returns its metadata"""
@@ -286,12 +332,12 @@ class SSLBrain(sb.Brain):
         lower, key = self.hparams.key_metric_is_better == "lower", self.hparams.key_metric
         found = self.checkpointer.recover_if_possible(**{"min_key" if lower else "max_key": key})
         if found is None and self.test_only:
-            raise FileNotFoundError(f"{self.checkpointer.checkpoints_dir}: no checkpoint to test; train first.")
+            raise FileNotFoundError(f"{self.checkpointer.checkpoints_dir}: no checkpoint; train first.")
         return {} if found is None else found.meta
 
     @contextmanager
     def unwrapped(self):
-        """Modules without DDP: processes may score different numbers of batches without waiting for each other."""
+        """Modules without DDP: processes may score different numbers of batches, waiting for nobody."""
         wrapped = dict(self.modules.items())
         for name, module in wrapped.items():
             self.modules[name] = module.module if isinstance(module, DistributedDataParallel) else module
@@ -370,6 +416,13 @@ def forget_steps_after(path, update):
     temporary = path.with_suffix(".tmp")
     temporary.write_text("".join(kept), encoding="utf-8")
     temporary.replace(path)
+
+
+def shared_speakers(utterances):
+    """The stamp for a test set whose speakers the system has heard, if it is one"""
+    heard = {u.speaker for u in utterances["train"] if u.speaker}
+    tested = {u.speaker for u in utterances.get("test", []) if u.speaker}
+    return ["same speaker in train and test"] if heard & tested else []
 
 
 def pretrained_parameters(encoder):

@@ -58,7 +58,7 @@ class SafeCheckpointer(Checkpointer):
         return not problem
 
     def load_checkpoint(self, checkpoint):
-        """Loads it, after comparing the content of its files with `files.json`; raises OSError if they differ."""
+        """Loads it if its files have the content they were saved with; raises OSError if not."""
         problem = fault(checkpoint.path, content=True)
         if problem:
             raise OSError(f"{problem}. Remove this folder to go on from the checkpoint before it.")

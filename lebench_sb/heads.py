@@ -7,8 +7,8 @@ from torch import nn
 class RecurrentHead(nn.Module):
     """Bidirectional LSTM over stacked frames -> log-probabilities of V symbols.
 
-    input_size: D of the encoder; frame_rate: its frames per second. Frames are stacked so that the LSTM sees at
-    most `max_rate` per second: a 100 Hz filterbank and a 50 Hz SSL encoder meet the same head.
+    input_size: D of the encoder; frame_rate: its frames per second. Frames are stacked so that the LSTM sees
+    at most `max_rate` per second: a 100 Hz filterbank and a 50 Hz SSL encoder meet the same head.
     """
 
     def __init__(self, input_size, frame_rate, output_size, hidden=256, layers=2, dropout=0.2, max_rate=50.0):
@@ -26,7 +26,7 @@ class RecurrentHead(nn.Module):
         return torch.div(frame_lens + self.stack - 1, self.stack, rounding_mode="floor")
 
     def forward(self, frames, frame_lens):
-        """frames (B, F, D), frame_lens (B,) -> log-probabilities (B, F', V) float32, their numbers (B,) int64"""
+        """frames (B, F, D), frame_lens (B,) -> log-probabilities (B, F', V), their numbers (B,) int64"""
         frames, lens = self.stacked(frames), self.lengths(frame_lens)
         packed = nn.utils.rnn.pack_padded_sequence(
             self.dropout(self.project(frames)), lens.cpu(), batch_first=True, enforce_sorted=False

@@ -16,7 +16,7 @@ from speechbrain.utils.distributed import ddp_barrier, ddp_init_group, if_main_p
 
 from lebench_sb import results
 from lebench_sb.command_line import UsageError, load_yaml, parse
-from lebench_sb.data import describe_split, manifest_paths
+from lebench_sb.data import manifest_paths
 
 logger = logging.getLogger(__name__)
 SPLITS = ("train", "valid", "test")
@@ -67,7 +67,7 @@ def lock(folder):
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        raise UsageError(f"{folder}: another run writes here; wait or give another --output_folder.") from error
+        raise UsageError(f"{folder}: another run writes here; give another --output_folder.") from error
     return handle
 
 
@@ -81,7 +81,7 @@ def prepare(hparams):
     for split in SPLITS:
         for path in manifest_paths(hparams.get(f"{split}_csv", [])):
             if not path.is_file():
-                raise FileNotFoundError(f"{path} not found: give --{split}_csv, or none of the three _csv keys.")
+                raise FileNotFoundError(f"{path} not found: give --{split}_csv, or no _csv key at all.")
 
 
 def fit_and_test(brain, utterances, datasets):
@@ -91,13 +91,14 @@ def fit_and_test(brain, utterances, datasets):
     """
     started = time.time()
     brain.fit(datasets["train"], datasets["valid"])
-    rows, best = brain.evaluate(datasets["test"])
+    rows = brain.evaluate(datasets["test"])
     if brain.trains_encoder:
         export_encoder(brain)
     if if_main_process():
-        record = describe_run(brain, utterances, rows, best)
+        record = brain.record(utterances, rows, "test", str(brain.hparams.ssl_hub))
         results.write_results(brain.folder, record, rows)
-        logger.info("%s", results.table([brain.folder]))
+        for name, entry in record["metrics"].items():
+            logger.info("test %s: %s", name, results.show(entry))
     ddp_barrier()
     logger.info("Finished in %.0f s; results in %s", time.time() - started, brain.folder)
 
@@ -108,35 +109,3 @@ def export_encoder(brain):
         with brain.unwrapped():
             brain.modules.encoder.export(brain.folder / "encoder")
     ddp_barrier()
-
-
-def describe_run(brain, utterances, rows, best):
-    """The record of `results.json`"""
-    hparams = vars(brain.hparams)
-    data = {s: describe_split(hparams[f"{s}_csv"], utterances[s]) for s in SPLITS}
-    device_hours = brain.train_seconds * brain.world / 3600
-    return {
-        "task": hparams["task"],
-        "corpus": hparams["corpus"],
-        "split": "test",
-        "system": str(hparams["ssl_hub"]),
-        "layer": hparams["layer"],
-        "mode": hparams["mode"],
-        "metrics": brain.intervals(rows),
-        "best_on_valid": best,
-        "data": data,
-        "text_normaliser": hparams["normaliser"],
-        "parameters": brain.parameter_counts(),
-        "stamps": [*hparams["stamps"], *find_stamps(utterances)],
-        "time": {"train_s": round(brain.train_seconds, 1), "device_h": round(device_hours, 4)},
-        **results.provenance(
-            seed=hparams["seed"], overrides=hparams["run"]["overrides"], command=hparams["run"]["command"]
-        ),
-    }
-
-
-def find_stamps(utterances):
-    """What the data itself shows to weaken a number"""
-    known = {u.speaker for u in utterances["train"] if u.speaker}
-    overlap = known & {u.speaker for u in utterances["test"] if u.speaker}
-    return ["one seed"] + (["same speaker in train and test"] if overlap else [])

@@ -4,8 +4,8 @@ import math
 
 
 def linear_decay(update, total, warmup=0.1):
-    """update from 1 to `total` -> factor in (0, 1]: linear warm-up over the share `warmup` of the updates, then
-    linear decay to 0 (fairseq `polynomial_decay` with power 1)."""
+    """update from 1 to `total` -> factor in [0, 1]: linear warm-up over the share `warmup` of the updates,
+    then linear decay to 0 (fairseq `polynomial_decay` with power 1)."""
     rise = max(warmup * total, 1.0)
     return min(update / rise, 1.0) if update <= rise else max(total - update, 0) / max(total - rise, 1e-9)
 

@@ -21,6 +21,7 @@ from lebench_sb.data import (
     sample_lengths,
 )
 from lebench_sb.encoders import save_encoder
+from lebench_sb.metrics.errors import rate
 from lebench_sb.plots import codebook_usage, learning_curves
 from lebench_sb.pretraining.losses import perplexity
 from lebench_sb.pretraining.masking import draw_masks
@@ -41,9 +42,9 @@ def make_config(**values):
 
 
 def build_model(config, init_from, feature_grad_mult, seed):
-    """-> PretrainingModel with random weights (`init_from` empty) or those of a Hugging Face folder or Hub id.
+    """-> PretrainingModel with random weights (`init_from` empty) or those of a Hugging Face folder or id.
 
-    A folder without quantiser, projections or mask embedding is accepted; which tensors start fresh is logged.
+    A folder without quantiser, projections or mask embedding is accepted: the log says what starts fresh.
     Raises ValueError for any other missing weight.
     """
     torch.manual_seed(seed)
@@ -58,18 +59,18 @@ def build_model(config, init_from, feature_grad_mult, seed):
     lost = [name for name in missing if not name.startswith(FRESH)]
     if lost:
         raise ValueError(f"init_from {init_from}: {len(lost)} encoder weights are missing, first {lost[:5]}.")
-    logger.info("init_from %s: %s", init_from, f"start fresh: {missing}" if missing else "every weight loaded")
+    logger.info("init_from %s: weights that start fresh: %s", init_from, ", ".join(missing) or "none")
     return PretrainingModel(hf, feature_grad_mult)
 
 
 def datasets(utterances, hparams):
-    """Utterances of each split -> SpeechDataset with `sig` (T,): crops of at most `max_crop` seconds, in valid
-    the same ones always; each of mean 0 and variance 1 if `do_normalize`."""
+    """Utterances of each split -> SpeechDataset with `sig` (T,): crops of at most `max_crop` seconds, in
+    valid always the same ones; each of mean 0 and variance 1 if `do_normalize`."""
     normalise = standardise if hparams["do_normalize"] else unchanged
     made = {}
     for split in ("train", "valid"):
         item = cropped_audio_item(hparams["seed"], hparams["max_crop"], normalise)
-        made[split] = as_dataset(utterances[split], [item], ["sig"])
+        made[split] = as_dataset(utterances[split], [item], ["sig", "spk_id", "gender", "duration"])
     return made
 
 
@@ -109,7 +110,7 @@ class PretrainingBrain(SSLBrain):
         )
 
     def temperature(self):
-        """Of the Gumbel softmax at the coming update: exponential decay to a floor (wav2vec 2.0, section 4.2)"""
+        """Of the Gumbel softmax at the coming update: exponential decay to a floor (wav2vec 2.0, 4.2)"""
         start, end, decay = self.hparams.gumbel_temperature
         return max(start * decay**self.optimizer_step, end)
 
@@ -128,12 +129,15 @@ class PretrainingBrain(SSLBrain):
             frame_lens, batch.id, hparams.seed, self.optimizer_step + 1 if stage == TRAIN else 0,
             hparams.mask_prob, hparams.mask_length, hparams.min_masks, hparams.num_negatives,
         )  # fmt: skip
+        self.masked_per_utterance = mask.sum(dim=1).tolist()
         self.seen = {"frames": float(frame_lens.sum()), "seconds": float(sample_lens.sum()) / 16000}
         return self.modules.model(wavs, sample_lens, mask, negatives.to(wavs.device), self.temperature())
 
     def compute_objectives(self, out, batch, stage):
         """Mean over masked frames of the contrastive loss, + diversity and penalty with their weights"""
         self.add_up(out)
+        if stage != TRAIN:
+            self.rows += self.score(batch, out)
         extra = self.hparams.diversity_weight * out.diversity + self.hparams.penalty_weight * out.penalty
         return out.contrastive / max(out.num_masked, 1) + extra
 
@@ -143,11 +147,31 @@ class PretrainingBrain(SSLBrain):
     def add_up(self, out):
         masked = float(out.num_masked)
         new = {
-            "masked": masked, "contrastive": float(out.contrastive), "correct": float(out.num_correct),
-            "diversity": float(out.diversity) * masked, "penalty": float(out.penalty) * masked,
+            "masked": masked, "contrastive": float(out.contrastive.detach()),
+            "correct": float(out.correct.sum()), "diversity": float(out.diversity.detach()) * masked,
+            "penalty": float(out.penalty.detach()) * masked,
             "codes": out.code_counts.double().cpu(), "probs": out.code_probs.double().cpu(), **self.seen,
         }  # fmt: skip
         self.sums = {key: self.sums.get(key, 0.0) + value for key, value in new.items()}
+
+    def score(self, batch, out):
+        """One row per utterance with a mask: masked frames, how many are right, their summed loss"""
+        counts = self.masked_per_utterance
+        right, lost = out.correct.cpu().split(counts), out.frame_losses.float().cpu().split(counts)
+        return [
+            {
+                "ID": batch.id[k], "spk_id": batch.spk_id[k], "gender": batch.gender[k],
+                "duration": batch.duration[k], "accuracy_correct": int(right[k].sum()),
+                "accuracy_masked": n, "contrastive_sum": float(lost[k].sum()), "contrastive_masked": n,
+            }
+            for k, n in enumerate(counts) if n > 0
+        ]  # fmt: skip
+
+    def statistics(self, rows):
+        """Held-out accuracy (%) and contrastive loss (nats) with what their intervals need"""
+        accuracy = [(r["accuracy_correct"], r["accuracy_masked"]) for r in rows]
+        contrastive = [(r["contrastive_sum"], r["contrastive_masked"]) for r in rows]
+        return {"accuracy": (accuracy, rate, "%", "higher"), "contrastive": (contrastive, mean, "nats", "lower")}
 
     def step_statistics(self):
         """Figures of the update over all its micro-batches and processes; starts the next sums"""
@@ -160,16 +184,21 @@ class PretrainingBrain(SSLBrain):
         """The sums over all processes, by one all-reduce"""
         if self.world == 1:
             return self.sums
-        shapes = {k: torch.as_tensor(v, dtype=torch.float64) for k, v in sorted(self.sums.items())}
-        flat = torch.cat([v.flatten() for v in shapes.values()]).to(self.device)
+        own = {k: torch.as_tensor(v, dtype=torch.float64) for k, v in sorted(self.sums.items())}
+        flat = torch.cat([v.flatten() for v in own.values()]).to(self.device)
         torch.distributed.all_reduce(flat)
-        parts = flat.cpu().split([v.numel() for v in shapes.values()])
-        return {k: p.view(v.shape) if v.ndim else float(p) for (k, v), p in zip(shapes.items(), parts, strict=True)}
+        parts = flat.cpu().split([v.numel() for v in own.values()])
+        return {k: p.view(v.shape) if v.ndim else float(p) for (k, v), p in zip(own.items(), parts, strict=True)}
 
     def scores(self, rows):
         """Figures of the validation just run"""
         self.valid_sums = self.total_of_sums()
         return summary(self.valid_sums)
+
+
+def mean(sums):
+    """Sums (..., 2) of values and counts -> means (...,)"""
+    return sums[..., 0] / sums[..., 1]
 
 
 def summary(sums):
@@ -193,16 +222,16 @@ def virtual_epochs(number_of_updates, valid_every_updates):
 
 
 def pretrain_and_export(brain, utterances, made):
-    """Trains; from the checkpoint with the lowest validation loss writes `pretraining/`, `encoder/`, plots and
-    results.json."""
+    """Trains; from the checkpoint with the lowest validation loss writes `pretraining/`, `encoder/`, the
+    plots and results.json."""
     brain.fit(made["train"], made["valid"])
     best = brain.load_best()
     brain.run_stage(brain.loader(made["valid"], VALID), VALID, None)
-    figures = brain.scores(brain.rows)
     if if_main_process():
         export(brain, best)
         plot(brain)
-        results.write_results(brain.folder, describe(brain, utterances, best, figures), brain.rows)
+        record = brain.record(utterances, brain.rows, "valid", str(brain.folder / "encoder"))
+        results.write_results(brain.folder, record, brain.rows)
         logger.info("Encoder of update %s in %s", best["update"], brain.folder / "encoder")
     ddp_barrier()
 

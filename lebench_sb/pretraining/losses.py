@@ -87,12 +87,10 @@ def contrastive_logits(contexts, targets, codes, negatives, counts, temperature)
 
 
 def contrastive_loss(logits):
-    """logits (M, 1 + N), the target first -> sum over masked frames of -log softmax(logits)[0]  (equation
-    3)"""
-    return (torch.logsumexp(logits, dim=-1) - logits[:, 0]).sum()
+    """logits (M, 1 + N), the target first -> (M,) -log softmax(logits)[0] of each masked frame (equation 3)"""
+    return torch.logsumexp(logits, dim=-1) - logits[:, 0]
 
 
-def num_correct(logits):
-    """logits (M, 1 + N) -> 0-d int64: frames whose target beats every distractor that is not the target
-    itself"""
-    return (logits[:, 0] > logits[:, 1:].amax(dim=-1)).sum()
+def is_correct(logits):
+    """logits (M, 1 + N) -> (M,) bool: the target beats every distractor that is not the target itself"""
+    return logits[:, 0] > logits[:, 1:].amax(dim=-1)

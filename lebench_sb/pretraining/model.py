@@ -31,7 +31,8 @@ class StepOutput:
     diversity: torch.Tensor  # scalar in [0, 1), (GV - sum of perplexities) / GV of this batch, not weighted
     penalty: torch.Tensor  # scalar, mean square of the extractor's output over valid frames, not weighted
     num_masked: int  # M
-    num_correct: torch.Tensor  # 0-d int64: masked frames whose target has the highest logit
+    frame_losses: torch.Tensor  # (M,) contrastive loss of each masked frame
+    correct: torch.Tensor  # (M,) bool: whether its target has the highest logit
     code_counts: torch.Tensor  # (G, V) int64: masked frames that chose each code
     code_probs: torch.Tensor  # (G, V) SUM over masked frames of softmax(logits), without noise
 
@@ -105,12 +106,14 @@ class PretrainingModel(nn.Module):
                 batch.masked_counts,
                 self.hf.config.contrastive_logits_temperature,
             )
+            contrastive = losses.contrastive_loss(similarities)
             return StepOutput(
-                contrastive=losses.contrastive_loss(similarities),
+                contrastive=contrastive.sum(),
                 diversity=losses.diversity_loss(used),
                 penalty=extracted.float().square().mean(),
                 num_masked=len(negatives),
-                num_correct=losses.num_correct(similarities.detach()),
+                frame_losses=contrastive.detach(),
+                correct=losses.is_correct(similarities.detach()),
                 code_counts=losses.code_counts(codes, logits.shape[2]),
                 code_probs=logits.detach().softmax(dim=-1).sum(dim=0),
             )
@@ -170,7 +173,8 @@ class PretrainingModel(nn.Module):
         quantizer = self.hf.quantizer
         zero = no_gradient(self.parameters())
         counts = torch.zeros(quantizer.num_groups, quantizer.num_vars, dtype=torch.int64, device=zero.device)
-        return StepOutput(zero, zero, zero, 0, counts.sum(), counts, counts.float())
+        none = zero.new_zeros(0)
+        return StepOutput(zero, zero, zero, 0, none, none.bool(), counts, counts.float())
 
 
 @dataclass

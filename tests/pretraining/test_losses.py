@@ -44,7 +44,7 @@ def test_contrastive_loss_and_gradients_equal_the_definition():
     torch.testing.assert_close(logits, expected, rtol=1e-5, atol=1e-5)
     assert logits.isinf().any() and not logits[:, 0].isinf().any()
     expected_loss = F.cross_entropy(expected, torch.zeros(M, dtype=torch.long), reduction="sum")
-    loss = losses.contrastive_loss(logits)
+    loss = losses.contrastive_loss(logits).sum()
     torch.testing.assert_close(loss, expected_loss)
     gradients = torch.autograd.grad(loss, [contexts, table], retain_graph=True)
     for ours, reference in zip(gradients, torch.autograd.grad(expected_loss, [contexts, table]), strict=True):
@@ -55,13 +55,13 @@ def test_distractors_equal_to_the_target_do_not_count():
     contexts, codes, targets, negatives, _ = draw()
     codes, targets = torch.zeros_like(codes), targets[:1].expand(M, D)
     logits = losses.contrastive_logits(contexts, targets, codes, negatives, COUNTS, 0.1)
-    assert losses.contrastive_loss(logits).item() == pytest.approx(0, abs=1e-5)
-    assert losses.num_correct(logits).item() == M
+    assert losses.contrastive_loss(logits).sum().item() == pytest.approx(0, abs=1e-5)
+    assert losses.is_correct(logits).all()
 
 
-def test_num_correct_counts_targets_above_all_distractors():
+def test_correct_are_targets_above_all_distractors():
     logits = torch.tensor([[3.0, 2.0, 1.0], [1.0, 2.0, 0.0], [1.0, 1.0, 0.0], [0.0, -math.inf, -1.0]])
-    assert losses.num_correct(logits).item() == 2
+    assert losses.is_correct(logits).tolist() == [True, False, False, True]
 
 
 def test_code_choice_and_its_gradients_equal_hard_gumbel_softmax():
