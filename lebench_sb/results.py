@@ -1,0 +1,608 @@
+"""results.json and utterances.csv of a run: written, read, put in tables, compared.
+
+Every number the project shows comes from these two files. `results.json` holds scores, intervals and what
+repeats the run; `utterances.csv` holds, per test utterance, the sums its scores are made of, so that two
+runs can be compared.
+"""
+
+import csv
+import difflib
+import io
+import json
+import math
+import os
+import platform
+import shlex
+import statistics
+import subprocess
+import sys
+from collections import defaultdict
+from importlib import metadata
+from pathlib import Path, PurePath
+
+import numpy as np
+from tabulate import tabulate
+
+from lebench_sb import __version__
+from lebench_sb.metrics.bootstrap import OVER_SPEAKERS, paired_interval
+from lebench_sb.metrics.errors import rate
+
+RESULTS, UTTERANCES = "results.json", "utterances.csv"
+LEADING = ("ID", "spk_id", "gender", "duration")  # first columns of utterances.csv
+TEXTS = ("reference", "hypothesis")  # its last columns
+STAMPS = (
+    "synthetic speech",
+    "same speaker in train and test",
+    "test audio seen in pre-training",
+    "one seed",
+    "speaker overlap allowed",
+)
+OVER_SEEDS = " over seeds"  # ends the title of a column
+NUMBER = (int, float)
+NONE = type(None)
+SCHEMA = {
+    "task": str, "corpus": str, "split": str, "system": str, "layer": (str, int), "mode": str,
+    "metrics": dict, "command": str, "overrides": dict, "seed": int, "commit": str, "dirty": (bool, NONE),
+    "versions": dict, "data": dict, "text_normaliser": str, "parameters": dict, "stamps": list, "time": dict,
+    "energy": dict,
+}  # fmt: skip
+METRIC = {
+    "value": NUMBER, "unit": str, "ci95": (list, NONE), "method": str, "resamples": int, "n": int,
+    "n_units": int, "better": str,
+}  # fmt: skip
+SPLIT = {"sha256": str, "utterances": int, "hours": NUMBER}
+SECTIONS = {
+    "parameters": {"encoder": int, "trained": int},
+    "time": {"train_s": NUMBER, "device_h": NUMBER},
+    "energy": {"kwh": (*NUMBER, NONE), "co2_kg": (*NUMBER, NONE), "method": str},
+}
+RUN_KEYS = ("seed", "output_folder", "save_folder", "data_folder")  # they leave the experiment the same
+
+
+def write_results(folder, record, utterances):
+    """Writes `utterances.csv`, then `results.json`, each to a temporary file that is renamed.
+
+    record: as in `check_record`. utterances: one dict per test utterance with ID, spk_id, gender, duration,
+    then the sums of each metric (`WER_errors`, `WER_words` ...), and `reference` and `hypothesis` if the
+    task has texts; the rows are sorted by ID. No utterances (pre-training): a file with its header. Raises
+    ValueError for a wrong record or row, before anything is written.
+    """
+    check_record(record)
+    rows = sorted(utterances, key=lambda row: row["ID"])
+    columns = _columns(rows)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    # Removed first, so that a results.json always belongs to the utterances.csv beside it
+    (folder / RESULTS).unlink(missing_ok=True)
+    table = io.StringIO()
+    writer = csv.DictWriter(table, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    _write_atomically(folder / UTTERANCES, table.getvalue())
+    _write_atomically(folder / RESULTS, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+
+
+def metric_entry(name, value, unit, interval, better):
+    """One entry of "metrics": {name: {...}}. `interval` is a metrics.bootstrap.Interval of this value.
+
+    unit: "%", "BLEU" or "" ...; better: "lower" or "higher".
+    """
+    if not math.isclose(value, interval.value, rel_tol=1e-6, abs_tol=1e-9):
+        raise ValueError(f"{name} is {value}, but its interval belongs to the value {interval.value}.")
+    bounds = None if interval.low is None else [float(interval.low), float(interval.high)]
+    entry = {"value": float(value), "unit": unit, "ci95": bounds, "method": interval.method}
+    counts = {"resamples": interval.resamples, "n": interval.n, "n_units": interval.n_units}
+    return {name: {**entry, **counts, "better": better}}
+
+
+def provenance(seed, overrides, command=None, root=None):
+    """What repeats the run: command, overrides, seed, commit, dirty, versions, and energy as not measured.
+
+    command: this process's own by default. root: the repository (default: where this package lies). Outside
+    a repository commit is "unknown" and dirty null. `dirty`: files of the code differ from the commit or
+    are new.
+    """
+    root = Path(root or Path(__file__).parents[1])
+    packages = ("torch", "speechbrain", "transformers")
+    versions = {name: _version(name) for name in packages}
+    commit, dirty = _commit(root)
+    return {
+        "command": command or shlex.join(["python", *sys.argv]),
+        "overrides": dict(overrides),
+        "seed": seed,
+        "commit": commit,
+        "dirty": dirty,
+        "versions": {**versions, "python": platform.python_version(), "lebench_sb": __version__},
+        "energy": {"kwh": None, "co2_kg": None, "method": "not measured"},
+    }
+
+
+def _version(package):
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _commit(root):
+    """Commit of the repository whose top is `root`, and whether its code differs; else ("unknown", None)."""
+    top = _git(root, "rev-parse", "--show-toplevel")
+    commit = _git(root, "rev-parse", "--verify", "HEAD")
+    # An installed copy may lie inside somebody's own repository, whose commit says nothing of this code
+    if not top or not commit or Path(top).resolve() != root.resolve():
+        return "unknown", None
+    code = [name for name in ("lebench_sb", "recipes", "hparams", "setup.py") if (root / name).exists()]
+    return commit, bool(_git(root, "status", "--porcelain", "--", *code))
+
+
+def _git(root, *arguments):
+    """What git prints, "" when it fails or is not installed"""
+    command = ["git", "-C", str(root), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def _write_atomically(path, text):
+    temporary = path.with_name(path.name + ".tmp")
+    with open(temporary, "w", encoding="utf-8", newline="") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def _columns(rows):
+    """Columns of utterances.csv; ValueError for a double ID, a missing or odd key, a sum not finite"""
+    if not rows:
+        return list(LEADING)
+    expected = set(rows[0])
+    sums = [key for key in rows[0] if key not in LEADING + TEXTS]
+    seen = set()
+    for row in rows:
+        if set(row) != expected or not expected.issuperset(LEADING):
+            odd = sorted((set(row) ^ expected) | (set(LEADING) - set(row)))
+            raise ValueError(f"utterance {row['ID']}: keys missing or not in every row: {', '.join(odd)}")
+        if row["ID"] in seen:
+            raise ValueError(f"utterance {row['ID']} is scored twice.")
+        seen.add(row["ID"])
+        bad = [key for key in ("duration", *sums) if not _is_finite(row[key])]
+        if bad:
+            raise ValueError(f"utterance {row['ID']}: {bad[0]} is {row[bad[0]]!r}, expected a finite number.")
+    return [*LEADING, *sums, *(key for key in TEXTS if key in expected)]
+
+
+def _is_finite(value):
+    """Whether a plain or numpy number is finite"""
+    number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+    return number and bool(np.isfinite(value))
+
+
+def check_record(record):
+    """Raises ValueError naming missing, unknown and wrong keys of a record (SCHEMA and the tables below it).
+
+    Also refuses numbers that are not finite, values JSON cannot hold, unknown stamps and bounds out of order.
+    """
+    if not isinstance(record, dict):
+        raise ValueError(f"results: the record is a {type(record).__name__}, expected a dict")
+    problems = _key_problems(record, SCHEMA, "")
+    for section, schema in SECTIONS.items():
+        problems += _key_problems(record[section], schema, f"{section}.") if section in record else []
+    for name, entry in _items(record, "metrics"):
+        where = f"metrics.{name}."
+        problems += _key_problems(entry, METRIC, where) or _metric_problems(entry, where)
+    for split in ("train", "valid", "test"):
+        if split not in dict(_items(record, "data")):
+            problems.append(f"data.{split} is missing ({{}} if there is none)")
+    for split, entry in _items(record, "data"):
+        problems += _key_problems(entry, SPLIT, f"data.{split}.") if entry != {} else []
+    stamps = record.get("stamps") if isinstance(record.get("stamps"), list) else []
+    problems += [_unknown(stamp, STAMPS, "stamps: ") for stamp in stamps if stamp not in STAMPS]
+    problems += _value_problems(record, "")
+    if problems:
+        more = f" ({len(problems)} problems, the first five)" if len(problems) > 5 else ""
+        raise ValueError("results: " + "; ".join(problems[:5]) + more)
+
+
+def _items(record, section):
+    """Items of a section that is a dict; none of one that is not (reported already)"""
+    found = record.get(section)
+    return list(found.items()) if isinstance(found, dict) else []
+
+
+def _key_problems(found, schema, where):
+    if not isinstance(found, dict):
+        return [f"{where[:-1]} is {found!r}, expected a dict"]
+    problems = [f"{where}{key} is missing" for key in schema if key not in found]
+    problems += [_unknown(key, schema, where) for key in found if key not in schema]
+    for key, kinds in schema.items():
+        if key in found and not _is_a(found[key], kinds):
+            names = " or ".join(kind.__name__ for kind in (kinds if isinstance(kinds, tuple) else (kinds,)))
+            problems.append(f"{where}{key} is {found[key]!r}, expected {names}")
+    return problems
+
+
+def _is_a(value, kinds):
+    """isinstance, with True and False no numbers"""
+    kinds = kinds if isinstance(kinds, tuple) else (kinds,)
+    return isinstance(value, kinds) and (bool in kinds or not isinstance(value, bool))
+
+
+def _unknown(name, known, where):
+    near = difflib.get_close_matches(str(name), list(known), n=1)
+    hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
+    return f"{where}{name} is unknown ({hint})"
+
+
+def _metric_problems(entry, where):
+    better, bounds = entry["better"], entry["ci95"]
+    problems = []
+    if better not in ("lower", "higher"):
+        problems.append(f"{where}better is {better!r}, expected 'lower' or 'higher'")
+    pair = bounds is None or (len(bounds) == 2 and all(map(_is_finite, bounds)))
+    if not pair or (bounds and bounds[0] > bounds[1]):
+        problems.append(f"{where}ci95 is {bounds!r}, expected [low, high] or null")
+    return problems
+
+
+def _value_problems(value, where):
+    """What JSON cannot hold: NaN, infinities, other types, keys that are not texts"""
+    if isinstance(value, dict):
+        wrong = [f"{where}{key!r} is a key but no text" for key in value if not isinstance(key, str)]
+        return wrong + [p for key, item in value.items() for p in _value_problems(item, f"{where}{key}.")]
+    if isinstance(value, (list, tuple)):
+        return [p for i, item in enumerate(value) for p in _value_problems(item, f"{where}{i}.")]
+    if isinstance(value, (str, int, float, NONE)):
+        finite = not isinstance(value, float) or math.isfinite(value)
+        return [] if finite else [f"{where[:-1]} is {value}, expected a finite number"]
+    return [f"{where[:-1]} is a {type(value).__name__}, expected text, number, list or dict"]
+
+
+def find_results(paths):
+    """One path or several, files or folders -> sorted list of the results.json files there and below."""
+    found = set()
+    for path in map(Path, [paths] if isinstance(paths, (str, PurePath)) else paths):
+        if not path.exists():
+            raise FileNotFoundError(f"{path} not found. Give a folder of results, or a results.json.")
+        found.update([path] if path.is_file() else path.rglob(RESULTS))
+    if not found:
+        raise FileNotFoundError(f"No {RESULTS} below {paths}: a recipe writes it when its test has ended.")
+    return sorted(found)
+
+
+def read_results(path):
+    """Folder of a run or its results.json -> checked record. FileNotFoundError, ValueError name the file."""
+    path = _file(path, RESULTS)
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        check_record(record)
+    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors
+        raise ValueError(f"{path}: {error}") from error
+    return record
+
+
+def read_utterances(path):
+    """Folder of a run, or a file in it -> rows of utterances.csv, dicts of texts, sorted by ID."""
+    path = Path(path)
+    path = _file(path if path.is_dir() else path.parent, UTTERANCES)
+    with open(path, encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file, strict=True))
+    broken = next((row for row in rows if None in row or None in row.values()), None)
+    if broken:
+        raise ValueError(f"{path}: the row of {broken.get('ID')!r} has more or fewer cells than the header.")
+    return rows
+
+
+def _file(path, name):
+    path = Path(path)
+    path = path / name if path.is_dir() else path
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} not found: a recipe writes {name} when its test has ended.")
+    return path
+
+
+def table(paths, format="md"):
+    """Results below `paths` -> text: one table per task, corpus and split ("md", "latex"), or one for all
+    ("csv").
+
+    One row per results.json. Runs of one experiment with several seeds keep their rows and their intervals;
+    the mean and the standard deviation (n - 1) over seeds stand in a column beside.
+    """
+    if format not in ("md", "csv", "latex"):
+        raise ValueError(f"format is {format!r}. It must be 'md', 'csv' or 'latex'.")
+    files = find_results(paths)
+    records = [read_results(path) for path in files]
+    cells = defaultdict(list)
+    for record in records:
+        cells[cell(record)].append(record)
+    if format == "csv":
+        return _csv_table(files, records, cells)
+    groups = defaultdict(list)
+    for record in records:
+        groups[record["task"], record["corpus"], record["split"]].append(record)
+    return "\n".join(_group_table(group, groups[group], cells, format) for group in sorted(groups))
+
+
+def cell(record):
+    """What two records share if they are runs of one experiment that differ in their seed: a text."""
+    overrides = {key: value for key, value in record["overrides"].items() if key not in RUN_KEYS}
+    yamls = [word for word in record["command"].split() if word.endswith((".yaml", ".yml"))]
+    keys = ("task", "corpus", "split", "system", "layer", "mode", "text_normaliser", "data")
+    return json.dumps([[record[key] for key in keys], overrides, yamls], sort_keys=True, ensure_ascii=False)
+
+
+def system_name(system):
+    """`system` for a reader: an absolute path becomes relative to the working folder, or loses its head."""
+    path = PurePath(system)
+    if not path.is_absolute():
+        return system
+    if path.is_relative_to(Path.cwd()):
+        return str(path.relative_to(Path.cwd()))
+    tail = path.parts[path.parts.index("results") :] if "results" in path.parts else path.parts[-3:]
+    return str(PurePath(*tail))
+
+
+def show(entry, bounds=True):
+    """A metric entry -> "23.4 [21.9, 25.0]": one decimal for % and BLEU, three for other units."""
+    digits = _digits(entry["unit"])
+    text = f"{entry['value']:.{digits}f}"
+    return text + _brackets(entry["ci95"], digits) if bounds else text
+
+
+def _digits(unit):
+    return 1 if unit in ("%", "BLEU") else 3
+
+
+def _brackets(bounds, digits, sign=""):
+    return "" if bounds is None else f" [{bounds[0]:{sign}.{digits}f}, {bounds[1]:{sign}.{digits}f}]"
+
+
+def _over_seeds(record, cells, metric):
+    """(mean, standard deviation, number) of a metric over the seeds of the record's cell; None for one seed.
+
+    A seed that was run twice counts once, with the mean of its runs.
+    """
+    runs = defaultdict(list)
+    for run in cells[cell(record)]:
+        if metric in run["metrics"]:
+            runs[run["seed"]].append(run["metrics"][metric]["value"])
+    values = [statistics.fmean(found) for found in runs.values()]
+    return (statistics.fmean(values), statistics.stdev(values), len(values)) if len(values) > 1 else None
+
+
+def _metric_names(records):
+    """Names in the order of first appearance"""
+    return list(dict.fromkeys(name for record in records for name in record["metrics"]))
+
+
+def _stamps(record, cells):
+    """Stamps of a record; a cell of several seeds is no longer "one seed"."""
+    several = _has_seeds(record, cells)
+    return "; ".join(stamp for stamp in record["stamps"] if not (several and stamp == "one seed"))
+
+
+def _has_seeds(record, cells):
+    return len({run["seed"] for run in cells[cell(record)]}) > 1
+
+
+def _group_table(group, records, cells, format):
+    """Table of the records of one task, corpus and split, with its heading and what the intervals are"""
+    rows = [_row(record, _metric_names(records), cells) for record in records]
+    used = [column for column in rows[0] if any(row[column] for row in rows)]
+    body = [[row[column] for column in used] for row in rows]
+    heading, notes = ", ".join(group), _notes(records)
+    if any(column.endswith(OVER_SEEDS) for column in used):
+        notes += " Over seeds: mean ± standard deviation (number of seeds)."
+    if format == "md":
+        body = [[text.replace("|", r"\|") for text in row] for row in body]
+        return (
+            f"### {heading}\n\n{tabulate(body, used, tablefmt='github', disable_numparse=True)}\n\n{notes}\n"
+        )
+    text = tabulate(body, used, tablefmt="latex_booktabs", disable_numparse=True)
+    for sign, command in (("↓", r"$\downarrow$"), ("↑", r"$\uparrow$"), ("±", r"$\pm$")):
+        text = text.replace(sign, command)
+    return f"% {heading}\n% {notes}\n{text}\n"
+
+
+def _row(record, metrics, cells):
+    """Record -> {column: text} of a Markdown or LaTeX table; columns empty in every row are left out later"""
+    row = {"system": system_name(record["system"]), "mode": record["mode"], "layer": str(record["layer"])}
+    row["seed"] = str(record["seed"]) if _has_seeds(record, cells) else ""
+    for name in metrics:
+        entry = record["metrics"].get(name)
+        row[name + _unit_and_arrow(name, cells)] = show(entry) if entry else ""
+        row[name + OVER_SEEDS] = _show_seeds(entry, _over_seeds(record, cells, name))
+    row["encoder parameters"] = _count(record["parameters"]["encoder"])
+    row["trained parameters"] = _count(record["parameters"]["trained"])
+    row["training (s)"] = f"{record['time']['train_s']:.0f}"
+    row["stamps"] = _stamps(record, cells)
+    return row
+
+
+def _show_seeds(entry, figures):
+    if not entry or not figures:
+        return ""
+    mean, deviation, number = figures
+    digits = _digits(entry["unit"])
+    return f"{mean:.{digits}f} ± {deviation:.{digits}f} ({number})"
+
+
+def _unit_and_arrow(name, cells):
+    entry = next(run["metrics"][name] for runs in cells.values() for run in runs if name in run["metrics"])
+    unit = f" ({entry['unit']})" if entry["unit"] not in ("", name) else ""
+    return unit + (" ↓" if entry["better"] == "lower" else " ↑")
+
+
+def _count(number):
+    """94_371_712 -> "94.4 M" """
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:.1f} {letter}"
+    return str(number)
+
+
+def _notes(records):
+    """What the intervals are, on how many utterances; a warning when the rows have different test sets"""
+    kinds = defaultdict(dict)
+    for record in records:
+        for name, entry in record["metrics"].items():
+            kinds[_how(entry)][name] = True
+    sentences = [
+        "95 % intervals in brackets",
+        *(f"{', '.join(names)}: {how}" for how, names in kinds.items()),
+    ]
+    tests = {record["data"].get(record["split"], {}).get("sha256") for record in records}
+    if len(tests) > 1:
+        sentences.append(f"These rows have {len(tests)} different test sets: do not rank them")
+    return ". ".join(sentences) + "."
+
+
+def _how(entry):
+    """How an interval was made: "bootstrap over speakers, 512 utterances of 24 speakers, 1000 resamples" """
+    speakers = f" of {entry['n_units']} speakers" if entry["method"] == OVER_SPEAKERS else ""
+    resamples = f", {entry['resamples']} resamples" if entry["resamples"] else ""
+    return f"{entry['method']}, {entry['n']} utterances{speakers}{resamples}"
+
+
+def _csv_table(files, records, cells):
+    """Flat table for programs: numbers unrounded, bounds and figures over seeds in columns of their own"""
+    rows = [
+        _csv_row(path, record, _metric_names(records), cells)
+        for path, record in zip(files, records, strict=True)
+    ]
+    out = io.StringIO()
+    writer = csv.DictWriter(out, rows[0], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue()
+
+
+def _csv_row(path, record, metrics, cells):
+    row = {key: record[key] for key in ("task", "corpus", "split", "system", "mode", "layer", "seed")}
+    row["system"] = system_name(record["system"])
+    for name in metrics:
+        entry = record["metrics"].get(name, {})
+        row[name], row[f"{name}_unit"] = entry.get("value", ""), entry.get("unit", "")
+        row[f"{name}_low"], row[f"{name}_high"] = entry.get("ci95") or ("", "")
+        figures = _over_seeds(record, cells, name) if entry else None
+        row[f"{name}_mean"], row[f"{name}_sd"], row[f"{name}_seeds"] = figures or ("", "", "")
+    row["encoder_parameters"] = record["parameters"]["encoder"]
+    row["trained_parameters"] = record["parameters"]["trained"]
+    row["train_s"] = record["time"]["train_s"]
+    row["stamps"] = _stamps(record, cells)
+    row["results"] = str(path)
+    return row
+
+
+def compare(a, b, metric=None):
+    """Two folders of runs (or their results.json) -> text: differences and their 95 % intervals."""
+    found = compare_records(a, b, metric)
+    lines = [found["test"], f"A: {found['a']}", f"B: {found['b']}", ""]
+    for name, entry in found["metrics"].items():
+        digits = _digits(entry["unit"])
+        difference = f"{entry['difference']:+.{digits}f}{_brackets(entry['ci95'], digits, '+')}"
+        lines += [
+            f"{name} ({entry['unit']}): A {entry['a']:.{digits}f}, B {entry['b']:.{digits}f}",
+            f"  A - B = {difference} (95 %, {_how(entry)})",
+            f"  {_verdict(entry)}",
+        ]
+    return "\n".join([*lines, "", *found["notes"]]) + "\n"
+
+
+def compare_records(a, b, metric=None):
+    """Paired bootstrap of two runs on one test set -> {"test", "a", "b", "metrics": {name: {...}}, "notes"}.
+
+    Per metric: a, b, difference (a - b), ci95, probability (two-sided), excludes_zero, better ("A", "B" or
+    None), unit, method, resamples, n, n_units: see metrics.bootstrap. ValueError: the test sets differ in ids
+    or references, or no metric (or not `metric`) is shared and made of the two sums of a rate in %.
+    """
+    records = read_results(a), read_results(b)
+    rows = read_utterances(a), read_utterances(b)
+    _check_same_test_set(rows, (a, b))
+    shared = [name for name in records[0]["metrics"] if name in records[1]["metrics"]]
+    comparable = [name for name in shared if len(_sums(rows[0], name)) == 2 == len(_sums(rows[1], name))]
+    names = comparable if metric is None else [metric]
+    if not comparable or not set(names) <= set(comparable):
+        known = ", ".join(comparable) or "none"
+        wanted = metric or "no metric that both have"
+        raise ValueError(
+            f"{a} and {b}: {UTTERANCES} lacks the two sums of {wanted}; it has those of: {known}."
+        )
+    return {
+        "test": ", ".join(records[0][key] for key in ("task", "corpus", "split")),
+        "a": _describe(a, records[0]),
+        "b": _describe(b, records[1]),
+        "metrics": {name: _difference(name, records, rows, (a, b)) for name in names},
+        "notes": _comparison_notes(records, [name for name in shared if name not in comparable]),
+    }
+
+
+def _sums(rows, metric):
+    """The columns a metric is made of"""
+    return [column for column in (rows[0] if rows else ()) if column.startswith(f"{metric}_")]
+
+
+def _check_same_test_set(rows, paths):
+    """Raises ValueError naming the first five utterances that only one run has or whose references differ"""
+    a, b = ({row["ID"]: row.get("reference") for row in found} for found in rows)
+    alone = [sorted(a.keys() - b.keys()), sorted(b.keys() - a.keys())]
+    for path, extra in zip(paths, alone, strict=True):
+        if extra:
+            raise ValueError(f"Different test sets: {len(extra)} utterances only in {path}: {_first(extra)}.")
+    changed = [i for i in a if a[i] != b[i]]
+    if changed:
+        raise ValueError(
+            f"Different references of {len(changed)} utterances in {paths[0]} and {paths[1]}: "
+            f"{_first(changed)}. First: {a[changed[0]]!r} and {b[changed[0]]!r}. "
+            "Compare runs with one text_normaliser."
+        )
+
+
+def _first(ids):
+    return ", ".join(ids[:5]) + (" ..." if len(ids) > 5 else "")
+
+
+def _difference(name, records, rows, paths):
+    """Paired interval of one metric, and the check that the sums give the scores of results.json"""
+    sums = []
+    for record, found, path in zip(records, rows, paths, strict=True):
+        sums.append(np.array([[float(row[column]) for column in _sums(found, name)] for row in found]))
+        again, value = float(rate(sums[-1].sum(axis=0))), record["metrics"][name]["value"]
+        if not math.isclose(again, value, abs_tol=0.01):
+            raise ValueError(f"{path}: {name} is {again:.3f} by {UTTERANCES} but {value:.3f} in {RESULTS}.")
+    found = paired_interval(*sums, rate, [row["spk_id"] for row in rows[0]], resamples=10_000)
+    excludes = found.low is not None and (found.low > 0 or found.high < 0)
+    entry = records[0]["metrics"][name]
+    better = "A" if (found.value < 0) == (entry["better"] == "lower") else "B"
+    return {
+        "a": entry["value"], "b": records[1]["metrics"][name]["value"], "difference": found.value,
+        "ci95": None if found.low is None else [found.low, found.high], "probability": found.probability,
+        "excludes_zero": excludes, "better": better if excludes else None, "unit": entry["unit"],
+        "method": found.method, "resamples": found.resamples, "n": found.n, "n_units": found.n_units,
+    }  # fmt: skip
+
+
+def _describe(path, record):
+    system = f"{system_name(record['system'])}, {record['mode']}, layer {record['layer']}"
+    return f"{path} ({system}, seed {record['seed']})"
+
+
+def _verdict(entry):
+    if entry["ci95"] is None:
+        return "There is no interval: nothing can be said about the difference."
+    p = f"p = {entry['probability']:.3f}" if entry["probability"] >= 0.001 else "p < 0.001"
+    if entry["excludes_zero"]:
+        return f"The interval excludes 0 ({p}): {entry['better']} is better."
+    return f"The interval contains 0 ({p}): no difference is shown."
+
+
+def _comparison_notes(records, skipped):
+    notes = ["One training run each: the interval tells of other test utterances, not of other seeds."]
+    if skipped:
+        notes.append(f"Not compared (no sums of a rate in {UTTERANCES}): {', '.join(skipped)}.")
+    for key in ("text_normaliser", "split"):
+        if records[0][key] != records[1][key]:
+            notes.append(f"The runs differ in {key}: {records[0][key]} and {records[1][key]}.")
+    return notes
