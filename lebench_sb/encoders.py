@@ -11,6 +11,7 @@ M mel frames.
 import copy
 import json
 import logging
+import math
 import os
 import pickle
 import re
@@ -24,6 +25,7 @@ import torch
 import torch.nn.functional as F
 import transformers
 from huggingface_hub import errors as hub_errors
+from safetensors import SafetensorError
 from torch import nn
 from transformers.audio_utils import mel_filter_bank
 
@@ -73,6 +75,7 @@ WEIGHTS = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
+UNREADABLE = (OSError, EOFError, RuntimeError, pickle.UnpicklingError, SafetensorError)
 IMPORT_HINT = "`lebench import` makes an encoder of a SpeechBrain checkpoint (.ckpt)."
 
 
@@ -156,6 +159,15 @@ class SSLEncoder(nn.Module):
                 module.eval()
         return self
 
+    @property
+    def frame_rate(self):
+        """Frames per second"""
+        return SAMPLE_RATE / self.front.samples_per_frame
+
+    def pretrained_parameters(self):
+        """The model's own parameters: all but the learned mix of layers"""
+        return self.model.parameters()
+
     def layer_weights(self):
         """The softmax weights (num_layers + 1,) of the hidden states. Raises ValueError unless layer is
         "weighted"."""
@@ -229,7 +241,7 @@ class SSLEncoder(nn.Module):
             extractor.requires_grad_(not freeze_extractor)
         unused = _freeze_unreached(self)
         if unused:
-            listed = _first_five(unused)
+            listed = first_five(unused)
             logger.info("%s: not trained, as they do not reach the frames: %s", self.source, listed)
 
 
@@ -241,6 +253,7 @@ class MelFilterbank(nn.Module):
     """
 
     source, layer, num_layers, frozen, output_size = MEL_FILTERBANK, "last", 0, True, 80
+    frame_rate = 100.0
 
     def __init__(self):
         super().__init__()
@@ -252,6 +265,10 @@ class MelFilterbank(nn.Module):
         lens = _true_lengths(wavs, wav_lens, self.min_samples)
         with torch.no_grad():
             return self.log_mel(wavs[:, : int(lens.max())], lens.to(wavs.device))
+
+    def pretrained_parameters(self):
+        """None"""
+        return iter(())
 
     def layer_weights(self):
         raise ValueError(f"{MEL_FILTERBANK} has no layers, so no layer weights.")
@@ -271,6 +288,7 @@ class Waveform(nn.Module):
         super().__init__()
         self.normalize = normalize
         self.convs = list(zip(config.conv_kernel, config.conv_stride, strict=True))
+        self.samples_per_frame = math.prod(config.conv_stride) * getattr(config, "squeeze_factor", 1)
         self.min_samples = getattr(config, "squeeze_factor", 1)  # SEW pools that many frames
         for kernel, stride in reversed(self.convs):
             self.min_samples = (self.min_samples - 1) * stride + kernel
@@ -297,6 +315,7 @@ class StackedLogMel(nn.Module):
         super().__init__()
         self.log_mel, self.stack = LogMel(mels), stack
         self.min_samples = LogMel.WINDOW + (stack - 1) * LogMel.HOP
+        self.samples_per_frame = stack * LogMel.HOP
 
     def forward(self, wavs, lens):
         """wavs (B, T), lens (B,) -> inputs (B, F, stack * mels), frame_lens (B,), frame_lens"""
@@ -524,7 +543,7 @@ def _locate(source, with_weights):
         return path
     if path.exists():
         raise ValueError(f"{source} is a file: give the Hugging Face folder. {IMPORT_HINT}")
-    if re.fullmatch(r"\w[\w.-]*/[\w.-]+", source) and not path.parent.exists():
+    if is_hub_id(source):
         return _download(source, with_weights)
     raise FileNotFoundError(
         f"{source}: no such folder in {os.getcwd()}. Give a Hugging Face folder, a Hub id "
@@ -532,22 +551,27 @@ def _locate(source, with_weights):
     )
 
 
+def is_hub_id(source):
+    """organisation/name, where there is no folder `organisation`"""
+    return bool(re.fullmatch(r"\w[\w.-]*/[\w.-]+", source)) and not Path(source).parent.exists()
+
+
 def _download(hub_id, with_weights):
     """The folder of a Hub id in the cache. Raises FileNotFoundError: not found, gated, or not reachable."""
-    config = _fetch(hub_id, "config.json")
+    config = fetch(hub_id, "config.json")
     for name in ("preprocessor_config.json", "processor_config.json"):
-        _fetch(hub_id, name, required=False)
+        fetch(hub_id, name, required=False)
     for name in WEIGHTS if with_weights else ():
-        path = _fetch(hub_id, name, required=False)
+        path = fetch(hub_id, name, required=False)
         if path and name.endswith(".index.json"):
-            for shard in set(_read_json(path)["weight_map"].values()):
-                _fetch(hub_id, shard)
+            for shard in set(read_json(path)["weight_map"].values()):
+                fetch(hub_id, shard)
         if path:
             break
     return config.parent
 
 
-def _fetch(hub_id, name, required=True):
+def fetch(hub_id, name, required=True):
     """The path of a file of a Hub id in the cache, downloaded if it is not there; None if there is none"""
     try:
         return Path(huggingface_hub.hf_hub_download(hub_id, name))
@@ -573,7 +597,7 @@ def _fetch(hub_id, name, required=True):
         raise FileNotFoundError(f"{hub_id} holds no {name}. {IMPORT_HINT}") from None
 
 
-def _read_json(path):
+def read_json(path):
     """The object in a file, None if there is no such file"""
     if not path.exists():
         return None
@@ -588,18 +612,18 @@ def _config(folder):
         if any(folder.glob("*.ckpt")):
             raise ValueError(f"{folder} holds no config.json but SpeechBrain checkpoints. {IMPORT_HINT}")
         raise FileNotFoundError(f"{folder} holds no config.json: it is not a Hugging Face folder.")
-    _read_json(folder / "config.json")  # names the file if it is broken
+    read_json(folder / "config.json")  # names the file if it is broken
     try:
         return transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except ValueError as error:
-        raise ValueError(f"{folder}/config.json: {str(error).splitlines()[0]}") from None
+        raise ValueError(f"{folder}/config.json: {first_line(error)}") from None
 
 
 def _preprocessor(folder, config):
     """The feature extractor's settings, as a dict. Raises FileNotFoundError saying what to write."""
-    values = _read_json(folder / "preprocessor_config.json")
+    values = read_json(folder / "preprocessor_config.json")
     if values is None:  # a processor saved by transformers 5 keeps them among its own
-        values = (_read_json(folder / "processor_config.json") or {}).get("feature_extractor")
+        values = (read_json(folder / "processor_config.json") or {}).get("feature_extractor")
     if values is None:
         example = {"feature_extractor_type": "Wav2Vec2FeatureExtractor", "sampling_rate": SAMPLE_RATE}
         if config.model_type == "wav2vec2-bert":
@@ -621,7 +645,7 @@ def _preprocessor(folder, config):
 
 def _random_model(config):
     """The architecture of `config`, from RANDOM_SEED; the random generators are left as they were."""
-    with torch.random.fork_rng(devices=[]), _quiet_transformers():
+    with torch.random.fork_rng(devices=[]), quiet_transformers():
         torch.random.default_generator.manual_seed(RANDOM_SEED)
         return transformers.AutoModel.from_config(config, dtype=torch.float32)
 
@@ -630,7 +654,7 @@ def _load_strictly(folder, config):
     """The base model in float32 with the folder's weights. Raises ValueError naming each that does not fit,
     except those of heads, which are logged."""
     try:
-        with torch.random.fork_rng(devices=[]), _quiet_transformers():
+        with torch.random.fork_rng(devices=[]), quiet_transformers():
             model, report = transformers.AutoModel.from_pretrained(
                 folder,
                 config=config,
@@ -640,11 +664,13 @@ def _load_strictly(folder, config):
                 ignore_mismatched_sizes=True,  # reported below, by name
                 output_loading_info=True,
             )
-    except pickle.UnpicklingError:
-        raise ValueError(f"{folder}: its weights are a pickle with other objects inside: not read.") from None
-    except OSError as error:
-        reason = str(error).splitlines()[0]
-        raise FileNotFoundError(f"{folder} holds no weights: {reason} {IMPORT_HINT}") from None
+    except UNREADABLE as error:
+        if isinstance(error, OSError) and error.errno is None:  # transformers': no such file
+            raise FileNotFoundError(f"{folder} holds no weights: {first_line(error)} {IMPORT_HINT}") from None
+        raise ValueError(
+            f"{folder}: its weights cannot be read ({type(error).__name__}: {first_line(error)}). The file is "
+            "damaged, cut short or a Git LFS pointer, or a pickle of more than tensors, which is not read."
+        ) from None
     _check_report(folder, report)
     return model
 
@@ -656,7 +682,7 @@ def _check_report(folder, report):
         "unexpected": set(report["unexpected_keys"]) - set(heads) - {UNUSED},
         "of another size": {mismatch[0] for mismatch in report["mismatched_keys"]},
     }
-    found = [f"{len(names)} {kind}: {_first_five(names)}" for kind, names in problems.items() if names]
+    found = [f"{len(names)} {kind}: {first_five(names)}" for kind, names in problems.items() if names]
     if found:
         raise ValueError(f"{folder}: the weights do not fit config.json. {'; '.join(found)}.")
     if heads:
@@ -667,13 +693,17 @@ def _check_report(folder, report):
         logger.info("%s: no %s, which is not used: SpecAugment is off", folder, UNUSED)
 
 
-def _first_five(names):
+def first_line(error):
+    return (str(error).splitlines() or [""])[0]
+
+
+def first_five(names):
     names = sorted(names)
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 @contextmanager
-def _quiet_transformers():
+def quiet_transformers():
     """Without progress bars and loading tables: `_check_report` says what matters."""
     level, bar = transformers.logging.get_verbosity(), transformers.logging.is_progress_bar_enabled()
     transformers.logging.set_verbosity_error()
@@ -715,7 +745,7 @@ def _write_model(folder, model, weights, config, preprocessor, extra):
     new, old = folder.with_name(folder.name + ".tmp"), folder.with_name(folder.name + ".old")
     shutil.rmtree(new, ignore_errors=True)
     shutil.rmtree(old, ignore_errors=True)
-    with _quiet_transformers():
+    with quiet_transformers():
         model.save_pretrained(new, state_dict=weights)
     config = copy.deepcopy(config)
     config.architectures, config.dtype = [type(model).__name__], torch.float32

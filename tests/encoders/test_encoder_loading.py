@@ -147,6 +147,20 @@ def test_a_pickle_is_not_run(checkpoints, tmp_path, monkeypatch):
     assert not (tmp_path / "attacked").exists()
 
 
+@pytest.mark.parametrize("content", [b"", b"version https://git-lfs.github.com/spec/v1\n", None])
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+def test_damaged_weights(checkpoints, tmp_path, name, content):
+    """Empty, a Git LFS pointer, and cut short"""
+    folder = copy_of(checkpoints, "wav2vec2-layer", tmp_path)
+    whole = folder / "model.safetensors"
+    if name == "pytorch_model.bin":
+        torch.save(load_file(whole), folder / name)
+        whole.unlink()
+    (folder / name).write_bytes((folder / name).read_bytes()[:5000] if content is None else content)
+    with pytest.raises(ValueError, match="cannot be read.*damaged, cut short or a Git LFS pointer"):
+        load_encoder(folder)
+
+
 def test_sharded_weights(checkpoints, tmp_path, ragged):
     folder = tmp_path / "sharded"
     model = transformers.AutoModel.from_pretrained(checkpoints("unispeech"))
