@@ -668,8 +668,8 @@ def _load_strictly(folder, config):
         if isinstance(error, OSError) and error.errno is None:  # transformers': no such file
             raise FileNotFoundError(f"{folder} holds no weights: {first_line(error)} {IMPORT_HINT}") from None
         raise ValueError(
-            f"{folder}: its weights cannot be read ({type(error).__name__}: {first_line(error)}). The file is "
-            "damaged, cut short or a Git LFS pointer, or a pickle of more than tensors, which is not read."
+            f"{folder}: its weights cannot be read ({type(error).__name__}: {first_line(error)}). The file "
+            "is damaged, cut short or a Git LFS pointer, or a pickle of more than tensors, which is not read."
         ) from None
     _check_report(folder, report)
     return model
