@@ -25,7 +25,7 @@ from tabulate import tabulate
 
 from lebench_sb import __version__
 from lebench_sb.metrics.bootstrap import OVER_SPEAKERS, paired_interval
-from lebench_sb.metrics.errors import rate
+from lebench_sb.metrics.errors import mean, rate
 
 RESULTS, UTTERANCES = "results.json", "utterances.csv"
 LEADING = ("ID", "spk_id", "gender", "duration")  # first columns of utterances.csv
@@ -334,14 +334,18 @@ def cell(record):
 
 
 def system_name(system):
-    """`system` for a reader: an absolute path becomes relative to the working folder, or loses its head."""
-    path = PurePath(system)
+    """`system` for a reader: an absolute path becomes relative to the working folder, or loses its head.
+
+    So does the path in "random:<path>".
+    """
+    kind, colon, path = system.rpartition(":")
+    path = PurePath(path)
     if not path.is_absolute():
         return system
     if path.is_relative_to(Path.cwd()):
-        return str(path.relative_to(Path.cwd()))
+        return f"{kind}{colon}{path.relative_to(Path.cwd())}"
     tail = path.parts[path.parts.index("results") :] if "results" in path.parts else path.parts[-3:]
-    return str(PurePath(*tail))
+    return f"{kind}{colon}{PurePath(*tail)}"
 
 
 def show(entry, bounds=True):
@@ -516,7 +520,7 @@ def compare_records(a, b, metric=None):
 
     Per metric: a, b, difference (a - b), ci95, probability (two-sided), excludes_zero, better ("A", "B" or
     None), unit, method, resamples, n, n_units: see metrics.bootstrap. ValueError: the test sets differ in ids
-    or references, or no metric (or not `metric`) is shared and made of the two sums of a rate in %.
+    or references, or no metric (or not `metric`) is shared and a quotient of two sums in utterances.csv.
     """
     records = read_results(a), read_results(b)
     rows = read_utterances(a), read_utterances(b)
@@ -566,15 +570,15 @@ def _first(ids):
 
 def _difference(name, records, rows, paths):
     """Paired interval of one metric, and the check that the sums give the scores of results.json"""
-    sums = []
+    entry, sums = records[0]["metrics"][name], []
+    score = rate if entry["unit"] == "%" else mean
     for record, found, path in zip(records, rows, paths, strict=True):
         sums.append(np.array([[float(row[column]) for column in _sums(found, name)] for row in found]))
-        again, value = float(rate(sums[-1].sum(axis=0))), record["metrics"][name]["value"]
+        again, value = float(score(sums[-1].sum(axis=0))), record["metrics"][name]["value"]
         if not math.isclose(again, value, abs_tol=0.01):
             raise ValueError(f"{path}: {name} is {again:.3f} by {UTTERANCES} but {value:.3f} in {RESULTS}.")
-    found = paired_interval(*sums, rate, [row["spk_id"] for row in rows[0]], resamples=10_000)
+    found = paired_interval(*sums, score, [row["spk_id"] for row in rows[0]], resamples=10_000)
     excludes = found.low is not None and (found.low > 0 or found.high < 0)
-    entry = records[0]["metrics"][name]
     better = "A" if (found.value < 0) == (entry["better"] == "lower") else "B"
     return {
         "a": entry["value"], "b": records[1]["metrics"][name]["value"], "difference": found.value,
@@ -601,7 +605,7 @@ def _verdict(entry):
 def _comparison_notes(records, skipped):
     notes = ["One training run each: the interval tells of other test utterances, not of other seeds."]
     if skipped:
-        notes.append(f"Not compared (no sums of a rate in {UTTERANCES}): {', '.join(skipped)}.")
+        notes.append(f"Not compared (no pair of sums in {UTTERANCES}): {', '.join(skipped)}.")
     for key in ("text_normaliser", "split"):
         if records[0][key] != records[1][key]:
             notes.append(f"The runs differ in {key}: {records[0][key]} and {records[1][key]}.")

@@ -74,10 +74,15 @@ def count_edits(references, hypotheses):
     return ErrorCounts(substitutions, deletions, errors - substitutions - deletions, ref_lens)
 
 
+def mean(sums):
+    """Sums (..., 2) of values and counts -> mean (...,), NaN where the count is 0."""
+    values, counts = np.moveaxis(np.asarray(sums, dtype=float), -1, 0)
+    return np.divide(values, counts, out=np.full(values.shape, np.nan), where=counts > 0)
+
+
 def rate(sums):
     """Sums (..., 2) of errors and reference tokens -> error rate in % (...,), NaN without reference token."""
-    errors, length = np.moveaxis(np.asarray(sums, dtype=float), -1, 0)
-    return 100 * np.divide(errors, length, out=np.full(errors.shape, np.nan), where=length > 0)
+    return 100 * mean(sums)
 
 
 def error_rate(references, hypotheses, unit="word"):

@@ -14,7 +14,7 @@ import pytest
 
 from lebench_sb import results
 from lebench_sb.metrics.bootstrap import interval
-from lebench_sb.metrics.errors import count_errors, rate
+from lebench_sb.metrics.errors import count_errors, mean, rate
 from lebench_sb.results import (
     check_record,
     compare,
@@ -392,6 +392,7 @@ def test_system_names_lose_the_machine(tmp_path, monkeypatch):
     assert results.system_name(str(tmp_path / "results/x/encoder")) == "results/x/encoder"
     assert results.system_name("/home/somebody/lab/results/x/encoder") == "results/x/encoder"
     assert results.system_name("/data/models/org/model/large") == "org/model/large"
+    assert results.system_name("random:/somewhere/results/x/encoder") == "random:results/x/encoder"
     assert results.system_name("LeBenchmark/wav2vec2-FR-7K-large") == "LeBenchmark/wav2vec2-FR-7K-large"
 
 
@@ -425,6 +426,22 @@ def test_higher_may_be_better(tmp_path):
             entry["better"] = "higher"
         write_results(tmp_path / name, record, rows)
     assert compare_records(tmp_path / "a", tmp_path / "b")["metrics"]["WER"]["better"] == "A"
+
+
+def test_means_are_compared_in_their_unit(tmp_path):
+    """A loss in nats is a sum over a count, without the factor of a percentage."""
+    for name, loss in (("a", 3.0), ("b", 2.0)):
+        rows = [
+            {**row, "loss_sum": loss * row["WER_words"], "loss_words": row["WER_words"]}
+            for row in make_rows(0)
+        ]
+        record = make_record(rows)
+        found = interval([[row["loss_sum"], row["loss_words"]] for row in rows], mean)
+        record["metrics"] |= metric_entry("loss", loss, "nats", found, "lower")
+        write_results(tmp_path / name, record, rows)
+    entry = compare_records(tmp_path / "a", tmp_path / "b", "loss")["metrics"]["loss"]
+    assert (entry["difference"], entry["better"]) == (pytest.approx(1.0), "B")
+    assert "3.000 [3.000, 3.000]" in table(tmp_path / "a")
 
 
 def test_different_test_sets_are_not_compared(tmp_path):
