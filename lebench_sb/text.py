@@ -72,7 +72,7 @@ def fr_1(text):
     - SIGNS (%, €, &, +, ...) are read, PUNCTUATION is dropped for a space, invisible characters vanish.
     - Abbreviations and Roman numerals that are no ordinals stay letters ("m", "xiv").
 
-    fr_1(fr_1(x)) == fr_1(x). Raises UnreadableText naming every character without a reading ("[", "<", "~", an
+    fr_1(fr_1(x)) == fr_1(x). Raises UnreadableText naming each character without reading ("[", "<", "~", an
     emoji): nothing outside PUNCTUATION is dropped.
     """
     composed = unicodedata.normalize("NFC", "".join(map(_plain, unicodedata.normalize("NFC", text))))

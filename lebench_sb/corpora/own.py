@@ -349,34 +349,39 @@ def _draw_groups(utterances, ratios, seed, key):
     order = sorted(groups)
     random.Random(seed).shuffle(order)
     splits, total = {}, sum(seconds.values())
-    for name, ratio in zip(NAMES[:0:-1], ratios[:0:-1], strict=True):
-        taken = _take(order, seconds, ratio * total) if ratio and len(order) > 1 else []
+    for name, ratio in (("test", ratios[2]), ("valid", ratios[1])):
+        # train, and valid while test is drawn, get a group each
+        spare = len(order) - 1 - (name == "test" and ratios[1] > 0)
+        taken = _take(order, seconds, ratio * total, spare) if ratio and spare > 0 else []
         order = [group for group in order if group not in taken]
         splits[name] = [u for group in taken for u in groups[group]]
     return {"train": [u for group in order for u in groups[group]], **splits}
 
 
-def _take(order, seconds, target):
-    """Groups, in order, that each bring the sum of seconds nearer to the target; else the smallest."""
-    taken, total = set(), 0.0
+def _take(order, seconds, target, most):
+    """One to `most` groups, in order, that each bring the sum of seconds nearer to the target."""
+    taken, total = [], 0.0
     for group in order:
-        if abs(total + seconds[group] - target) < abs(total - target):
-            taken.add(group)
+        if len(taken) < most and abs(total + seconds[group] - target) < abs(total - target):
+            taken.append(group)
             total += seconds[group]
-    return taken or {min(order, key=lambda group: seconds[group])}
+    return taken or [min(order, key=lambda group: seconds[group])]
 
 
 def _write(output, splits, data_root, parameters, notes, with_text):
     """Writes the manifests, then own.done.json with the report it returns; our own left-overs are removed."""
     _check_apart(splits)
     stamps = _stamps(splits)
-    markers, notes = {}, [*notes, *stamps]
+    markers, notes, dropped = {}, [*notes, *stamps], {}
+    if with_text:
+        splits = {name: _with_text(name, each, dropped, notes) for name, each in splits.items()}
+    if not any(splits.values()):
+        raise DataError(f"{output}: no utterance is left, every transcript is empty.")
     (output / "own.done.json").unlink(missing_ok=True)
     for name in NAMES:
-        path, dropped = output / f"{name}.csv", {}
-        kept = _with_text(name, splits[name], dropped, notes) if with_text else splits[name]
-        if kept:
-            markers[name] = write_manifest(path, kept, data_root, parameters, dropped=dropped, stamps=stamps)
+        path, lost = output / f"{name}.csv", dropped.get(name)
+        if splits[name]:
+            markers[name] = write_manifest(path, splits[name], data_root, parameters, (), lost, stamps)
             continue
         notes.append(f"no {name}.csv: no row is in this split")
         if read_marker(path):
@@ -397,7 +402,7 @@ def _with_text(name, utterances, dropped, notes):
     kept = [u for u in utterances if u.labels["wrd"]]
     empty = len(utterances) - len(kept)
     if empty and name == "train":
-        dropped["empty transcript"] = empty
+        dropped[name] = {"empty transcript": empty}
         notes.append(f"train: {empty} utterances with an empty transcript dropped")
     elif empty:
         notes.append(f"{name}: {empty} empty transcripts kept; every word recognised there is an insertion")

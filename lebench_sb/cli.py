@@ -1,0 +1,319 @@
+"""The command `lebench`: thin, each command calls one function of the library.
+
+Exit codes: 0 done; 1 the run failed; 2 usage (option, missing path); 3 content of the data. A user's mistake
+prints one line and no traceback; LEBENCH_TRACEBACK=1 shows it. Whatever imports torch is imported inside its
+command.
+"""
+
+import importlib
+import inspect
+import json
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import lebench_sb
+from lebench_sb.manifest import DataError, UsageError, nearest, read_manifest, read_marker
+
+PATH_ERRORS = (FileNotFoundError, NotADirectoryError, IsADirectoryError, FileExistsError, PermissionError)
+CORPORA = Path(__file__).parent / "corpora"
+
+SETTINGS = {"token_normalize_func": lambda name: name.replace("-", "_")}  # --data-root is --data_root
+STYLE = {"add_completion": False, "rich_markup_mode": None, "pretty_exceptions_enable": False}
+app = typer.Typer(
+    help="French speech benchmark: prepare data, check it, compare results; recipes: python train.py.",
+    context_settings=SETTINGS,
+    no_args_is_help=True,
+    **STYLE,
+)
+prepare = typer.Typer(help="Write the manifests of a corpus.", no_args_is_help=True, **STYLE)
+app.add_typer(prepare, name="prepare")
+
+Output = Annotated[Path, typer.Option("--output", help="folder to write into")]
+DataRoot = Annotated[Path, typer.Option("--data_root", help="folder above all audio files")]
+Manifests = Annotated[list[Path], typer.Argument(help="train.csv, ...")]
+
+
+def main(argv=None):
+    """Runs the command line and ends the process with its exit code."""
+    sys.exit(run(argv))
+
+
+def run(argv=None):
+    """Runs the command line `argv` (default: the process's) and returns the exit code."""
+    command = typer.main.get_command(app)
+    try:
+        result = command.main(args=argv, prog_name="lebench", standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except BrokenPipeError:  # `lebench stats ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (KeyboardInterrupt, typer.Abort):
+        return _fail("interrupted", 1)
+    except Exception as error:
+        return _explain(error)
+
+
+def _explain(error):
+    """Prints what went wrong and returns the exit code: one line for a user's mistake, else a traceback."""
+    if hasattr(error, "format_message"):  # typer's own: options, arguments, commands
+        if type(error).__name__ == "NoArgsIsHelpError":
+            typer.echo(error.format_message())
+            return 2
+        return _fail(error.format_message(), 2)
+    if isinstance(error, DataError):
+        return _fail(error, 3)
+    if isinstance(error, OSError) and isinstance(error, PATH_ERRORS):
+        named = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else error
+        return _fail(named, 2)
+    # recipes raise a class of their own with this name
+    if isinstance(error, UsageError) or type(error).__name__ == "UsageError":
+        return _fail(error, 2)
+    traceback.print_exc()
+    return 1
+
+
+def _fail(message, code):
+    if os.environ.get("LEBENCH_TRACEBACK") == "1" and sys.exc_info()[0]:
+        traceback.print_exc()
+    typer.echo(f"error: {' '.join(str(message).split())}", err=True)
+    return code
+
+
+def _version(wanted: bool):
+    if wanted:
+        typer.echo(f"lebench {lebench_sb.__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="print it")
+    ] = False,
+):
+    pass
+
+
+@prepare.command(
+    "own", help="Your own recordings: one CSV or TSV with any header becomes train, valid and test."
+)
+def prepare_own(
+    csv: Annotated[Path, typer.Option("--csv", help="your table; comma, semicolon or tab")],
+    columns: Annotated[list[str], typer.Option("--columns", help="ID=id,wav=path,wrd=text,spk_id=speaker")],
+    data_root: DataRoot,
+    output: Output,
+    where: Annotated[
+        list[str], typer.Option("--where", help="language=fr, split!=test, tasks~asr; repeatable")
+    ] = [],  # noqa: B006
+    split: Annotated[str, typer.Option("--split", help="your column of train, valid or dev, test")] = None,
+    ratios: Annotated[str, typer.Option("--ratios", help="train,valid,test without --split")] = "0.8,0.1,0.1",
+    seed: Annotated[int, typer.Option("--seed", help="of the drawn splits")] = 0,
+    normaliser: Annotated[str, typer.Option("--normaliser", help="of the transcripts")] = "fr-1",
+    language: Annotated[str, typer.Option("--language", help="of rows that name none")] = "fr",
+):
+    from lebench_sb.corpora.own import prepare_own as own
+
+    mapping, parts = _mapping(columns), _ratios(ratios)
+    report = own(csv, mapping, data_root, output, where, split, parts, seed, normaliser, language)
+    for note in [*report["notes"], *(["already prepared"] if report["reused"] else [])]:
+        typer.echo(note)
+    _show_manifests(output)
+
+
+def _mapping(columns):
+    """["ID=id,wav=path", "wrd=text"] -> {"ID": "id", "wav": "path", "wrd": "text"}"""
+    mapping = {}
+    for pair in ",".join(columns).split(","):
+        name, equals, column = (part.strip() for part in pair.partition("="))
+        if not (name and equals and column):
+            raise UsageError(
+                f"--columns {pair!r}: write MANIFEST_COLUMN=YOUR_COLUMN, as in wav=path,wrd=text."
+            )
+        if name in mapping:
+            raise UsageError(f"--columns names {name} twice.")
+        mapping[name] = column
+    return mapping
+
+
+def _ratios(text):
+    try:
+        return tuple(float(part) for part in text.replace(",", " ").split())
+    except ValueError:
+        raise UsageError(f"--ratios {text!r}: write three numbers, as in 0.8,0.1,0.1.") from None
+
+
+def _show_manifests(folder):
+    """One line per manifest in `folder`, read from its marker."""
+    for name in ("train.csv", "valid.csv", "test.csv"):
+        if marker := read_marker(folder / name):
+            dropped = "".join(f", {count} dropped: {reason}" for reason, count in marker["dropped"].items())
+            size = (
+                f"{marker['utterances']} utterances, {marker['hours']:.2f} h, {marker['speakers']} speakers"
+            )
+            typer.echo(f"{folder / name}: {size}{dropped}")
+
+
+@prepare.command("miniature", help="Build the synthetic French miniature that the demo runs on.")
+def prepare_miniature(
+    output: Output,
+    seed: Annotated[int, typer.Option("--seed", help="decides every word and every sample")] = 0,
+    scale: Annotated[float, typer.Option("--scale", min=0.001, help="times about two hours")] = 1.0,
+    workers: Annotated[
+        int, typer.Option("--workers", min=1, help="processes; the result is the same")
+    ] = None,
+):
+    from lebench_sb.corpora.miniature import build_miniature
+
+    try:
+        made = build_miniature(output, seed, scale, workers)
+    except DataError:
+        raise
+    except ValueError as error:  # the folder holds a build of other parameters
+        raise UsageError(str(error)) from error
+    except RuntimeError as error:  # voices missing, or a worker that failed
+        raise typer.Exit(_fail(error, 1)) from error
+    verb = "already built" if made["reused"] else "built"
+    typer.echo(f"{output}: {verb}: {made['hours']:.2f} h, {made['utterances']} utterances")
+
+
+def _corpus_command(name):
+    """Adds `lebench prepare NAME`: corpora/NAME.py with prepare_NAME(data_folder, manifest_folder, ...)."""
+
+    def command(
+        context: typer.Context,
+        data_folder: Annotated[
+            Path, typer.Option("--data_folder", help="the corpus as its publisher packs it")
+        ],
+        output: Output,
+    ):
+        function = getattr(importlib.import_module(f"lebench_sb.corpora.{name}"), f"prepare_{name}")
+        parameters = _parameters(context.args, function)
+        if not data_folder.is_dir():
+            raise FileNotFoundError(f"data_folder {data_folder} is not a folder.")
+        function(str(data_folder), str(output), **parameters)
+        _show_manifests(output)
+
+    prepare.command(
+        name,
+        help=f"Manifests of {name}; other --parameter value go to lebench_sb.corpora.{name}.prepare_{name}.",
+        context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+    )(command)
+
+
+for _path in sorted(CORPORA.glob("[a-z]*.py")):
+    if _path.stem != "own":
+        _corpus_command(_path.stem)
+
+
+def _parameters(words, function):
+    """["--normaliser", "none", "--seed=1"] -> {"normaliser": "none", "seed": 1}, as `function` knows them."""
+    known = list(inspect.signature(function).parameters)[2:]
+    words = [part for word in words for part in (word.split("=", 1) if word.startswith("--") else [word])]
+    parameters = {}
+    while words:
+        word = words.pop(0)
+        name = word.removeprefix("--").replace("-", "_")
+        if not word.startswith("--") or name not in known:
+            there = ", ".join(f"--{each}" for each in ["data_folder", "output", *known])
+            hint = nearest(name, ["data_folder", "output", *known], " (did you mean --{}?)")
+            raise UsageError(f"{word}: no such option{hint}; there are {there}.")
+        if not words:
+            raise UsageError(f"{word} needs a value.")
+        parameters[name] = _value(words.pop(0))
+    return parameters
+
+
+def _value(text):
+    """Numbers, lists, true, false and null as JSON writes them (True and False too); all else is text."""
+    try:
+        return json.loads({"True": "true", "False": "false", "None": "null"}.get(text, text))
+    except ValueError:
+        return text
+
+
+@app.command(help="Sizes of manifests, as LeBenchmark's table gives them.")
+def stats(manifests: Manifests):
+    from lebench_sb.cli_data import statistics
+
+    typer.echo(statistics({str(path): read_manifest(path, path.parent) for path in manifests}))
+
+
+@app.command(help="Check manifests of one experiment against their audio and against each other.")
+def validate(
+    manifests: Manifests,
+    data_root: DataRoot,
+    decode: Annotated[bool, typer.Option("--decode", help="read every file to its end (slow)")] = False,
+    report: Annotated[
+        Path, typer.Option("--report", help="write every finding here, one JSON per line")
+    ] = None,
+):
+    from lebench_sb.cli_data import validate as check
+
+    errors, warnings = check(manifests, data_root, decode)
+    if report:
+        findings = [
+            {"level": level, "kind": kind, "item": item}
+            for level, problems in (("error", errors), ("warning", warnings))
+            for kind, items in problems.found.items()
+            for item in items
+        ]
+        report.write_text(
+            "".join(json.dumps(f, ensure_ascii=False) + "\n" for f in findings), encoding="utf-8"
+        )
+    if warnings:
+        typer.echo(warnings)
+    errors.raise_if_any()
+    typer.echo(f"{len(manifests)} manifests: no errors")
+
+
+@app.command(help="Table of all results below folders.")
+def table(
+    results: Annotated[list[Path], typer.Argument(help="results.json files or folders above them")],
+    format: Annotated[str, typer.Option("--format", help="md, csv or latex")] = "md",
+):
+    if format not in ("md", "csv", "latex"):
+        raise UsageError(f"--format {format}: md, csv or latex.")
+    _show_results(lambda module: module.table(results, format))
+
+
+@app.command(help="Difference of two runs on one test set, with a 95 % interval.")
+def compare(
+    a: Annotated[Path, typer.Argument(help="results.json or its folder")],
+    b: Annotated[Path, typer.Argument(help="results.json or its folder")],
+    metric: Annotated[str, typer.Option("--metric", help="only this one")] = None,
+):
+    _show_results(lambda module: module.compare(a, b, metric))
+
+
+def _show_results(function):
+    """Prints what a function of lebench_sb.results returns; its ValueErrors tell of the files' content."""
+    module = importlib.import_module("lebench_sb.results")
+    try:
+        typer.echo(function(module).rstrip("\n"))
+    except ValueError as error:
+        raise DataError(str(error)) from error
+
+
+@app.command("import", help="Make a Hugging Face folder of a SpeechBrain wav2vec 2.0 checkpoint.")
+def import_checkpoint(
+    source: Annotated[str, typer.Argument(help=".ckpt file, folder with wav2vec2.ckpt, or Hub id")],
+    output: Output,
+    config: Annotated[str, typer.Option("--config", help="config.json of the architecture")] = None,
+):
+    from lebench_sb.import_speechbrain import import_speechbrain
+
+    try:
+        folders = import_speechbrain(source, config, output)
+    except ValueError as error:  # weights and config do not fit
+        raise DataError(str(error)) from error
+    for folder in folders:
+        typer.echo(folder)
+
+
+if __name__ == "__main__":
+    main()
