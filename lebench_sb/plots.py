@@ -1,0 +1,308 @@
+"""Pictures of a run and of a leaderboard, as PNG about 900 pixels wide, made from files that a run leaves.
+
+matplotlib's figures are used without pyplot: no display, no global state.
+"""
+
+import json
+import math
+import re
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from lebench_sb.results import cell, show, system_name
+
+COLOURS = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#56B4E9",
+    "#E69F00",
+    "#000000",
+)  # Okabe and Ito (2008)
+DASHES = ("-", "--", ":", "-.")
+GREY = "#666666"
+WIDTH, DPI = 9.0, 100  # inches, dots per inch
+RUN, GAP = 0.24, 0.36  # inches of a leaderboard for a run, and more for each system
+AXES = {
+    "loss": "loss",
+    "WER": "word error rate (%)",
+    "CER": "character error rate (%)",
+    "contrastive": "contrastive loss (nats)",
+    "accuracy": "accuracy (%)",
+    "perplexity": "perplexity of the codes",
+    "diversity": "diversity loss",
+    "masked_share": "masked frames (%)",
+    "grad_norm": "norm of the gradient",
+    "lr": "learning rate",
+    "temperature": "Gumbel temperature",
+    "audio_per_s": "audio per second (s)",
+}
+SMOOTH = ("lr", "temperature")  # set by the run, not measured: no moving average
+USUAL = ("loss", "WER", "CER", "accuracy", "perplexity", "lr")  # panels drawn when the caller names none
+
+
+def learning_curves(step_files, output_png, keys=None):
+    """{name of run: its steps.jsonl} -> PNG with one panel per key, one colour per run; returns its path.
+
+    keys: of AXES or any other key of the lines; "perplexity" stands for perplexity_0, perplexity_1 ...
+    Training is a thin line (and its moving average), validation a line with dots. A last line cut short is
+    left out. Raises FileNotFoundError for a missing file and ValueError if no file holds a number for any
+    key.
+    """
+    runs = {name: _read_steps(path) for name, path in step_files.items()}
+    return _draw_curves(runs, output_png, keys, "update")
+
+
+def learning_curve_from_train_log(train_log, output_png, keys=None):
+    """SpeechBrain's train_log.txt (FileTrainLogger) -> PNG as `learning_curves`, a point per line."""
+    lines = _read_train_log(train_log)
+    axis = "update" if any(line["counted"] == "update" for line in lines) else "epoch"
+    return _draw_curves({Path(train_log).parent.name: lines}, output_png, keys, axis)
+
+
+def codebook_usage(counts, output_png):
+    """counts (G, V): how often each code was chosen -> PNG, one panel per group, codes sorted by use; its
+    path.
+
+    The title gives the perplexity exp(entropy), at most V (wav2vec 2.0, section 3.2, uses it as diversity).
+    Raises ValueError for another shape, negative or not finite counts, or a group that was never used.
+    """
+    counts = np.asarray(counts, dtype=float)
+    if counts.ndim != 2 or not counts.size:
+        raise ValueError(f"counts have shape {counts.shape}, expected (groups, codes).")
+    if not (np.isfinite(counts).all() and (counts >= 0).all() and (counts.sum(axis=1) > 0).all()):
+        raise ValueError("counts must be finite, not negative, and not all 0 in any group.")
+    figure, panels = _panels(len(counts), columns=min(2, len(counts)), height=3.0)
+    for group, (axes, row) in enumerate(zip(panels, counts, strict=True), 1):
+        shares = 100 * np.sort(row / row.sum())[::-1]
+        axes.stairs(shares, np.arange(len(row) + 1) + 0.5, fill=True, color=COLOURS[0])
+        axes.axhline(100 / len(row), color=COLOURS[1], linewidth=1.2, linestyle="--", label="all used alike")
+        unused = np.count_nonzero(row == 0)
+        title = f"group {group}: perplexity {perplexity(row):.1f} of {len(row)}, {unused} unused"
+        axes.set_title(title, fontsize=11)
+        axes.set(xlabel="codes, most used first", ylabel="share of frames (%)", xlim=(0.5, len(row) + 0.5))
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False)
+    return _save(figure, output_png)
+
+
+def perplexity(counts):
+    """counts (V,) -> exp of the entropy of their distribution, between 1 and V"""
+    shares = counts[counts > 0] / counts.sum()
+    return float(np.exp(-(shares * np.log(shares)).sum()))
+
+
+def leaderboard_chart(records, output_png, metric=None):
+    """Records of results.json -> PNG: per task, corpus and split a panel with one line per system; its path.
+
+    A point per run with its 95 % interval, best system on top; seeds of one system share its line. metric: by
+    default the first of each panel's first record. Raises ValueError if no record has the metric.
+    """
+    groups = defaultdict(list)
+    for record in records:
+        if metric is None or metric in record["metrics"]:
+            groups[record["task"], record["corpus"], record["split"]].append(record)
+    if not groups:
+        raise ValueError(f"no record has the metric {metric}." if records else "no records to draw.")
+    names = {group: metric or next(iter(found[0]["metrics"])) for group, found in groups.items()}
+    systems = {group: _by_system(found, names[group]) for group, found in groups.items()}
+    heights = [0.8 + sum(GAP + RUN * len(runs) for runs in systems[group]) for group in sorted(systems)]
+    figure = Figure(figsize=(WIDTH, sum(heights)), dpi=DPI, layout="constrained")
+    panels = figure.subplots(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
+    for axes, (group, found) in zip(panels, sorted(systems.items()), strict=True):
+        _draw_systems(axes, found, names[group])
+        axes.set_title(", ".join(group), loc="left", fontsize=11, fontweight="bold")
+    return _save(figure, output_png)
+
+
+def _by_system(records, metric):
+    """Records with the metric -> lists of runs that differ in their seed only, the best list last"""
+    systems = defaultdict(list)
+    for record in records:
+        if metric in record["metrics"]:
+            systems[cell(record)].append(record)
+    sign = -1 if records[0]["metrics"][metric]["better"] == "lower" else 1
+    return sorted(systems.values(), key=lambda runs: sign * _mean_value(runs, metric))
+
+
+def _mean_value(runs, metric):
+    return float(np.mean([run["metrics"][metric]["value"] for run in runs]))
+
+
+def _draw_systems(axes, systems, metric):
+    """systems: lists of runs, the lowest first; y in inches"""
+    y, middles = 0.0, []
+    for runs in systems:
+        y += GAP
+        middles.append(y + RUN * (len(runs) - 1) / 2)
+        for run in runs:
+            _draw_entry(axes, run["metrics"][metric], y)
+            y += RUN
+    entry = systems[0][0]["metrics"][metric]
+    axes.set_yticks(middles, [_label(runs[0]) for runs in systems], fontsize=9)
+    axes.set_ylim(GAP - 0.3, y - RUN + 0.3)
+    unit = "" if entry["unit"] in ("", metric) else f" ({entry['unit']})"
+    axes.set_xlabel(f"{metric}{unit}, {entry['better']} is better; bars are 95 % intervals")
+    axes.margins(x=0.08)
+    axes.grid(axis="x", color="#DDDDDD", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+
+
+def _draw_entry(axes, entry, y):
+    """A point, its interval, its value to the right"""
+    low, high = entry["ci95"] or (entry["value"], entry["value"])
+    axes.plot([low, high], [y, y], color=COLOURS[0], linewidth=3, solid_capstyle="butt", alpha=0.5)
+    axes.plot(entry["value"], y, "o", color=COLOURS[0], markersize=7)
+    place = {"xytext": (9, 0), "textcoords": "offset points", "va": "center"}
+    axes.annotate(show(entry, bounds=False), (high, y), fontsize=9, **place)
+
+
+def _label(record):
+    """Two lines: the system, shortened in its middle, then how it was used"""
+    name = system_name(record["system"])
+    name = name if len(name) <= 42 else f"{name[:10]}…{name[-31:]}"
+    return f"{name}\n{record['mode']}, layer {record['layer']}"
+
+
+def _read_steps(path):
+    """steps.jsonl -> list of dicts; the last line may be cut short by a killed run"""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} not found: a run writes it while it trains.")
+    lines = path.read_text(encoding="utf-8").splitlines()
+    found = []
+    for number, line in enumerate(lines, 1):
+        try:
+            found.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            if number < len(lines):
+                raise ValueError(f"{path}, line {number}: {error}") from error
+    return found
+
+
+def _read_train_log(path):
+    """train_log.txt -> dicts like the lines of steps.jsonl: stage, step (update, else epoch), numbers"""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} not found: a run writes it after its first validation.")
+    found = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        counters = dict(re.findall(r"\b(epoch|update): (\d+)", line.split(" - ")[0]))
+        if not counters:  # the test line has no place on the axis
+            continue
+        counted = "update" if "update" in counters else "epoch"
+        for stage in ("train", "valid"):
+            numbers = re.findall(rf"\b{stage} (\w+): ([-+.\de]+|nan|inf)", line)
+            step = {"stage": stage, "step": int(counters[counted]), "counted": counted}
+            found.append(step | {name: float(number) for name, number in numbers})
+    return found
+
+
+def _draw_curves(runs, output_png, keys, axis):
+    """{name: list of dicts with step, stage and numbers} -> PNG"""
+    wanted = USUAL if keys is None else tuple(keys)
+    drawn = {key: _series(runs, key) for key in wanted}
+    drawn = {key: series for key, series in drawn.items() if series}
+    if not drawn:
+        raise ValueError(f"{', '.join(runs)}: no line has a finite number for {', '.join(wanted)}.")
+    figure, panels = _panels(len(drawn), columns=min(2, len(drawn)), height=2.7)
+    colours = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(runs)}
+    for axes, (key, series) in zip(panels, drawn.items(), strict=True):
+        _draw_panel(axes, series, colours, averaged=key not in SMOOTH)
+        axes.set(xlabel=axis, ylabel=AXES.get(key, key))
+    stages = {stage for series in drawn.values() for _, _, stage, _, _ in series}
+    figure.legend(handles=_legend(colours, stages), loc="outside upper center", ncols=4, frameon=False)
+    return _save(figure, output_png)
+
+
+def _series(runs, key):
+    """[(run, number of the group, stage, steps (n,), values (n,))] of a panel, finite values only"""
+    series = []
+    for name, lines in runs.items():
+        numbered = {k for line in lines for k in line if re.fullmatch(rf"{re.escape(key)}_\d+", k)}
+        for group, column in enumerate(sorted(numbered) or [key]):
+            for stage in ("train", "valid"):
+                points = [(line["step"], line[column]) for line in lines if _has_number(line, stage, column)]
+                if points:
+                    series.append((name, group, stage, *np.array(points, dtype=float).T))
+    return series
+
+
+def _has_number(line, stage, column):
+    value = line.get(column)
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return line["stage"] == stage and number and math.isfinite(value)
+
+
+def _draw_panel(axes, series, colours, averaged):
+    """Training thin under its moving average, validation with dots; groups of codes differ in their dashes"""
+    for name, group, stage, steps, values in series:
+        style = {"color": colours[name], "linestyle": DASHES[group % len(DASHES)]}
+        if stage == "valid":
+            dots = {"marker": "o", "markersize": 4} if len(steps) <= 40 else {}
+            axes.plot(steps, values, linewidth=1.8, **style, **dots)
+            continue
+        axes.plot(
+            steps, values, **({"linewidth": 0.6, "alpha": 0.25} if averaged else {"linewidth": 1.2}), **style
+        )
+        if averaged:
+            axes.plot(steps, moving_average(values, len(values) // 50), linewidth=1.0, alpha=0.7, **style)
+    values = np.concatenate([values for *_, values in series])
+    if values.min() > 0 and values.max() > 30 * np.median(values):  # the first updates would flatten the rest
+        axes.set_yscale("log")
+    else:
+        axes.ticklabel_format(axis="y", scilimits=(-3, 5))
+    _name_groups(axes, 1 + max(group for _, group, *_ in series))
+    axes.grid(color="#E5E5E5", linewidth=0.7)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _name_groups(axes, number):
+    """A legend of dashes where a panel shows several groups of codes"""
+    if number > 1:
+        dashes = [DASHES[group % len(DASHES)] for group in range(number)]
+        lines = [Line2D([], [], color=GREY, linestyle=d, label=f"group {g}") for g, d in enumerate(dashes, 1)]
+        axes.legend(handles=lines, frameon=False, fontsize=9)
+
+
+def moving_average(values, half):
+    """values (n,) -> (n,): mean over at most 2 x half + 1 neighbours, fewer at the ends"""
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    places = np.arange(len(values))
+    left, right = np.maximum(places - half, 0), np.minimum(places + half + 1, len(values))
+    return (sums[right] - sums[left]) / (right - left)
+
+
+def _legend(colours, stages):
+    """One entry per run, then how training and validation are drawn"""
+    handles = [Line2D([], [], color=colour, linewidth=2.5, label=name) for name, colour in colours.items()]
+    looks = {"train": {"linewidth": 1.0}, "valid": {"linewidth": 1.8, "marker": "o", "markersize": 4}}
+    shown = [stage for stage in looks if stage in stages]
+    return handles + [Line2D([], [], color=GREY, label=stage, **looks[stage]) for stage in shown]
+
+
+def _panels(number, columns, height):
+    """Figure with `number` panels in rows of `columns`, and the list of their axes"""
+    rows = -(-number // columns)
+    figure = Figure(figsize=(WIDTH, height * rows + 0.4), dpi=DPI, layout="constrained")
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for unused in axes[number:]:
+        unused.remove()
+    return figure, axes[:number]
+
+
+def _save(figure, path):
+    """Writes the PNG under a temporary name and renames it"""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    figure.savefig(temporary, format="png")
+    temporary.replace(path)
+    return path
