@@ -100,7 +100,7 @@ def perplexity(counts):
 def leaderboard_chart(records, output_png, metric=None):
     """Records of results.json -> PNG: per task, corpus and split a panel with one line per system; its path.
 
-    A point per run with its 95 % interval, best system on top; seeds of one system share its line. metric: by
+    A point per run with its 95 % interval, best system on top, the seeds of one system together. metric: by
     default the first of each panel's first record. Raises ValueError if no record has the metric.
     """
     groups = defaultdict(list)
