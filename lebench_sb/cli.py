@@ -147,14 +147,17 @@ def _ratios(text):
         raise UsageError(f"--ratios {text!r}: write three numbers, as in 0.8,0.1,0.1.") from None
 
 
+def _counted(number, noun):
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def _show_manifests(folder):
     """One line per manifest in `folder`, read from its marker."""
     for name in ("train.csv", "valid.csv", "test.csv"):
         if marker := read_marker(folder / name):
             dropped = "".join(f", {count} dropped: {reason}" for reason, count in marker["dropped"].items())
-            size = (
-                f"{marker['utterances']} utterances, {marker['hours']:.2f} h, {marker['speakers']} speakers"
-            )
+            counts = [_counted(marker[f"{noun}s"], noun) for noun in ("utterance", "speaker")]
+            size = ", ".join([*counts, f"{marker['hours']:.2f} h"])
             typer.echo(f"{folder / name}: {size}{dropped}")
 
 
@@ -268,7 +271,7 @@ def validate(
     if warnings:
         typer.echo(warnings)
     errors.raise_if_any()
-    typer.echo(f"{len(manifests)} manifests: no errors")
+    typer.echo(f"no errors in {_counted(len(manifests), 'manifest')}")
 
 
 @app.command(help="Table of all results below folders.")

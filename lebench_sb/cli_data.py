@@ -1,7 +1,7 @@
 """Behind `lebench stats` and `lebench validate`: what manifests hold, and whether their audio agrees."""
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 
 from tabulate import tabulate
 
@@ -93,15 +93,17 @@ def validate(paths, data_root, decode=False):
 
 def _check_between(manifests, errors, warnings):
     """Adds IDs, audio and speakers that two manifests share."""
-    ids, audio, speakers = {}, {}, {}
+    ids, audio, speakers = {}, {}, defaultdict(list)
     for path, utterances in manifests.items():
         for u in utterances:
             for kind, seen, key in (("same ID", ids, u.id), ("same audio", audio, (u.wav, u.start))):
                 if seen.setdefault(key, path) != path:
                     errors.add(f"{kind} in {seen[key]} and {path}", u.id)
         for speaker in sorted({u.speaker for u in utterances if u.speaker}):
-            if speakers.setdefault(speaker, path) != path:
-                warnings.add(f"same speaker in {speakers[speaker]} and {path}", speaker)
+            speakers[speaker].append(path)
+    for speaker, shared in sorted(speakers.items()):
+        if len(shared) > 1:
+            warnings.add(f"same speaker in {' and '.join(shared)}", speaker)
 
 
 def _check_utterance(u, found, errors, warnings):

@@ -118,12 +118,14 @@ def _pooled(function, items):
 
 def _add_file_faults(problems, utterances):
     """Adds each missing, empty or foreign file once, for `wav` and for labels that are absolute paths."""
-    paths = {u.wav for u in utterances}
-    paths |= {u.labels[name] for u in utterances for name in PATH_LABELS if _is_path(u.labels.get(name, ""))}
-    paths = sorted(paths)
-    for path, fault in zip(paths, _pooled(audio_fault, paths), strict=True):
+    wavs = sorted({u.wav for u in utterances})
+    for path, fault in zip(wavs, _pooled(audio_fault, wavs), strict=True):
         if fault:
             problems.add(fault, path)
+    paths = {u.labels[name] for u in utterances for name in PATH_LABELS if _is_path(u.labels.get(name, ""))}
+    for path in sorted(paths):
+        if not os.path.isfile(path) or not os.path.getsize(path):
+            problems.add("missing or empty file of a label", path)
 
 
 def check_files(utterances, where):

@@ -56,15 +56,7 @@ TOLERANCE = 0.05  # of the measured duration; more means another file, or anothe
 
 
 def prepare_own(
-    csv,
-    columns,
-    data_root,
-    output,
-    where=(),
-    split=None,
-    ratios=(0.8, 0.1, 0.1),
-    seed=0,
-    normaliser="fr-1",
+    csv, columns, data_root, output, where=(), split=None, ratios=(0.8, 0.1, 0.1), seed=0, normaliser="fr-1",
     language="fr",
 ):
     """Writes the manifests of the splits that have rows into the folder `output`.
@@ -81,16 +73,10 @@ def prepare_own(
     call with the same parameters and an unchanged file writes nothing. Raises UsageError, FileNotFoundError,
     DataError.
     """
-    csv, output = Path(csv), Path(output)
+    csv, output, where = Path(csv), Path(output), [where] if isinstance(where, str) else list(where)
     _check_arguments(csv, data_root, output, ratios)
     normalise = _normalise(normaliser)
-    parameters = {
-        "corpus": "own",
-        "csv_sha256": hashlib.sha256(csv.read_bytes()).hexdigest(),
-        "data_root": os.path.abspath(data_root),
-        **{"columns": dict(columns), "where": list(where), "split": split},
-        **{"ratios": list(ratios), "seed": seed, "normaliser": normaliser, "language": language},
-    }
+    parameters = _parameters(csv, columns, data_root, where, split, ratios, seed, normaliser, language)
     if done := _finished(output, parameters):
         return done | {"reused": True}
     header, rows = _read(csv)
@@ -103,6 +89,17 @@ def prepare_own(
     else:
         splits = _assign(csv, utterances, rows, split, notes)
     return _write(output, splits, data_root, parameters, notes, "wrd" in columns) | {"reused": False}
+
+
+def _parameters(csv, columns, data_root, where, split, ratios, seed, normaliser, language):
+    """Everything the manifests depend on, for their markers."""
+    return {
+        "corpus": "own",
+        "csv_sha256": hashlib.sha256(csv.read_bytes()).hexdigest(),
+        "data_root": os.path.abspath(data_root),
+        **{"columns": dict(columns), "where": where, "split": split, "ratios": list(ratios), "seed": seed},
+        **{"normaliser": normaliser, "language": language},
+    }
 
 
 def _check_arguments(csv, data_root, output, ratios):

@@ -87,6 +87,14 @@ def test_only_path_columns_are_expanded_and_a_tree_key_is_left_alone(root, tmp_p
     assert [row["tree"] for row in rows] == ["$data_root/t.conllu", "sentence-12"]
 
 
+def test_a_label_file_that_is_missing_is_named_and_xml_is_fine(root, tmp_path):
+    (root / "t.xml").write_text("<?xml version='1.0'?>", encoding="utf-8")
+    labels = [{"trace": str(root / name)} for name in ("t.xml", "gone.xml")]
+    write_manifest(tmp_path / "m.csv", [utterance(root, labels=labels[0])], root, {})
+    with pytest.raises(DataError, match=r"missing or empty file of a label \(1\): .*gone.xml"):
+        write_manifest(tmp_path / "m.csv", [utterance(root, labels=labels[1])], root, {})
+
+
 def test_a_manifest_follows_its_data_when_they_move(root, tmp_path):
     write_manifest(tmp_path / "m.csv", [utterance(root)], root, {})
     moved = root.rename(tmp_path / "moved")
