@@ -21,7 +21,7 @@ from lebench_sb.data import (
     sample_lengths,
 )
 from lebench_sb.encoders import save_encoder
-from lebench_sb.metrics.errors import rate
+from lebench_sb.metrics.errors import mean, rate
 from lebench_sb.plots import codebook_usage, learning_curves
 from lebench_sb.pretraining.losses import perplexity
 from lebench_sb.pretraining.masking import draw_masks
@@ -194,11 +194,6 @@ class PretrainingBrain(SSLBrain):
         """Figures of the validation just run"""
         self.valid_sums = self.total_of_sums()
         return summary(self.valid_sums)
-
-
-def mean(sums):
-    """Sums (..., 2) of values and counts -> means (...,)"""
-    return sums[..., 0] / sums[..., 1]
 
 
 def summary(sums):
