@@ -303,11 +303,15 @@ def _encodable(texts):
 def _relative(path, data_root):
     """`path` below `data_root` with forward slashes, or None when it lies elsewhere, links followed."""
     absolute = os.path.abspath(path)
-    for one, root in ((absolute, data_root), (os.path.realpath(absolute), os.path.realpath(data_root))):
-        prefix = root.rstrip(os.sep) + os.sep
-        if one.startswith(prefix):
-            return one[len(prefix) :].replace(os.sep, "/")
-    return None
+    below = _below(absolute, data_root)
+    if below is None:  # asking the file system for links is slow: only when the names do not show it
+        below = _below(os.path.realpath(absolute), os.path.realpath(data_root))
+    return below
+
+
+def _below(path, folder):
+    prefix = folder.rstrip(os.sep) + os.sep
+    return path[len(prefix) :].replace(os.sep, "/") if path.startswith(prefix) else None
 
 
 def _row(u, labels, data_root):
