@@ -17,6 +17,7 @@ from typing import Annotated
 import typer
 
 import lebench_sb
+from lebench_sb import text
 from lebench_sb.manifest import DataError, UsageError, nearest, read_manifest, read_marker
 
 PATH_ERRORS = (FileNotFoundError, NotADirectoryError, IsADirectoryError, FileExistsError, PermissionError)
@@ -140,11 +141,11 @@ def _mapping(columns):
     return mapping
 
 
-def _ratios(text):
+def _ratios(written):
     try:
-        return tuple(float(part) for part in text.replace(",", " ").split())
+        return tuple(float(part) for part in written.replace(",", " ").split())
     except ValueError:
-        raise UsageError(f"--ratios {text!r}: write three numbers, as in 0.8,0.1,0.1.") from None
+        raise UsageError(f"--ratios {written!r}: write three numbers, as in 0.8,0.1,0.1.") from None
 
 
 def _counted(number, noun):
@@ -198,6 +199,7 @@ def _corpus_command(name):
         parameters = _parameters(context.args, function)
         if not data_folder.is_dir():
             raise FileNotFoundError(f"data_folder {data_folder} is not a folder.")
+        _check_normaliser(parameters.get("normaliser", "none"))
         function(str(data_folder), str(output), **parameters)
         _show_manifests(output)
 
@@ -206,6 +208,13 @@ def _corpus_command(name):
         help=f"Manifests of {name}; other --parameter value go to lebench_sb.corpora.{name}.prepare_{name}.",
         context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
     )(command)
+
+
+def _check_normaliser(name):
+    try:
+        text.normaliser(name)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
 
 
 for _path in sorted(CORPORA.glob("[a-z]*.py")):
@@ -231,12 +240,12 @@ def _parameters(words, function):
     return parameters
 
 
-def _value(text):
+def _value(written):
     """Numbers, lists, true, false and null as JSON writes them (True and False too); all else is text."""
     try:
-        return json.loads({"True": "true", "False": "false", "None": "null"}.get(text, text))
+        return json.loads({"True": "true", "False": "false", "None": "null"}.get(written, written))
     except ValueError:
-        return text
+        return written
 
 
 @app.command(help="Sizes of manifests, as LeBenchmark's table gives them.")

@@ -251,6 +251,12 @@ def test_every_corpus_has_its_command(lebench, path):
     assert code == 0 and ("--data_folder" in out or path.stem == "own")
 
 
+def test_a_corpus_with_an_unknown_normaliser_is_a_usage_mistake(lebench, tmp_path):
+    words = ["prepare", "mls", "--data_folder", tmp_path, "--output", tmp_path / "M", "--normaliser", "fr1"]
+    code, _, err = lebench(*words)
+    assert code == 2 and "Did you mean fr-1" in err and err.count("\n") == 1
+
+
 def test_help_and_version(lebench):
     assert lebench("--version") == (0, f"lebench {lebench_sb.__version__}\n", "")
     for words in (
