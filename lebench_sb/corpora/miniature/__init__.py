@@ -1,10 +1,11 @@
-"""A licence-free miniature of French speech corpora: text by a grammar of ours, voices by eSpeak NG and SVOX Pico.
+"""A licence-free miniature of French speech corpora: text by a grammar of ours, voices by eSpeak NG and SVOX
+Pico.
 
-`build_miniature(output, seed=0, scale=1.0, workers=None)` or `python -m lebench_sb.corpora.miniature --output DIR` stage the
-situation of LeBenchmark in small: an hour and a half of read speech without use for its labels, a quarter of an hour of
-labelled prompts, many voices, noise; each in the exact on-disk layout of the corpus it imitates, so that the recipes for
-the real corpora run on it unchanged. Scores on it say nothing about real speech: every table made from it says
-`synthetic speech`.
+`build_miniature(output, seed=0, scale=1.0, workers=None)` or `python -m lebench_sb.corpora.miniature
+--output DIR` stage the situation of LeBenchmark in small: an hour and a half of read speech without use for
+its labels, a quarter of an hour of labelled prompts, many voices, noise; each in the exact on-disk layout of
+the corpus it imitates, so that the recipes for the real corpora run on it unchanged. Scores on it say nothing
+about real speech: every table made from it says `synthetic speech`.
 """
 
 from lebench_sb.corpora.miniature.build import build_miniature

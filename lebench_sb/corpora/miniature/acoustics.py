@@ -1,4 +1,5 @@
-"""What a recording session adds to a clean voice: a room, a microphone, noise. All of it made here, from numbers."""
+"""What a recording session adds to a clean voice: a room, a microphone, noise. All of it made here, from
+numbers."""
 
 import numpy as np
 
@@ -14,7 +15,8 @@ def trimmed(wave, margin=0.12, floor=0.01):
 
 
 def reverberated(wave, rt60, rng):
-    """`wave` (T,) in a room: direct sound and a noise tail that falls by 60 dB in `rt60` s; length is kept."""
+    """`wave` (T,) in a room: direct sound and a noise tail that falls by 60 dB in `rt60` s; length is
+    kept."""
     time = np.arange(int(rt60 * RATE)) / RATE
     tail = rng.standard_normal(len(time)) * 10 ** (-3 * time / rt60)
     tail *= 0.5 / np.sqrt(np.sum(tail**2))  # 6 dB below the direct sound
@@ -31,7 +33,8 @@ def _shaped(samples, rng, gain):
 
 
 def noise(kind, samples, rng):
-    """(samples,) of `white`, `pink`, `babble` (six talkers' rhythm on the spectrum of speech) or `hum` (mains and hiss)."""
+    """(samples,) of `white`, `pink`, `babble` (six talkers' rhythm on the spectrum of speech) or `hum` (mains
+    and hiss)."""
     if kind == "white":
         return rng.standard_normal(samples)
     if kind == "pink":
@@ -49,7 +52,8 @@ def noise(kind, samples, rng):
 
 
 def recorded(wave, session, rng):
-    """Clean `wave` (T,) as `session` (a Speaker) records it -> (T,) int16. The SNR is that of the trimmed clip."""
+    """Clean `wave` (T,) as `session` (a Speaker) records it -> (T,) int16. The SNR is that of the trimmed
+    clip."""
     wave = reverberated(trimmed(wave), session.rt60, rng)
     wave = np.append(wave[0], wave[1:] - session.tilt * wave[:-1])  # a dull or a sharp microphone
     background = noise(session.noise, len(wave), rng)

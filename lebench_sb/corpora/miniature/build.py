@@ -1,8 +1,9 @@
-"""Builds the miniature: decides every clip, has each chunk spoken in a fresh process, then writes the corpora's files.
+"""Builds the miniature: decides every clip, has each chunk spoken in a fresh process, then writes the
+corpora's files.
 
-What a chunk holds and in which order depends on the seed alone, never on the number of workers, and a chunk whose
-marker is missing is spoken again from its first clip; so any number of workers, killed and restarted at will, leave the
-same bytes.
+What a chunk holds and in which order depends on the seed alone, never on the number of workers, and a chunk
+whose marker is missing is spoken again from its first clip; so any number of workers, killed and restarted at
+will, leave the same bytes.
 """
 
 import hashlib
@@ -29,11 +30,12 @@ MARKER = "miniature.done.json"
 
 
 def build_miniature(output, seed=0, scale=1.0, workers=None):
-    """Writes `output`/fr (Common Voice, labelled) and `output`/mls_french (read speech) and returns a summary (dict).
+    """Writes `output`/fr (Common Voice, labelled) and `output`/mls_french (read speech) and returns a summary
+    (dict).
 
-    `scale` multiplies the minutes of each part (1: about 2 hours). A finished build of the same parameters is reused:
-    the summary then has "reused": True. ValueError if `output` holds a build of other parameters; RuntimeError that
-    names what to install if the voices are missing, or a chunk's error.
+    `scale` multiplies the minutes of each part (1: about 2 hours). A finished build of the same parameters is
+    reused: the summary then has "reused": True. ValueError if `output` holds a build of other parameters;
+    RuntimeError that names what to install if the voices are missing, or a chunk's error.
     """
     output = Path(output).absolute()
     parameters = {"version": VERSION, "seed": seed, "scale": scale}
@@ -58,8 +60,10 @@ def _claim(output, parameters):
     """Records the parameters before the first clip; refuses a folder begun with others."""
     note = output / ".build" / "parameters.json"
     if note.exists() and json.loads(note.read_text()) != parameters:
-        raise ValueError(f"{output} holds a miniature built with {note.read_text()}, not {json.dumps(parameters)}; "
-                         "choose another folder or delete it.")  # fmt: skip
+        raise ValueError(
+            f"{output} holds a miniature built with {note.read_text()}, not {json.dumps(parameters)}; "
+            "choose another folder or delete it."
+        )
     note.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(note, lambda temporary: temporary.write_text(json.dumps(parameters)))
 
@@ -94,7 +98,10 @@ def _speak(chunks, workers):
     waiting = [chunk for chunk in chunks if not _is_spoken(chunk)]
     total = sum(len(chunk["clips"]) for chunk in chunks)
     done = total - sum(len(chunk["clips"]) for chunk in waiting)
-    with ThreadPoolExecutor(workers) as pool, tqdm(total=total, initial=done, unit="clip", desc="speaking") as bar:
+    with (
+        ThreadPoolExecutor(workers) as pool,
+        tqdm(total=total, initial=done, unit="clip", desc="speaking") as bar,
+    ):
         jobs = {pool.submit(_speak_chunk, chunk): chunk for chunk in waiting}
         try:
             for job in as_completed(jobs):
@@ -110,7 +117,9 @@ def _speak_chunk(chunk):
     command = [sys.executable, "-m", "lebench_sb.corpora.miniature.voices"]
     done = subprocess.run(command, input=json.dumps(chunk), text=True, capture_output=True, env=environment)
     if done.returncode:
-        raise RuntimeError(f"Speaking {chunk['marker']} failed (exit {done.returncode}): {done.stderr.strip()[-2000:]}")
+        raise RuntimeError(
+            f"Speaking {chunk['marker']} failed (exit {done.returncode}): {done.stderr.strip()[-2000:]}"
+        )
 
 
 def _durations(plan, chunks, output):
@@ -119,14 +128,19 @@ def _durations(plan, chunks, output):
     for chunk in chunks:
         samples = json.loads(Path(chunk["marker"]).read_text())["samples"]
         measured |= {path: count / RATE for (path, _), count in zip(chunk["clips"], samples, strict=True)}
-    wrong = [f"{path} {seconds:.2f} s" for path, seconds in measured.items() if not SHORTEST <= seconds <= LONGEST]
+    wrong = [
+        f"{path} {seconds:.2f} s" for path, seconds in measured.items() if not SHORTEST <= seconds <= LONGEST
+    ]
     if wrong:
-        raise RuntimeError(f"{len(wrong)} clips are not {SHORTEST} to {LONGEST} s long: {', '.join(wrong[:5])}")
+        raise RuntimeError(
+            f"{len(wrong)} clips are not {SHORTEST} to {LONGEST} s long: {', '.join(wrong[:5])}"
+        )
     return [measured[str(output / LAYOUTS[clip.corpus].path(clip))] for clip in plan]
 
 
 def summarise(plan, seconds):
-    """Hours, utterances, voices, word forms of the whole; share of labelled test words unseen in labelled train."""
+    """Hours, utterances, voices, word forms of the whole; share of labelled test words unseen in labelled
+    train."""
     words = {split: Counter() for split in ("train", "dev", "test")}
     forms = set()
     for clip in plan:

@@ -4,10 +4,11 @@ A pattern is one line of French items and one translation template per language:
 
     {p:person}/nsubj a/AUX/aux:tense {v:verb.thing.pp}/root {o:np.thing}/obj {t:past}/obl:mod
 
-`form/UPOS/relation[@head]` is a word, `{name:slot}/relation[@head]` a phrase drawn from `slots.py` (`<name` after the
-slot: agree with that phrase; `un|une~name`: the form agrees). The head is named by its form or slot; without `@`
-it is the item whose relation is `root`. `<concept[=value] ... >` marks a concept; without a value it is the words.
-French elision and contraction (`à le` -> `au`) and those of Spanish, Portuguese and English follow by rule.
+`form/UPOS/relation[@head]` is a word, `{name:slot}/relation[@head]` a phrase drawn from `slots.py` (`<name`
+after the slot: agree with that phrase; `un|une~name`: the form agrees). The head is named by its form or
+slot; without `@` it is the item whose relation is `root`. `<concept[=value] ... >` marks a concept; without a
+value it is the words. French elision and contraction (`à le` -> `au`) and those of Spanish, Portuguese and
+English follow by rule.
 """
 
 import re
@@ -16,15 +17,39 @@ from dataclasses import dataclass, field
 LANGUAGES = ("en", "es", "pt")
 EMOTIONS = ("neutral", "joy", "anger", "sadness", "fear", "surprise")
 ELIDED = {"le", "la", "je", "que", "ne", "se", "me", "te", "de", "jusque", "lorsque", "puisque"}
-ASPIRATED = ("haricot", "homard", "hérisson", "hibou", "huit", "onze", "hugo", "haut", "honte", "hamon", "oui")
+ASPIRATED = (
+    "haricot",
+    "homard",
+    "hérisson",
+    "hibou",
+    "huit",
+    "onze",
+    "hugo",
+    "haut",
+    "honte",
+    "hamon",
+    "oui",
+)
 LIAISON = {"ma": "mon", "ta": "ton", "sa": "son", "ce": "cet"}  # determiners before a vowel
-CONTRACTED = {("de", "des"): "de", ("à", "le"): "au", ("à", "les"): "aux", ("de", "le"): "du", ("de", "les"): "des"}
+CONTRACTED = {
+    ("de", "des"): "de",
+    ("à", "le"): "au",
+    ("à", "les"): "aux",
+    ("de", "le"): "du",
+    ("de", "les"): "des",
+}
 TARGET_RULES = {
     "en": [(r"\ba (?=[aeiou](?!ni|ne |uro))", "an "), (r"\ba (?=hour)", "an ")],
     "es": [(r"\ba el\b", "al"), (r"\bde el\b", "del"), (r"\by (?=h?i(?!e))", "e "), (r"\bo (?=h?o)", "u ")],
-    "pt": [(r"\bem ([oa]s?)\b", r"n\1"), (r"\bde ([oa]s?)\b", r"d\1"), (r"\bpor ([oa]s?)\b", r"pel\1"), (r"\ba (os?)\b", r"a\1"),
-           (r"\ba (as?)\b", lambda m: "à" + m[1][1:]), (r"\b(em|de) (est[ea]s?)\b", lambda m: m[1].replace("em", "n").replace("de", "d") + m[2])],
-}  # fmt: skip
+    "pt": [
+        (r"\bem ([oa]s?)\b", r"n\1"),
+        (r"\bde ([oa]s?)\b", r"d\1"),
+        (r"\bpor ([oa]s?)\b", r"pel\1"),
+        (r"\ba (os?)\b", r"a\1"),
+        (r"\ba (as?)\b", lambda m: "à" + m[1][1:]),
+        (r"\b(em|de) (est[ea]s?)\b", lambda m: m[1].replace("em", "n").replace("de", "d") + m[2]),
+    ],
+}
 
 
 @dataclass
@@ -40,7 +65,8 @@ class Word:
 
 @dataclass
 class Phrase:
-    """French words with one root, their translations, and what agreement needs: gender per language, number."""
+    """French words with one root, their translations, and what agreement needs: gender per language,
+    number."""
 
     words: list
     translations: dict
@@ -75,7 +101,8 @@ class Concept:
 
 @dataclass(frozen=True)
 class Sentence:
-    """French text and its gold annotation. `tokens` spell `text`; punctuation marks are leaves of the tree."""
+    """French text and its gold annotation. `tokens` spell `text`; punctuation marks are leaves of the
+    tree."""
 
     text: str
     tokens: tuple
@@ -86,8 +113,15 @@ class Sentence:
 
     @property
     def words(self):
-        """Lower-case words without punctuation: what decides whether two sentences are alike."""
-        return tuple(re.sub(r"[^\w'’ -]", " ", self.text.lower()).split())
+        """Words as an error rate counts them (the normaliser fr-1): elided words and the parts of hyphens
+        alone."""
+        return tuple(re.findall(r"\w+'?", self.text.lower()))
+
+    @property
+    def written_words(self):
+        """Lower-case words between spaces, without punctuation: `d'avignon` and `vingt-six` are one word
+        each."""
+        return tuple(re.findall(r"[\w'-]+", self.text.lower()))
 
     @property
     def semantics(self):
@@ -105,7 +139,18 @@ class Sentence:
         lines = []
         for number, token in enumerate(self.tokens, 1):
             misc = "SpaceAfter=No" if token.glued else "_"
-            row = [str(number), token.form, "_", token.upos, "_", "_", str(token.head), token.relation, "_", misc]
+            row = [
+                str(number),
+                token.form,
+                "_",
+                token.upos,
+                "_",
+                "_",
+                str(token.head),
+                token.relation,
+                "_",
+                misc,
+            ]
             lines.append("\t".join(row))
         return "\n".join(lines)
 
@@ -113,7 +158,11 @@ class Sentence:
 def spell(tokens):
     """Text of tokens without punctuation."""
     kept = [token for token in tokens if token.upos != "PUNCT"]
-    return "".join(token.form + ("" if token.glued and token.form[-1] == "'" else " ") for token in kept).replace(" -", "-").strip()
+    return (
+        "".join(token.form + ("" if token.glued and token.form[-1] == "'" else " ") for token in kept)
+        .replace(" -", "-")
+        .strip()
+    )
 
 
 @dataclass(frozen=True)
@@ -192,7 +241,12 @@ def _elide(words):
             continue
         if word.upos == "DET" and word.form in LIAISON:
             word.form = LIAISON[word.form]
-        elif word.form in ELIDED or (word.form, following.form) in {("si", "il"), ("si", "ils"), ("ce", "est"), ("ce", "était")}:
+        elif word.form in ELIDED or (word.form, following.form) in {
+            ("si", "il"),
+            ("si", "ils"),
+            ("ce", "est"),
+            ("ce", "était"),
+        }:
             word.form = word.form[:-1] + "'"
     return words
 
@@ -217,11 +271,18 @@ def _sentence(words, translations, pattern):
     tokens = []
     for word, following in zip(words, [*words[1:], None], strict=True):
         spaced = pattern.mark in "!?" and following is words[-1]  # French sets a space before ! and ?
-        glued = following is None or word.form[-1] == "'" or following.form[0] in "-,." or (following.upos == "PUNCT" and not spaced)
+        glued = (
+            following is None
+            or word.form[-1] == "'"
+            or following.form[0] in "-,."
+            or (following.upos == "PUNCT" and not spaced)
+        )
         head = number[id(word.head)] if word.head else 0
         tokens.append(Token(word.form, word.upos, head, word.relation, glued))
     text = "".join(token.form + ("" if token.glued else " ") for token in tokens)
-    marks = {language: _mark(translation, pattern.mark, language) for language, translation in translations.items()}
+    marks = {
+        language: _mark(translation, pattern.mark, language) for language, translation in translations.items()
+    }
     return Sentence(text, tuple(tokens), marks, _concepts(words, tokens), pattern.emotion, pattern.name)
 
 

@@ -1,9 +1,21 @@
-"""Regular inflection in French, English, Spanish and Portuguese, as far as the words of `lexicon.py` need it."""
+"""Regular inflection in French, English, Spanish and Portuguese, as far as the words of `lexicon.py` need
+it."""
 
 FR_PLURALS = {"pull": "pulls", "bleu": "bleus", "festival": "festivals"}
-EN_PLURALS = {"mouse": "mice", "child": "children", "knife": "knives", "shelf": "shelves", "sheep": "sheep", "fish": "fish",
-              "scarf": "scarves", "headscarf": "headscarves", "wolf": "wolves", "person": "people",
-              "pair of trousers": "pairs of trousers", "barracks": "barracks"}  # fmt: skip
+EN_PLURALS = {
+    "mouse": "mice",
+    "child": "children",
+    "knife": "knives",
+    "shelf": "shelves",
+    "sheep": "sheep",
+    "fish": "fish",
+    "scarf": "scarves",
+    "headscarf": "headscarves",
+    "wolf": "wolves",
+    "person": "people",
+    "pair of trousers": "pairs of trousers",
+    "barracks": "barracks",
+}
 ES_PLURALS = {"jersey": "jerséis", "paraguas": "paraguas", "joven": "jóvenes"}
 PT_PLURALS = {"lápis": "lápis", "pão": "pães", "mão": "mãos", "órgão": "órgãos", "tênis": "tênis"}
 ACCENTED_END = {"án": "an", "én": "en", "ín": "in", "ón": "on", "ún": "un", "és": "es"}
@@ -100,12 +112,21 @@ def fr_verb(infinitive, present=None, participle=None):
     participle = participle or stem + "é"
     if infinitive.endswith("er"):
         soft = stem + "e" if stem.endswith("g") else stem[:-1] + "ç" if stem.endswith("c") else stem
-        return dict(inf=infinitive, pres=present, pp=participle, nous=soft + "ons", ils=present + "nt", imp=soft + "ait")
+        return dict(
+            inf=infinitive,
+            pres=present,
+            pp=participle,
+            nous=soft + "ons",
+            ils=present + "nt",
+            imp=soft + "ait",
+        )
     return dict(inf=infinitive, pres=present, pp=participle)
 
 
 def en_verb(base, past):
-    return dict(inf=base, pres=en_third(base), pp=past, nous=base, ils=base, imp=f"used to {base}", nouspp=past)
+    return dict(
+        inf=base, pres=en_third(base), pp=past, nous=base, ils=base, imp=f"used to {base}", nouspp=past
+    )
 
 
 def _romance(infinitive, present, past, past_of, imperfect_of, plural_of):
@@ -113,8 +134,14 @@ def _romance(infinitive, present, past, past_of, imperfect_of, plural_of):
     theme = verb[-2].replace("í", "i")
     present = (present or verb[:-2] + {"a": "a", "e": "e", "i": "e", "o": "õe"}[theme]).split(" ")[0]
     past = (past or verb[:-2] + past_of[theme]).split(" ")[0]
-    forms = dict(inf=verb, pres=present, pp=past, imp=verb[:-2] + imperfect_of[theme], ils=plural_of(present),
-                 nous=verb[:-2] + {"a": "amos", "e": "emos", "i": "imos"}[theme])  # fmt: skip
+    forms = dict(
+        inf=verb,
+        pres=present,
+        pp=past,
+        imp=verb[:-2] + imperfect_of[theme],
+        ils=plural_of(present),
+        nous=verb[:-2] + {"a": "amos", "e": "emos", "i": "imos"}[theme],
+    )
     forms["nouspp"] = verb[:-2] + {"a": "amos", "e": past_of["nous"], "i": "imos"}[theme]
     return {name: f"{form} {rest}".strip() for name, form in forms.items()}
 
@@ -126,4 +153,11 @@ def es_verb(infinitive, present=None, past=None):
 
 def pt_verb(infinitive, present=None, past=None):
     past_of = {"a": "ou", "e": "eu", "i": "iu", "nous": "emos"}
-    return _romance(infinitive, present, past, past_of, {"a": "ava", "e": "ia", "i": "ia"}, lambda p: p + ("em" if p[-1] == "z" else "m"))
+    return _romance(
+        infinitive,
+        present,
+        past,
+        past_of,
+        {"a": "ava", "e": "ia", "i": "ia"},
+        lambda p: p + ("em" if p[-1] == "z" else "m"),
+    )

@@ -1,6 +1,8 @@
-"""Common Voice French as distributed: `fr/{train,dev,test}.tsv` without quoting, `fr/clips/*.mp3`, `fr/clip_durations.tsv`.
+"""Common Voice French as distributed: `fr/{train,dev,test}.tsv` without quoting, `fr/clips/*.mp3`,
+`fr/clip_durations.tsv`.
 
-The columns are those of cv-corpus 17 and later; `client_id`, `sentence_id` are hashes as there, age and votes are drawn.
+The columns are those of cv-corpus 17 and later; `client_id`, `sentence_id` are hashes as there, age and
+votes are drawn.
 """
 
 import hashlib
@@ -8,8 +10,21 @@ import random
 
 from lebench_sb.corpora.miniature.voices import write_atomically
 
-COLUMNS = ("client_id", "path", "sentence_id", "sentence", "sentence_domain", "up_votes", "down_votes", "age", "gender", "accents",
-           "variant", "locale", "segment")  # fmt: skip
+COLUMNS = (
+    "client_id",
+    "path",
+    "sentence_id",
+    "sentence",
+    "sentence_domain",
+    "up_votes",
+    "down_votes",
+    "age",
+    "gender",
+    "accents",
+    "variant",
+    "locale",
+    "segment",
+)
 GENDERS = {"F": "female_feminine", "M": "male_masculine"}
 AGES = ("", "twenties", "thirties", "fourties", "fifties", "sixties")  # their spelling
 FIRST_NUMBER = {"train": 20000000, "dev": 30000000, "test": 40000000}
@@ -27,7 +42,21 @@ def row(clip):
     name, sentence = path(clip).rpartition("/")[2], clip.text
     identity = hashlib.sha256(sentence.encode()).hexdigest()
     age = AGES[rng.randrange(len(AGES))]
-    return (client, name, identity, sentence, "", str(2 + clip.number % 3), "0", age, GENDERS[clip.speaker.gender], "", "", "fr", "")
+    return (
+        client,
+        name,
+        identity,
+        sentence,
+        "",
+        str(2 + clip.number % 3),
+        "0",
+        age,
+        GENDERS[clip.speaker.gender],
+        "",
+        "",
+        "fr",
+        "",
+    )
 
 
 def write(folder, clips, seconds):
@@ -35,7 +64,9 @@ def write(folder, clips, seconds):
     for split in ("train", "dev", "test"):
         rows = [row(clip) for clip in clips if clip.split == split]
         _write_tsv(folder / "fr" / f"{split}.tsv", [COLUMNS, *rows])
-    durations = [(path(clip).rpartition("/")[2], str(round(1000 * s))) for clip, s in zip(clips, seconds, strict=True)]
+    durations = [
+        (path(clip).rpartition("/")[2], str(round(1000 * s))) for clip, s in zip(clips, seconds, strict=True)
+    ]
     _write_tsv(folder / "fr" / "clip_durations.tsv", [("clip", "duration[ms]"), *durations])
 
 

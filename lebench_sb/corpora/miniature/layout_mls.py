@@ -1,13 +1,14 @@
-"""MLS French as distributed: `mls_french/{train,dev,test}/` with audio/SPEAKER/BOOK/*.flac, transcripts.txt and segments.txt,
-and `mls_french/metainfo.txt`. One book per speaker; its segments follow one another in one imagined recording.
+"""MLS French as distributed: `mls_french/{train,dev,test}/` with audio/SPEAKER/BOOK/*.flac, transcripts.txt
+and segments.txt, and `mls_french/metainfo.txt`. One book per speaker; its segments follow one another in one
+imagined recording.
 """
 
-import re
 import zlib
 
 from lebench_sb.corpora.miniature.voices import write_atomically
 
-HEADER = "SPEAKER   | GENDER   | PARTITION  | MINUTES    |  BOOK ID   | TITLE                                | CHAPTER"
+HEADER = "SPEAKER   | GENDER   | PARTITION  | MINUTES    |  BOOK ID   | TITLE               | CHAPTER"
+TITLE = "Phrases du quotidien"
 
 
 def identity(clip):
@@ -24,7 +25,7 @@ def path(clip):
 
 def transcript(clip):
     """Lower case without punctuation, as MLS writes it."""
-    return " ".join(re.sub(r"[^\w'’ -]", " ", clip.text.lower()).split())
+    return " ".join(word for sentence in clip.sentences for word in sentence.written_words)
 
 
 def write(folder, clips, seconds):
@@ -32,7 +33,10 @@ def write(folder, clips, seconds):
     timed = list(zip(clips, seconds, strict=True))
     for split in ("train", "dev", "test"):
         part = [(clip, s) for clip, s in timed if clip.split == split]
-        _write(folder / "mls_french" / split / "transcripts.txt", [f"{identity(c)}\t{transcript(c)}" for c, _ in part])
+        _write(
+            folder / "mls_french" / split / "transcripts.txt",
+            [f"{identity(c)}\t{transcript(c)}" for c, _ in part],
+        )
         _write(folder / "mls_french" / split / "segments.txt", _segments(part))
     _write(folder / "mls_french" / "metainfo.txt", [HEADER, *_metainfo(timed)])
 
@@ -43,7 +47,9 @@ def _segments(part):
         speaker, book, _ = identity(clip).split("_")
         start = ends.get(speaker, 0.0)
         ends[speaker] = start + seconds
-        lines.append(f"{identity(clip)}\thttps://example.org/{speaker}/{book}.mp3\t{start:.2f}\t{ends[speaker]:.2f}")
+        lines.append(
+            f"{identity(clip)}\thttps://example.org/{speaker}/{book}.mp3\t{start:.2f}\t{ends[speaker]:.2f}"
+        )
     return lines
 
 
@@ -54,7 +60,8 @@ def _metainfo(timed):
         key = (speaker, clip.speaker.gender, clip.split, book)
         minutes[key] = minutes.get(key, 0.0) + seconds / 60
     for (speaker, gender, split, book), total in minutes.items():
-        yield f" {speaker:<9}| {gender:<9}| {split:<11}| {total:<11.3f}| {book:<11}| {'Phrases du quotidien':<37}| Chapitre 1"
+        line = f" {speaker:<9}| {gender:<9}| {split:<11}| {total:<11.3f}| {book:<11}| {TITLE:<20}| Chapitre 1"
+        yield line.ljust(len(HEADER))
 
 
 def _write(file, lines):

@@ -1,33 +1,37 @@
-"""Words of the miniature: French with English, Spanish and Portuguese, written for this project and free of licence.
+"""Words of the miniature: French, English, Spanish and Portuguese, written for it and free of licence.
 
 Lines are `French; English; Spanish; Portuguese`. Nouns and adjectives are given in the singular (masculine),
-nouns with `:m` or `:f`; people as `masculine feminine`; verbs as `infinitive [present 3sg [past participle]]`.
+nouns with `:m` or `:f`; people as `masculine feminine`; verbs as `infinitive [present 3sg [participle]]`.
 Missing forms follow the regular rules of `inflect.py`. `_` stands for a space. The order of a list is the
 order of frequency.
 """
 
-FIRST_NAMES_F = """Marie Julie Sophie Camille Claire Léa Anne Chloé Louise Nathalie Emma Isabelle Alice Pauline
-Lucie Sarah Mathilde Inès Jeanne Catherine Manon Hélène Juliette Nadia Margot Élise Charlotte Valérie Zoé Fatima
-Aurélie Céline Lina Sandrine Agathe Monique Rose Yasmine Clémence Noémie Adèle Béatrice Amandine Romane Sylvie
-Gaëlle Justine Odile Mélanie Estelle Capucine Florence Apolline Brigitte Solène Victoire""".split()
+FIRST_NAMES_F = """Marie Julie Sophie Camille Claire Léa Anne Chloé Louise Nathalie Emma Isabelle Alice
+Pauline Lucie Sarah Mathilde Inès Jeanne Catherine Manon Hélène Juliette Nadia Margot Élise Charlotte
+Valérie Zoé Fatima Aurélie Céline Lina Sandrine Agathe Monique Rose Yasmine Clémence Noémie Adèle Béatrice
+Amandine Romane Sylvie Gaëlle Justine Odile Mélanie Estelle Capucine Florence Apolline Brigitte Solène
+Victoire""".split()
 
-FIRST_NAMES_M = """Pierre Thomas Nicolas Paul Antoine Lucas Julien Louis Hugo Philippe Karim Mathieu Gabriel Marc
-Alexandre Vincent Olivier Jules Maxime Arthur Laurent Adrien Raphaël Samuel Benoît Léon Simon Guillaume Étienne
-Mohamed Baptiste Victor Damien Xavier Théo Jérôme Fabien Quentin Bastien Romain Gilles Sébastien Cédric Yves
-Augustin Rémi Thierry Malik Florian Gaspard Tristan Valentin Édouard Armand Corentin Ulysse""".split()
+FIRST_NAMES_M = """Pierre Thomas Nicolas Paul Antoine Lucas Julien Louis Hugo Philippe Karim Mathieu Gabriel
+Marc Alexandre Vincent Olivier Jules Maxime Arthur Laurent Adrien Raphaël Samuel Benoît Léon Simon Guillaume
+Étienne Mohamed Baptiste Victor Damien Xavier Théo Jérôme Fabien Quentin Bastien Romain Gilles Sébastien
+Cédric Yves Augustin Rémi Thierry Malik Florian Gaspard Tristan Valentin Édouard Armand Corentin
+Ulysse""".split()
 
-LAST_NAMES = """Martin Bernard Dubois Robert Petit Durand Leroy Moreau Laurent Girard Lefèvre Roux Fournier Morel
-Garnier Faure Rousseau Blanc Guérin Boyer Chevalier Lambert Fontaine Renard Mercier Dupont Bonnet Gauthier Perrin
-Masson Colin Vidal Caron Marchand Barbier Brun Dumont Picard Lacroix Meunier Deschamps Fabre Poirier Rivière
-Aubert Besson Charpentier Lemaire Delorme Bailly Perrot Cordier Hamon Joubert Maillard Vasseur Bouvier Pelletier
-Langlois Tessier Boulanger Germain Hubert Millet Carpentier Royer Collet Prévost Benoît Guillot""".split()
+LAST_NAMES = """Martin Bernard Dubois Robert Petit Durand Leroy Moreau Laurent Girard Lefèvre Roux Fournier
+Morel Garnier Faure Rousseau Blanc Guérin Boyer Chevalier Lambert Fontaine Renard Mercier Dupont Bonnet
+Gauthier Perrin Masson Colin Vidal Caron Marchand Barbier Brun Dumont Picard Lacroix Meunier Deschamps Fabre
+Poirier Rivière Aubert Besson Charpentier Lemaire Delorme Bailly Perrot Cordier Hamon Joubert Maillard
+Vasseur Bouvier Pelletier Langlois Tessier Boulanger Germain Hubert Millet Carpentier Royer Collet Prévost
+Benoît Guillot""".split()
 
-CITIES = """Paris Lyon Marseille Toulouse Nice Nantes Bordeaux Lille Strasbourg Rennes Grenoble Montpellier Avignon
-Dijon Tours Brest Reims Angers Metz Nancy Orléans Rouen Caen Toulon Limoges Perpignan Annecy Besançon Amiens
-Poitiers Pau Bayonne Colmar Cannes Antibes Valence Chambéry Quimper Vannes Lorient Calais Dunkerque Arras Troyes
-Chartres Bourges Nevers Auxerre Mâcon Vichy Aurillac Albi Carcassonne Narbonne Béziers Nîmes Arles Gap Digne Bastia
-Ajaccio Bruxelles Genève Londres Madrid Lisbonne Rome Berlin Montréal Dakar Tunis Alger Saumur Cognac Angoulême
-Niort Laval Épinal Mulhouse Belfort Vesoul Roanne Tarbes Lourdes Biarritz Agen Cahors Rodez Sète Menton""".split()
+CITIES = """Paris Lyon Marseille Toulouse Nice Nantes Bordeaux Lille Strasbourg Rennes Grenoble Montpellier
+Avignon Dijon Tours Brest Reims Angers Metz Nancy Orléans Rouen Caen Toulon Limoges Perpignan Annecy
+Besançon Amiens Poitiers Pau Bayonne Colmar Cannes Antibes Valence Chambéry Quimper Vannes Lorient Calais
+Dunkerque Arras Troyes Chartres Bourges Nevers Auxerre Mâcon Vichy Aurillac Albi Carcassonne Narbonne
+Béziers Nîmes Arles Gap Digne Bastia Ajaccio Bruxelles Genève Londres Madrid Lisbonne Rome Berlin Montréal
+Dakar Tunis Alger Saumur Cognac Angoulême Niort Laval Épinal Mulhouse Belfort Vesoul Roanne Tarbes Lourdes
+Biarritz Agen Cahors Rodez Sète Menton""".split()
 # only names that change between languages
 CITY_NAMES = """Paris;Paris;París;Paris
 Marseille;Marseille;Marsella;Marselha
@@ -480,7 +484,7 @@ silencieux silencieuse;silent;silencioso;silencioso
 étonné;astonished;asombrado;espantado
 furieux furieuse;furious;furioso;furioso"""
 
-# French infinitive [present 3sg [past participle]]; English base past; Spanish infinitive [present [past]]; Portuguese
+# French infinitive [present [participle]]; English base past; Spanish infinitive [present [past]]; Portuguese
 THING_VERBS = """acheter achète;buy bought;comprar;comprar
 chercher;look_for looked_for;buscar;procurar
 vendre vend vendu;sell sold;vender;vender
@@ -504,7 +508,7 @@ apporter;bring brought;traer trae trajo;trazer traz trouxe
 photographier;photograph photographed;fotografiar fotografía;fotografar
 voler;steal stole;robar;roubar
 ranger;put_away put_away;ordenar;arrumar
-emprunter;borrow borrowed;pedir_prestado pide_prestado pidió_prestado;pedir_emprestado pede_emprestado pediu_emprestado
+fermer;close closed;cerrar cierra;fechar
 rendre rend rendu;give_back gave_back;devolver devuelve;devolver
 décorer;decorate decorated;decorar;decorar
 emballer;wrap wrapped;envolver envuelve;embrulhar
@@ -562,7 +566,7 @@ convaincre convainc convaincu;convince convinced;convencer;convencer
 respecter;respect respected;respetar;respeitar
 tromper;deceive deceived;engañar;enganar
 soutenir soutient soutenu;support supported;apoyar;apoiar
-contredire contredit contredit;contradict contradicted;contradecir contradice contradijo;contradizer contradiz contradisse"""
+gronder;scold scolded;reñir riñe riñó;repreender"""
 
 PLACE_VERBS = """visiter;visit visited;visitar;visitar
 traverser;cross crossed;cruzar;atravessar
@@ -697,10 +701,12 @@ octobre;October;octubre;outubro
 novembre;November;noviembre;novembro
 décembre;December;diciembre;dezembro"""
 
-HOTELS = """Bellevue Ibis Beaurivage Mercure Continental Terminus Bristol Excelsior Lutetia Carlton Mirabeau Régina
-Panorama Splendide Astoria Univers Concorde Majestic Victoria Colbert Molière Voltaire Lafayette Méridien""".split()
-STREETS = """Gambetta Pasteur Voltaire Jaurès Foch Clemenceau Diderot Lamartine Danton Mozart Descartes Lavoisier
-Molière Ravel Zola Balzac Debussy Monet Verlaine Rimbaud Berlioz Ampère Courbet Cézanne Flaubert Stendhal""".split()
+HOTELS = """Bellevue Ibis Beaurivage Mercure Continental Terminus Bristol Excelsior Lutetia Carlton Mirabeau
+Régina Panorama Splendide Astoria Univers Concorde Majestic Victoria Colbert Molière Voltaire Lafayette
+Méridien""".split()
+STREETS = """Gambetta Pasteur Voltaire Jaurès Foch Clemenceau Diderot Lamartine Danton Mozart Descartes
+Lavoisier Molière Ravel Zola Balzac Debussy Monet Verlaine Rimbaud Berlioz Ampère Courbet Cézanne Flaubert
+Stendhal""".split()
 ROOM_KINDS = """double;double;doble;duplo
 simple;single;individual;individual
 familial;family;familiar;familiar

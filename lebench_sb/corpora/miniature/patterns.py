@@ -1,4 +1,5 @@
 """The sentence patterns of the miniature, in the notation of `grammar.py`: everyday talk, hotel requests, feelings."""
+# ruff: noqa: E501 - a pattern is read as one line
 
 from lebench_sb.corpora.miniature.grammar import Pattern as P
 

@@ -1,9 +1,9 @@
 """The phrases a pattern can ask for: `phrase(spec, draw, other)` -> Phrase, for the specs listed in `SLOTS`.
 
-    np.CLASS un.CLASS le.CLASS les.CLASS    noun phrase with any, or this, determiner; CLASS of NOUNS
-    verb.CLASS.FORM                         a verb that takes CLASS as object; FORM of inflect.fr_verb
-    adj.CLASS                               adjective that agrees with `other`
-    count.UNIT                              `trois nuits`; anything else is a function of this module
+np.CLASS un.CLASS le.CLASS les.CLASS    noun phrase with any, or this, determiner; CLASS of NOUNS
+verb.CLASS.FORM                         a verb that takes CLASS as object; FORM of inflect.fr_verb
+adj.CLASS                               adjective that agrees with `other`
+count.UNIT                              `trois nuits`; anything else is a function of this module
 """
 
 from functools import cache
@@ -17,7 +17,8 @@ from lebench_sb.corpora.miniature.grammar import LANGUAGES, Phrase, Word
 
 
 class Draw:
-    """Seeded draws. Words are drawn with probability ~ 1 / (rank + 2) ** exponent, as words of a language are."""
+    """Seeded draws. Words are drawn with probability ~ 1 / (rank + 2) ** exponent, as words of a language
+    are."""
 
     def __init__(self, rng, exponent=1.0):
         self.rng, self.exponent = rng, exponent
@@ -48,14 +49,35 @@ def table(text):
 
 
 NOUNS = {
-    "thing": (lx.THINGS, lx.COLOURS + "\n" + lx.QUALITIES), "cloth": (lx.CLOTHES, lx.COLOURS + "\n" + lx.QUALITIES),
-    "food": (lx.FOODS, lx.TASTES), "place": (lx.PLACES, lx.SITES), "animal": (lx.ANIMALS, lx.COLOURS),
-    "equip": (lx.EQUIPMENT, lx.QUALITIES), "disease": (lx.DISEASES, lx.QUALITIES), "subject": (lx.SUBJECTS, lx.SITES),
-    "feeling": (lx.FEELINGS, lx.QUALITIES), "woe": (lx.WOES, lx.QUALITIES), "room": ("chambre:f;room;habitación:f;quarto:m", lx.ROOM_KINDS),
-}  # fmt: skip
-ADJECTIVES = {"mood": lx.MOODS, "colour": lx.COLOURS, "quality": lx.QUALITIES, "taste": lx.TASTES, "site": lx.SITES, "room": lx.ROOM_KINDS}
-VERBS = {"thing": lx.THING_VERBS, "cloth": lx.THING_VERBS, "food": lx.FOOD_VERBS, "person": lx.PERSON_VERBS,
-         "place": lx.PLACE_VERBS, "animal": lx.ANIMAL_VERBS, "act": lx.ACTIONS}  # fmt: skip
+    "thing": (lx.THINGS, lx.COLOURS + "\n" + lx.QUALITIES),
+    "cloth": (lx.CLOTHES, lx.COLOURS + "\n" + lx.QUALITIES),
+    "food": (lx.FOODS, lx.TASTES),
+    "place": (lx.PLACES, lx.SITES),
+    "animal": (lx.ANIMALS, lx.COLOURS),
+    "equip": (lx.EQUIPMENT, lx.QUALITIES),
+    "disease": (lx.DISEASES, lx.QUALITIES),
+    "subject": (lx.SUBJECTS, lx.SITES),
+    "feeling": (lx.FEELINGS, lx.QUALITIES),
+    "woe": (lx.WOES, lx.QUALITIES),
+    "room": ("chambre:f;room;habitación:f;quarto:m", lx.ROOM_KINDS),
+}
+ADJECTIVES = {
+    "mood": lx.MOODS,
+    "colour": lx.COLOURS,
+    "quality": lx.QUALITIES,
+    "taste": lx.TASTES,
+    "site": lx.SITES,
+    "room": lx.ROOM_KINDS,
+}
+VERBS = {
+    "thing": lx.THING_VERBS,
+    "cloth": lx.THING_VERBS,
+    "food": lx.FOOD_VERBS,
+    "person": lx.PERSON_VERBS,
+    "place": lx.PLACE_VERBS,
+    "animal": lx.ANIMAL_VERBS,
+    "act": lx.ACTIONS,
+}
 # determiner -> per language (masculine, feminine); the plural ones are in PLURAL
 DETERMINERS = {
     "un": {"fr": ("un", "une"), "en": "a", "es": ("un", "una"), "pt": ("um", "uma")},
@@ -70,14 +92,33 @@ DETERMINERS = {
 }
 PLURAL = {"des", "les", "mes", "ces", "count"}
 UNITS = {
-    "nuit": "nuit:f;night;noche:f;noite:f", "personne": "personne:f;person;persona:f;pessoa:f", "euro": "euro:m;euro;euro:m;euro:m",
-    "enfant": "enfant:m;child;niño:m;criança:f", "km": "kilomètre:m;kilometre;kilómetro:m;quilômetro:m", "an": "an:m;year;año:m;ano:m",
-    "minute": "minute:f;minute;minuto:m;minuto:m", "jour": "jour:m;day;día:m;dia:m", "chambre": "chambre:f;room;habitación:f;quarto:m",
-    "gramme": "gramme:m;gram;gramo:m;grama:m", "degré": "degré:m;degree;grado:m;grau:m",
+    "nuit": "nuit:f;night;noche:f;noite:f",
+    "personne": "personne:f;person;persona:f;pessoa:f",
+    "euro": "euro:m;euro;euro:m;euro:m",
+    "enfant": "enfant:m;child;niño:m;criança:f",
+    "km": "kilomètre:m;kilometre;kilómetro:m;quilômetro:m",
+    "an": "an:m;year;año:m;ano:m",
+    "minute": "minute:f;minute;minuto:m;minuto:m",
+    "jour": "jour:m;day;día:m;dia:m",
+    "chambre": "chambre:f;room;habitación:f;quarto:m",
+    "gramme": "gramme:m;gram;gramo:m;grama:m",
+    "degré": "degré:m;degree;grado:m;grau:m",
     "semaine": "semaine:f;week;semana:f;semana:f",
-}  # fmt: skip
-COUNTS = {"nuit": (2, 15), "personne": (2, 12), "euro": (20, 250), "enfant": (2, 8), "km": (2, 99), "an": (18, 92), "minute": (2, 59),
-          "jour": (2, 30), "chambre": (2, 9), "gramme": (100, 900), "degré": (2, 35), "semaine": (2, 12)}  # fmt: skip
+}
+COUNTS = {
+    "nuit": (2, 15),
+    "personne": (2, 12),
+    "euro": (20, 250),
+    "enfant": (2, 8),
+    "km": (2, 99),
+    "an": (18, 92),
+    "minute": (2, 59),
+    "jour": (2, 30),
+    "chambre": (2, 9),
+    "gramme": (100, 900),
+    "degré": (2, 35),
+    "semaine": (2, 12),
+}
 
 
 def phrase(spec, draw, other=None):
@@ -92,7 +133,9 @@ def phrase(spec, draw, other=None):
     if rest in NOUNS and (kind in DETERMINERS or kind == "np"):
         return noun_phrase(rest, None if kind == "np" else kind, draw)
     if spec not in SLOTS:
-        raise ValueError(f"No slot {spec!r}; there are {', '.join(sorted(SLOTS))}, np.*, verb.*.*, adj.* and count.*.")
+        raise ValueError(
+            f"No slot {spec!r}; there are {', '.join(sorted(SLOTS))}, np.*, verb.*.*, adj.* and count.*."
+        )
     return SLOTS[spec](draw)
 
 
@@ -106,7 +149,12 @@ def _fields(entry):
 
 
 def _pluralise(forms):
-    rules = {"fr": inflect.fr_plural, "en": inflect.en_plural, "es": inflect.es_plural, "pt": inflect.pt_plural}
+    rules = {
+        "fr": inflect.fr_plural,
+        "en": inflect.en_plural,
+        "es": inflect.es_plural,
+        "pt": inflect.pt_plural,
+    }
     return {language: rules[language](form) for language, form in forms.items()}
 
 
@@ -127,7 +175,11 @@ def noun_phrase(class_name, determiner, draw):
     noun = Word(forms["fr"], "NOUN")
     article = Word(_determiner(determiner, "fr", genders["fr"]), "DET", "det", noun)
     result = Phrase([article, noun], {}, genders, plural)
-    extra = adjective(draw.zipf(table(adjectives)), result) if draw.chance(0.3) and class_name not in ("feeling", "woe") else None
+    extra = (
+        adjective(draw.zipf(table(adjectives)), result)
+        if draw.chance(0.3) and class_name not in ("feeling", "woe")
+        else None
+    )
     if extra:
         extra.root.relation, extra.root.head = "amod", noun
         result.words += extra.words
@@ -160,7 +212,11 @@ def verb(class_name, form, draw):
         fr = inflect.fr_verb(*fr.split(" "))
         if form in ("nous", "ils", "imp") and form not in fr:
             continue  # only verbs in -er have these forms here
-        forms = {"en": _english(en)[form], "es": _romance(inflect.es_verb, es)[form], "pt": _romance(inflect.pt_verb, pt)[form]}
+        forms = {
+            "en": _english(en)[form],
+            "es": _romance(inflect.es_verb, es)[form],
+            "pt": _romance(inflect.pt_verb, pt)[form],
+        }
         return Phrase([Word(fr["pp" if form == "nouspp" else form], "VERB")], forms)
 
 
@@ -241,7 +297,11 @@ def full_name(draw):
 
 def titled_name(draw):
     name, gender = draw.zipf(lx.LAST_NAMES), draw.even("fm")
-    fr, en, es, pt = ("madame", "Mrs", "la señora", "a senhora") if gender == "f" else ("monsieur", "Mr", "el señor", "o senhor")
+    fr, en, es, pt = (
+        ("madame", "Mrs", "la señora", "a senhora")
+        if gender == "f"
+        else ("monsieur", "Mr", "el señor", "o senhor")
+    )
     title = Word(fr, "NOUN")
     words = [title, Word(name, "PROPN", "flat:name", title)]
     return Phrase(words, {"en": f"{en} {name}", "es": f"{es} {name}", "pt": f"{pt} {name}"}, _genders(gender))
@@ -256,7 +316,10 @@ def worker(draw):
     noun = Word(pair[0], "NOUN")
     article = Word(_determiner(determiner, "fr", genders["fr"]), "DET", "det", noun)
     forms = {"en": en, "es": pair[1], "pt": pair[2]}
-    translations = {language: f"{_determiner(determiner, language, genders['fr'])} {form}" for language, form in forms.items()}
+    translations = {
+        language: f"{_determiner(determiner, language, genders['fr'])} {form}"
+        for language, form in forms.items()
+    }
     return Phrase([article, noun], translations, genders)
 
 
@@ -265,7 +328,9 @@ def job(draw):
     fr, en, es, pt = draw.zipf(table(lx.PEOPLE))
     feminine = draw.chance(0.5)
     fr, es, pt = (text.split(" ")[feminine] for text in (fr, es, pt))
-    return Phrase([Word(fr, "NOUN")], {"en": f"a {en}", "es": es, "pt": pt}, _genders("f" if feminine else "m"))
+    return Phrase(
+        [Word(fr, "NOUN")], {"en": f"a {en}", "es": es, "pt": pt}, _genders("f" if feminine else "m")
+    )
 
 
 def person(draw):
@@ -290,14 +355,26 @@ def _named(article, first, en, es, pt, names):
         name = draw.zipf(names)
         head = Word(first, "NOUN")
         before = [Word(article, "DET", "det", head)] if article else []
-        translations = {language: text.format(name) for language, text in zip(LANGUAGES, (en, es, pt), strict=True)}
+        translations = {
+            language: text.format(name) for language, text in zip(LANGUAGES, (en, es, pt), strict=True)
+        }
         return Phrase([*before, head, Word(name, "PROPN", "flat:name", head)], translations)
 
     return slot
 
 
-TAGS = {"ce": "DET", "cet": "DET", "cette": "DET", "à": "ADP", "le": "DET", "par": "ADP", "en": "ADP", "tout": "ADV", "hier": "ADV",
-        "demain": "ADV"}  # fmt: skip
+TAGS = {
+    "ce": "DET",
+    "cet": "DET",
+    "cette": "DET",
+    "à": "ADP",
+    "le": "DET",
+    "par": "ADP",
+    "en": "ADP",
+    "tout": "ADV",
+    "hier": "ADV",
+    "demain": "ADV",
+}
 
 
 def _expression(text, upos):
@@ -336,7 +413,14 @@ def date(draw):
         words[1].upos, words[1].relation = "ADJ", "amod"
     ordinal = num2words(day, lang="en", to="ordinal")
     es_number = numbers["es"]
-    return Phrase(words, {"en": f"the {ordinal} of {en}", "es": f"el {es_number} de {es}", "pt": f"o dia {numbers['pt']} de {pt}"})
+    return Phrase(
+        words,
+        {
+            "en": f"the {ordinal} of {en}",
+            "es": f"el {es_number} de {es}",
+            "pt": f"o dia {numbers['pt']} de {pt}",
+        },
+    )
 
 
 def hour(draw):
@@ -366,7 +450,10 @@ def hour(draw):
 def phone(draw):
     """Five pairs: `zéro six vingt-deux ...`."""
     pairs = [draw.even((1, 2, 3, 4, 5, 6, 7))] + [draw.integer(10, 99) for _ in range(3)]
-    texts = {language: " ".join(num2words(pair, lang=language) for pair in pairs) for language in ("fr", "en", "es")}
+    texts = {
+        language: " ".join(num2words(pair, lang=language) for pair in pairs)
+        for language in ("fr", "en", "es")
+    }
     texts["pt"] = " ".join(num2words(pair, lang="pt_BR") for pair in pairs)
     zero = {"fr": "zéro", "en": "zero", "es": "cero", "pt": "zero"}
     texts = {language: f"{zero[language]} {text}" for language, text in texts.items()}
@@ -383,11 +470,25 @@ def service(draw):
 
 
 SLOTS = {
-    "first": first_name, "full": full_name, "titled": titled_name, "person": person, "worker": worker, "job": job, "city": city,
-    "country": country, "date": date, "hour": hour, "phone": phone, "service": service,
+    "first": first_name,
+    "full": full_name,
+    "titled": titled_name,
+    "person": person,
+    "worker": worker,
+    "job": job,
+    "city": city,
+    "country": country,
+    "date": date,
+    "hour": hour,
+    "phone": phone,
+    "service": service,
     "hotel": _named("le", "hôtel", "the {} hotel", "el hotel {}", "o hotel {}", lx.HOTELS),
     "street": _named("", "rue", "{} street", "la calle {}", "a rua {}", lx.STREETS),
-    "past": _expression(lx.PAST_TIMES, "ADV"), "future": _expression(lx.FUTURE_TIMES, "ADV"),
-    "payment": _expression(lx.PAYMENTS, "NOUN"), "manner": _plain(lx.MANNERS, "ADV"),
-    "weekday": _plain(lx.WEEKDAYS, "NOUN"), "month": _plain(lx.MONTHS, "NOUN"), "weather": _plain(lx.WEATHER, "ADJ"),
-}  # fmt: skip
+    "past": _expression(lx.PAST_TIMES, "ADV"),
+    "future": _expression(lx.FUTURE_TIMES, "ADV"),
+    "payment": _expression(lx.PAYMENTS, "NOUN"),
+    "manner": _plain(lx.MANNERS, "ADV"),
+    "weekday": _plain(lx.WEEKDAYS, "NOUN"),
+    "month": _plain(lx.MONTHS, "NOUN"),
+    "weather": _plain(lx.WEATHER, "ADJ"),
+}

@@ -1,9 +1,10 @@
 """The voices of the miniature.
 
-A speaker is an engine, one of its voice variants, a pitch and a rate, plus a recording session (noise, its level, a
-room, a microphone), all fixed. The gender of an eSpeak NG variant is the one its file states or its name suggests;
-SVOX Pico has one French voice, a woman's, which we assume to pass for a man's below pitch 0.75. Genders are thus
-assumed, never perceived by a listener. Variants spoken in a test part are spoken nowhere else.
+A speaker is an engine, one of its voice variants, a pitch and a rate, plus a recording session (noise, its
+level, a room, a microphone), all fixed. The gender of an eSpeak NG variant is the one its file states or its
+name suggests; SVOX Pico has one French voice, a woman's, which we assume to pass for a man's below pitch
+0.75. Genders are thus assumed, never perceived by a listener. Variants spoken in a test part are spoken
+nowhere else.
 """
 
 import math
@@ -11,23 +12,32 @@ import random
 from dataclasses import asdict, dataclass
 
 VARIANTS = {
-    "train": {"F": ("f1", "f2", "f3", "linda", "steph", "Andrea", "aunty"),
-              "M": ("m1", "m2", "m3", "m5", "m7", "Andy", "Denis", "Henrique", "john", "pablo", "victor", "ed")},
+    "train": {
+        "F": ("f1", "f2", "f3", "linda", "steph", "Andrea", "aunty"),
+        "M": ("m1", "m2", "m3", "m5", "m7", "Andy", "Denis", "Henrique", "john", "pablo", "victor", "ed"),
+    },
     "dev": {"F": ("f4", "steph2"), "M": ("m4", "antonio", "sandro")},
-    "test": {"F": ("f5", "anika", "Annie", "belinda", "Alicia", "steph3", "grandma"),
-             "M": ("m6", "m8", "Marco", "michel", "travis", "robert", "paul")},
-}  # fmt: skip
+    "test": {
+        "F": ("f5", "anika", "Annie", "belinda", "Alicia", "steph3", "grandma"),
+        "M": ("m6", "m8", "Marco", "michel", "travis", "robert", "paul"),
+    },
+}
 NOISES = ("white", "pink", "babble", "hum")
 # corpus, split: (speakers of eSpeak NG, speakers of Pico)
 SPEAKERS = {
-    ("commonvoice", "train"): (12, 2), ("commonvoice", "dev"): (6, 0), ("commonvoice", "test"): (14, 0),
-    ("mls", "train"): (22, 4), ("mls", "dev"): (4, 0), ("mls", "test"): (4, 0),
-}  # fmt: skip
+    ("commonvoice", "train"): (12, 2),
+    ("commonvoice", "dev"): (6, 0),
+    ("commonvoice", "test"): (14, 0),
+    ("mls", "train"): (22, 4),
+    ("mls", "dev"): (4, 0),
+    ("mls", "test"): (4, 0),
+}
 
 
 @dataclass(frozen=True)
 class Speaker:
-    """`pitch` and `rate` in the engine's own units; `snr` in dB, `rt60` in s, `level` the rms in dB of full scale."""
+    """`pitch` and `rate` in the engine's own units; `snr` in dB, `rt60` in s, `level` the rms in dB of full
+    scale."""
 
     name: str
     gender: str
@@ -64,16 +74,25 @@ def speakers(corpus, split, seed, scale=1.0):
         pool = VARIANTS[split][gender]
         variant = pool[(first + index // 2) % len(pool)]
         pitch, rate = rng.randint(35, 65), rng.randint(125, 165)
-        found.append(_speaker(f"{corpus}-{split}-{next(names):02d}", gender, "espeak", variant, pitch, rate, rng))
+        found.append(
+            _speaker(f"{corpus}-{split}-{next(names):02d}", gender, "espeak", variant, pitch, rate, rng)
+        )
     for index in range(pico):
         gender = "FM"[index % 2]
         pitch = rng.uniform(0.85, 1.25) if gender == "F" else rng.uniform(0.6, 0.72)
         name = f"{corpus}-{split}-{next(names):02d}"
-        found.append(_speaker(name, gender, "pico", "fr-FR", round(pitch, 2), round(rng.uniform(0.8, 1.0), 2), rng))
+        found.append(
+            _speaker(name, gender, "pico", "fr-FR", round(pitch, 2), round(rng.uniform(0.8, 1.0), 2), rng)
+        )
     return found
 
 
 def _speaker(name, gender, engine, variant, pitch, rate, rng):
-    session = dict(noise=NOISES[rng.randrange(len(NOISES))], snr=round(rng.uniform(10, 25), 1), rt60=round(rng.uniform(0.1, 0.4), 2),
-                   tilt=round(rng.uniform(-0.4, 0.4), 2), level=round(rng.uniform(-30, -20), 1))  # fmt: skip
+    session = dict(
+        noise=NOISES[rng.randrange(len(NOISES))],
+        snr=round(rng.uniform(10, 25), 1),
+        rt60=round(rng.uniform(0.1, 0.4), 2),
+        tilt=round(rng.uniform(-0.4, 0.4), 2),
+        level=round(rng.uniform(-30, -20), 1),
+    )
     return Speaker(name, gender, engine, variant, pitch, rate, **session)

@@ -1,7 +1,8 @@
 """Which sentences each speaker says: all of it decided from the seed, before anything is spoken.
 
-Test sentences come first, and no later sentence (labelled or not) may be one of theirs with one word substituted,
-inserted or deleted; the same holds for valid sentences. No sentence is said twice.
+Test sentences come first, and no later sentence (labelled or not) may be one of theirs with one word
+substituted, inserted or deleted; the same holds for valid sentences. Words are taken both as an error rate
+counts them and as they are written. No sentence is said twice.
 """
 
 import random
@@ -13,8 +14,14 @@ from lebench_sb.corpora.miniature.slots import Draw, phrase
 from lebench_sb.corpora.miniature.speakers import Speaker, speakers
 
 # minutes of speech (scale 1), estimated before anything is spoken; the measured total is within a tenth
-MINUTES = {("commonvoice", "test"): 7, ("commonvoice", "dev"): 4, ("mls", "test"): 4, ("mls", "dev"): 4,
-           ("commonvoice", "train"): 14, ("mls", "train"): 96}  # fmt: skip
+MINUTES = {
+    ("commonvoice", "test"): 7,
+    ("commonvoice", "dev"): 4,
+    ("mls", "test"): 4,
+    ("mls", "dev"): 4,
+    ("commonvoice", "train"): 14,
+    ("mls", "train"): 96,
+}
 EXPONENT = 1.2  # of Zipf's law within each word list
 PAUSE = 0.45  # seconds between two sentences of one utterance
 LONGEST = 12.5  # seconds, estimated: some voices are a sixth slower than their rate says
@@ -37,21 +44,32 @@ class Clip:
         return " ".join(sentence.text for sentence in self.sentences)
 
 
+def _views(sentence):
+    return sentence.words, sentence.written_words
+
+
 class Neighbourhood:
-    """Sentences, as tuples of words, that must keep at least two word edits away from others."""
+    """Sentences from which others must keep at least two word edits away."""
 
     def __init__(self):
         self.whole, self.without, self.substituted = set(), set(), set()
 
-    def add(self, words):
+    def add(self, sentence):
+        for words in _views(sentence):
+            self._add(words)
+
+    def near(self, sentence):
+        """Whether some sentence is at word edit distance 0 or 1."""
+        return any(self._near(words) for words in _views(sentence))
+
+    def _add(self, words):
         self.whole.add(words)
         for position in range(len(words)):
             shorter = words[:position] + words[position + 1 :]
             self.without.add(shorter)
             self.substituted.add((position, shorter))
 
-    def near(self, words):
-        """Whether some sentence is at word edit distance 0 or 1."""
+    def _near(self, words):
         if words in self.whole or words in self.without:
             return True
         shorter = [words[:position] + words[position + 1 :] for position in range(len(words))]
@@ -71,7 +89,11 @@ def sentences(rng, held_out, said):
             for _ in range(200):  # a narrow pattern may have nothing left to say
                 sentence = realise(pattern, draw, phrase)
                 words = sentence.words
-                if not _repeats(sentence) and words not in said and not any(near.near(words) for near in held_out):
+                if (
+                    not _repeats(sentence)
+                    and words not in said
+                    and not any(near.near(sentence) for near in held_out)
+                ):
                     said.add(words)
                     yield sentence
                     break
@@ -96,7 +118,8 @@ def _utterance(source, speaker, corpus, rng):
 
 
 def clips(seed=0, scale=1.0):
-    """Every Clip of the miniature; `scale` multiplies the minutes of each part, at least one clip per speaker."""
+    """Every Clip of the miniature; `scale` multiplies the minutes of each part, at least one clip per
+    speaker."""
     held_out, said, plan = [], set(), []
     for (corpus, split), minutes in MINUTES.items():
         rng = random.Random(f"{seed}-{corpus}-{split}-text")
@@ -112,7 +135,7 @@ def clips(seed=0, scale=1.0):
                 plan.append(Clip(corpus, split, number, speaker, group))
                 number += 1
                 for sentence in group:
-                    own.add(sentence.words)
+                    own.add(sentence)
         if split != "train":
             held_out.append(own)
     return plan

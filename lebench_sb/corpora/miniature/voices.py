@@ -1,9 +1,10 @@
 """Speaks one chunk of clips; run as a program, in a fresh process for each chunk.
 
-eSpeak NG keeps state from one sentence to the next, and initialising it again does not clear it: a clip is only
-reproducible as the n-th sentence of its process. A NanoTTS object remembers too, so each clip gets its own.
-The chunk comes as JSON on standard input: {"marker", "key", "seed", "speaker", "clips": [[path, text], ...]}; the clips
-are written first, the marker (durations in samples) last, each under a temporary name and then renamed.
+eSpeak NG keeps state from one sentence to the next, and initialising it again does not clear it: a clip is
+only reproducible as the n-th sentence of its process. A NanoTTS object remembers too, so each clip gets its
+own. The chunk comes as JSON on standard input: {"marker", "key", "seed", "speaker", "clips": [[path, text],
+...]}; the clips are written first, the marker (durations in samples) last, each under a temporary name and
+then renamed.
 """
 
 import ctypes
@@ -20,7 +21,9 @@ import soxr
 from lebench_sb.corpora.miniature.acoustics import RATE, recorded
 from lebench_sb.corpora.miniature.speakers import Speaker
 
-INSTALL = "The miniature's voices are missing: pip install 'lebench_sb[demo]'  (espeakng-loader and py-nanotts)"
+INSTALL = (
+    "The miniature's voices are missing: pip install 'lebench_sb[demo]'  (espeakng-loader and py-nanotts)"
+)
 ESPEAK_RATE = 22050
 SYNCHRONOUS, UTF8, SPEED, PITCH = 2, 1, 1, 3  # of speak_lib.h
 

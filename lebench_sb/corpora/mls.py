@@ -1,0 +1,143 @@
+"""Multilingual LibriSpeech, French: LibriVox volunteers reading books (CC BY 4.0), 1,097 h, 178 speakers.
+
+Each utterance of 10 to 20 s is cut out of a chapter:
+`mls_french/{train,dev,test}/audio/SPEAKER/BOOK/SPEAKER_BOOK_nnnnnn.flac`, `transcripts.txt` (id, text) and
+`segments.txt` (id, url of the chapter, start, end in seconds), tab-separated, and `mls_french/metainfo.txt`,
+a table with `|` of speakers, genders and books. LeBenchmark's smallest models (1K) were trained on it: every
+split, no length filter. The gender is the speaker's from metainfo.txt; the duration is end - start.
+`limited_supervision/` is not used. https://www.openslr.org/94/ (Pratap et al., Interspeech 2020)
+"""
+
+import hashlib
+import os
+from pathlib import Path
+
+from lebench_sb.manifest import (
+    SECONDS,
+    Problems,
+    Utterance,
+    is_prepared,
+    read_marker,
+    read_text,
+    write_manifest,
+)
+from lebench_sb.text import UnreadableText
+from lebench_sb.text import normaliser as text_normaliser
+
+SPLITS = {"train": "train", "valid": "dev", "test": "test"}  # ours: theirs
+LAYOUT = (
+    "data_folder must hold mls_french/ with metainfo.txt and train/, dev/, test/, "
+    "each with transcripts.txt, segments.txt and audio/."
+)
+
+
+def prepare_mls(data_folder, manifest_folder, normaliser="fr-1"):
+    """Writes train.csv, valid.csv and test.csv into `manifest_folder` and returns {split: marker}.
+
+    data_folder: mls_french/ or the folder that holds it; normaliser: of the label `wrd`. A second call with
+    the same parameters and unchanged text files returns at once. Raises FileNotFoundError, or DataError that
+    lists what is wrong.
+    """
+    root = _root(data_folder)
+    parameters = {
+        "corpus": "mls",
+        "normaliser": normaliser,
+        "root": os.path.relpath(root, data_folder),
+        "sha256": _hashes(root),
+    }
+    manifests = {split: Path(manifest_folder) / f"{split}.csv" for split in SPLITS}
+    if all(is_prepared(path, parameters) for path in manifests.values()):
+        return {split: read_marker(path) for split, path in manifests.items()}
+    found = {split: list(utterances(data_folder, split, normaliser)) for split in SPLITS}
+    synthetic = any((folder / "miniature.done.json").exists() for folder in (root, root.parent))
+    stamps = ["synthetic speech"] if synthetic else []
+    return {
+        split: write_manifest(path, found[split], data_folder, parameters, stamps=stamps)
+        for split, path in manifests.items()
+    }
+
+
+def utterances(data_folder, split, normaliser="fr-1"):
+    """Yields the Utterances of `split` (train, valid, test) in the order of segments.txt. Raises as
+    prepare_mls does."""
+    if split not in SPLITS:
+        raise ValueError(f"No split {split!r} in MLS: {', '.join(SPLITS)}.")
+    root = _root(data_folder)
+    folder = root / SPLITS[split]
+    genders, problems = _genders(root / "metainfo.txt"), Problems(folder)
+    transcripts = dict(_fields(folder / "transcripts.txt", 2, problems))
+    found, normalise = [], text_normaliser(normaliser)
+    for name, _, start, end in _fields(folder / "segments.txt", 4, problems):
+        u = _utterance(folder, name, start, end, problems)
+        text = transcripts.get(name)
+        if u is None or text is None:
+            problems.add("in segments.txt, not in transcripts.txt", name) if text is None else None
+            continue
+        try:
+            u.labels["wrd"] = normalise(text)
+        except UnreadableText as error:
+            problems.add(
+                f"characters {normaliser} cannot read (normaliser: none keeps them)",
+                f"{name} {' '.join(error.characters)}",
+            )
+        found.append((u, genders.get(u.speaker, "U")))
+    problems.raise_if_any()
+    for u, gender in found:
+        yield Utterance(u.id, u.wav, u.duration, None, None, u.speaker, gender, "fr", u.labels)
+
+
+def _utterance(folder, name, start, end, problems):
+    """One line of segments.txt as an Utterance without gender and text; None, with a problem noted, for a bad
+    line."""
+    parts = name.split("_")
+    if (
+        len(parts) != 3
+        or not (SECONDS.fullmatch(start) and SECONDS.fullmatch(end))
+        or float(end) <= float(start)
+    ):
+        problems.add(
+            "segments that are not SPEAKER_BOOK_nnnnnn, url, start < end in seconds", f"{name} {start} {end}"
+        )
+        return None
+    wav = os.path.abspath(folder / "audio" / parts[0] / parts[1] / f"{name}.flac")
+    return Utterance(name, wav, round(float(end) - float(start), 3), speaker=parts[0], labels={})
+
+
+def _root(data_folder):
+    data_folder = Path(data_folder)
+    root = data_folder / "mls_french" if (data_folder / "mls_french").is_dir() else data_folder
+    for path in (root / "metainfo.txt", *(root / name / file for name in SPLITS.values() for file in _FILES)):
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} not found. {LAYOUT}")
+    return root
+
+
+_FILES = ("transcripts.txt", "segments.txt")
+
+
+def _hashes(root):
+    paths = [root / "metainfo.txt", *(root / name / file for name in SPLITS.values() for file in _FILES)]
+    return {os.path.relpath(path, root): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+
+
+def _fields(path, width, problems):
+    """The tab-separated fields of each line; lines of another width become problems. Quotation marks are
+    text."""
+    for number, line in enumerate(read_text(path).split("\n"), 1):
+        fields = line.rstrip("\r").split("\t")
+        if len(fields) == width:
+            yield fields
+        elif line.strip():
+            problems.add(
+                f"lines of {path.name} without {width} tab-separated fields", f"line {number} {line[:60]!r}"
+            )
+
+
+def _genders(path):
+    """{speaker: F or M} from metainfo.txt; a speaker it gives both genders is left out."""
+    found = {}
+    for line in read_text(path).splitlines()[1:]:
+        fields = [field.strip() for field in line.split("|")]
+        if len(fields) > 1 and fields[1] in ("F", "M"):
+            found.setdefault(fields[0], set()).add(fields[1])
+    return {speaker: genders.pop() for speaker, genders in found.items() if len(genders) == 1}
