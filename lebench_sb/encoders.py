@@ -37,7 +37,7 @@ RANDOM = "random:"
 RANDOM_SEED = 0
 
 # In these an attention mask, `GroupNormFirstConv` and `ZeroPadding` keep the padding out of every frame
-# (tests/encoders compares with the utterance alone). Others run utterances of equal length together: slower.
+# (tests/encoders compares with the utterance alone). Others run utterances of equal length together.
 PADDED = (
     "wav2vec2",
     "hubert",
@@ -125,11 +125,11 @@ class SSLEncoder(nn.Module):
         # an adapter (strided convolutions after the transformer) belongs to the last layer only
         adapted = layer == "last" and getattr(config, "add_adapter", False)
         self.output_size = config.output_hidden_size if adapted else config.hidden_size
-        self._padded = config.model_type in PADDED and not adapted
+        self._can_pad = config.model_type in PADDED and not adapted
 
         config = _without_augmentation(config)
         self.model = _random_model(config) if untrained else _load_strictly(folder, config)
-        self._batch = _keep_padding_out(self.model) if self._padded else None
+        self._batch = _keep_padding_out(self.model) if self._can_pad else Batch()
         self._layers_above = self._cut_layers_above()
         if layer == "weighted":
             self.layer_mix = nn.Parameter(torch.zeros(self.num_layers + 1))
@@ -143,7 +143,7 @@ class SSLEncoder(nn.Module):
         """
         lens = _true_lengths(wavs, wav_lens, self.min_samples)
         wavs = wavs[:, : int(lens.max())]
-        run = self._run_padded if self._padded else self._run_by_length
+        run = self._run_padded if self._pads(wavs.device) else self._run_by_length
         frames, frame_lens = run(wavs, lens)
         frame_lens = frame_lens.to(wavs.device)
         valid = _mask(frame_lens, frames.shape[1])
@@ -187,13 +187,18 @@ class SSLEncoder(nn.Module):
             weights.update({f"encoder.layers.{i}.{name}": w for name, w in layer.state_dict().items()})
         _write_model(folder, self.model, weights, self._config, self._preprocessor, extra or {})
 
+    def _pads(self, device):
+        """Whether a batch runs padded. Not on a CPU, which one utterance after the other takes half the time:
+        less work, and temporaries that fit its cache (benchmarks/encoders.py)."""
+        return self._can_pad and device.type != "cpu"
+
     def _run_padded(self, wavs, lens):
         """wavs (B, T), lens (B,) -> frames (B, F, D), frame_lens (B,): one padded batch."""
         ragged = bool((lens != lens[0]).any())
         lens = lens.to(wavs.device)
         inputs, input_lens, frame_lens = self.front(wavs, lens)
-        self._batch.samples = lens
-        self._batch.valid = _mask(frame_lens, int(frame_lens.max())) if ragged else None
+        valid = _mask(frame_lens, int(frame_lens.max())) if ragged else None
+        self._batch.samples, self._batch.valid = lens, valid
         return self._run(inputs, _mask(input_lens, inputs.shape[1]).long() if ragged else None), frame_lens
 
     def _run_by_length(self, wavs, lens):
@@ -202,7 +207,9 @@ class SSLEncoder(nn.Module):
         frames = [None] * len(lens)
         for length in lens.unique().tolist():
             rows = (lens == length).nonzero()[:, 0].tolist()
-            inputs, _, _ = self.front(wavs[rows, :length], lens[rows].to(wavs.device))
+            equal = lens[rows].to(wavs.device)
+            self._batch.samples, self._batch.valid = equal, None
+            inputs, _, _ = self.front(wavs[rows, :length], equal)
             for row, utterance in zip(rows, self._run(inputs, None), strict=True):
                 frames[row] = utterance
         frame_lens = torch.tensor([len(utterance) for utterance in frames])
@@ -224,7 +231,7 @@ class SSLEncoder(nn.Module):
 
     def _cut_layers_above(self):
         """Take the layers that come after the chosen one off the model. They are kept, for `export`."""
-        if not self._padded or not isinstance(self.layer, int):
+        if not self._can_pad or not isinstance(self.layer, int):
             return []
         layers, keep = self.model.encoder.layers, max(1, self.layer)  # hidden state 0 is seen by layer 1
         self.model.encoder.layers = layers[:keep]
