@@ -28,9 +28,13 @@ def main():
     args = parse_arguments()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    sizes = {"conv_dim": (args.channels,) * 7, "hidden_size": args.width, "num_hidden_layers": args.layers,
-    "intermediate_size": 4 * args.width} config = transformers.Wav2Vec2Config(
-        **sizes, **NORMS[args.architecture], num_attention_heads=args.width // 64
+    config = transformers.Wav2Vec2Config(
+        conv_dim=(args.channels,) * 7,
+        hidden_size=args.width,
+        num_hidden_layers=args.layers,
+        num_attention_heads=args.width // 64,
+        intermediate_size=4 * args.width,
+        **NORMS[args.architecture],
     )
     with tempfile.TemporaryDirectory() as folder:
         save_encoder(transformers.Wav2Vec2Model(config), folder + "/encoder", do_normalize=False)

@@ -107,7 +107,7 @@ class SSLEncoder(nn.Module):
     belongs to the recipes); LayerDrop is off (a dropped layer leaves weights without a gradient, which stops
     a run on several devices); batch normalisation keeps its stored statistics (padding and batch mates would
     enter them); weights that cannot reach the frames have requires_grad False.
-    Attributes: output_size (D), layer, num_layers, frozen, source, min_samples.
+    Attributes: output_size (D), frame_rate (per second), layer, num_layers, frozen, source, min_samples.
     """
 
     def __init__(self, source, layer="last", freeze=True, freeze_extractor=False):
@@ -124,6 +124,8 @@ class SSLEncoder(nn.Module):
         self.num_layers = config.num_hidden_layers
         # an adapter (strided convolutions after the transformer) belongs to the last layer only
         adapted = layer == "last" and getattr(config, "add_adapter", False)
+        steps = config.adapter_stride**config.num_adapter_layers if adapted else 1
+        self.frame_rate = SAMPLE_RATE / (self.front.samples_per_frame * steps)  # frames per second
         self.output_size = config.output_hidden_size if adapted else config.hidden_size
         self._can_pad = config.model_type in PADDED and not adapted
 
@@ -159,11 +161,6 @@ class SSLEncoder(nn.Module):
                 module.eval()
         return self
 
-    @property
-    def frame_rate(self):
-        """Frames per second"""
-        return SAMPLE_RATE / self.front.samples_per_frame
-
     def pretrained_parameters(self):
         """The model's own parameters: all but the learned mix of layers"""
         return self.model.parameters()
@@ -188,8 +185,8 @@ class SSLEncoder(nn.Module):
         _write_model(folder, self.model, weights, self._config, self._preprocessor, extra or {})
 
     def _pads(self, device):
-        """Whether a batch runs padded. Not on a CPU, which one utterance after the other takes half the time:
-        less work, and temporaries that fit its cache (benchmarks/encoders.py)."""
+        """Whether a batch runs padded. Not on a CPU, where one utterance after the other takes half the time
+        (benchmarks/encoders.py): no work on padding, smaller temporaries."""
         return self._can_pad and device.type != "cpu"
 
     def _run_padded(self, wavs, lens):
@@ -295,7 +292,7 @@ class Waveform(nn.Module):
         super().__init__()
         self.normalize = normalize
         self.convs = list(zip(config.conv_kernel, config.conv_stride, strict=True))
-        self.samples_per_frame = math.prod(config.conv_stride) * getattr(config, "squeeze_factor", 1)
+        self.samples_per_frame = math.prod(config.conv_stride)
         self.min_samples = getattr(config, "squeeze_factor", 1)  # SEW pools that many frames
         for kernel, stride in reversed(self.convs):
             self.min_samples = (self.min_samples - 1) * stride + kernel

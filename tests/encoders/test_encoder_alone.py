@@ -122,6 +122,14 @@ def test_frame_lens_for_every_length(checkpoints):
     assert torch.equal(frame_lens, model._get_feat_extract_output_lengths(lens))
 
 
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_frame_rate(checkpoints, name):
+    encoder = load_encoder(checkpoints(name))
+    seconds = 4
+    _, frame_lens = encoder(torch.randn(1, 16_000 * seconds), torch.ones(1))
+    assert abs(encoder.frame_rate * seconds - int(frame_lens)) <= 3
+
+
 def test_one_hot_mix_is_the_layer_normalised_layer(checkpoints, ragged):
     folder, (wavs, lens) = checkpoints("wav2vec2-layer"), ragged
     encoder = load_encoder(folder, layer="weighted")
