@@ -22,11 +22,8 @@ from ruamel.yaml.error import YAMLError
 from ruamel.yaml.nodes import MappingNode, ScalarNode
 from speechbrain.utils.run_opts import RunOptions
 
-from lebench_sb.manifest import DataError
+from lebench_sb.manifest import DataError, UsageError
 
-
-class UsageError(Exception):
-    """A mistake in an option, a key, a YAML or a path: one line, exit code 2."""
 
 
 EXIT_CODES = {DataError: 3, UsageError: 2, FileNotFoundError: 2, NotADirectoryError: 2, FileExistsError: 2}

@@ -17,7 +17,8 @@ class RecurrentHead(nn.Module):
         self.project = nn.Sequential(
             nn.LayerNorm(input_size * self.stack), nn.Linear(input_size * self.stack, hidden), nn.LeakyReLU()
         )
-        self.lstm = nn.LSTM(hidden, hidden, layers, batch_first=True, bidirectional=True, dropout=dropout)
+        sizes = [hidden] + [2 * hidden] * (layers - 1)
+        self.lstms = nn.ModuleList(BidirectionalLSTM(size, hidden) for size in sizes)
         self.dropout = nn.Dropout(dropout)
         self.output = nn.Linear(2 * hidden, output_size)
 
@@ -27,14 +28,38 @@ class RecurrentHead(nn.Module):
 
     def forward(self, frames, frame_lens):
         """frames (B, F, D), frame_lens (B,) -> log-probabilities (B, F', V), their numbers (B,) int64"""
-        frames, lens = self.stacked(frames), self.lengths(frame_lens)
-        packed = nn.utils.rnn.pack_padded_sequence(
-            self.dropout(self.project(frames)), lens.cpu(), batch_first=True, enforce_sorted=False
-        )
-        states, _ = nn.utils.rnn.pad_packed_sequence(self.lstm(packed)[0], batch_first=True)
+        states, lens = self.project(self.stacked(frames)), self.lengths(frame_lens)
+        for lstm in self.lstms:
+            states = lstm(self.dropout(states), lens)
         return self.output(self.dropout(states)).float().log_softmax(-1), lens
 
     def stacked(self, frames):
         missing = -frames.shape[1] % self.stack
         padded = nn.functional.pad(frames, (0, 0, 0, missing))
         return padded.unflatten(1, (-1, self.stack)).flatten(2)
+
+
+class BidirectionalLSTM(nn.Module):
+    """One layer, each direction over the valid frames only: an utterance in a batch gets what it gets alone.
+
+    Two LSTMs on padded tensors, the second on utterances turned round; packed sequences say the same and took
+    six times as long on a CPU, where only the padded path has a fused kernel.
+    """
+
+    def __init__(self, input_size, hidden):
+        super().__init__()
+        self.forwards = nn.LSTM(input_size, hidden, batch_first=True)
+        self.backwards = nn.LSTM(input_size, hidden, batch_first=True)
+
+    def forward(self, states, lens):
+        """states (B, F, D), lens (B,) -> (B, F, 2 * hidden); frames beyond lens mean nothing"""
+        positions = torch.arange(states.shape[1], device=states.device)
+        last = lens.to(states.device)[:, None] - 1
+        turned = torch.where(positions <= last, last - positions, positions)
+        backward = turn(self.backwards(turn(states, turned))[0], turned)
+        return torch.cat([self.forwards(states)[0], backward], dim=-1)
+
+
+def turn(states, order):
+    """states (B, F, D), order (B, F) -> states[b, order[b, f]]"""
+    return states.gather(1, order[:, :, None].expand(-1, -1, states.shape[2]))
