@@ -166,8 +166,7 @@ class SSLEncoder(nn.Module):
         return self.model.parameters()
 
     def layer_weights(self):
-        """The softmax weights (num_layers + 1,) of the hidden states. Raises ValueError unless layer is
-        "weighted"."""
+        """Softmax weights (num_layers + 1,) of the hidden states. Raises ValueError if layer is another."""
         if self.layer != "weighted":
             raise ValueError(f"layer is {self.layer!r}: only layer 'weighted' has layer weights.")
         return self.layer_mix.detach().float().softmax(0)
@@ -199,8 +198,7 @@ class SSLEncoder(nn.Module):
         return self._run(inputs, _mask(input_lens, inputs.shape[1]).long() if ragged else None), frame_lens
 
     def _run_by_length(self, wavs, lens):
-        """wavs (B, T), lens (B,) -> frames (B, F, D), frame_lens (B,): utterances of equal length
-        together."""
+        """wavs (B, T), lens (B,) -> frames (B, F, D), frame_lens (B,): equal lengths together, no padding"""
         frames = [None] * len(lens)
         for length in lens.unique().tolist():
             rows = (lens == length).nonzero()[:, 0].tolist()
@@ -271,7 +269,7 @@ class MelFilterbank(nn.Module):
             return self.log_mel(wavs[:, : int(lens.max())], lens.to(wavs.device))
 
     def pretrained_parameters(self):
-        """None"""
+        """None: a filterbank is not trained"""
         return iter(())
 
     def layer_weights(self):
@@ -379,8 +377,7 @@ def _front_end(config, preprocessor):
 
 
 class Batch:
-    """What the modules below must know of the batch that is running: samples (B,); valid (B, F), None if no
-    padding."""
+    """The batch that is running, for the modules below: samples (B,); valid (B, F), or None without padding"""
 
     samples = None
     valid = None
@@ -391,11 +388,9 @@ class GroupNormFirstConv(nn.Module):
 
     Group norm has one channel per group: it needs the mean and variance of each channel over time. Up to
     there the layer is linear, so both follow from the mean m (K,) and covariance C (K, K) of the K-sample
-    windows of the
-    waveform: mean = w m + b and variance = w C w', without another pass over the (B, C, N) output.
-    In float64: neighbouring samples are alike, and a channel that subtracts them keeps little of C (and
-    autocast leaves float64 alone).
-    Takes over the weights of the layer it replaces, under the same names.
+    windows of the waveform: mean = w m + b and variance = w C w', without another pass over the (B, C, N)
+    output. In float64: neighbouring samples are alike, and a channel that subtracts them keeps little of C.
+    (Autocast leaves float64 alone.) Takes over the weights of the layer it replaces, under the same names.
     """
 
     def __init__(self, layer, batch):
@@ -430,8 +425,8 @@ class GroupNormFirstConv(nn.Module):
 
 
 class ZeroPadding:
-    """Forward pre-hook of a convolution: zeros in the padding of its input (B, D, F), as beside an utterance
-    alone."""
+    """Forward pre-hook of a convolution: zeros in the padding of its input (B, D, F), as it meets beyond the
+    edges of an utterance alone"""
 
     def __init__(self, batch):
         self.batch = batch
@@ -748,7 +743,6 @@ def _write_model(folder, model, weights, config, preprocessor, extra):
         raise FileExistsError(f"{folder} exists and is not a Hugging Face folder: not replaced.")
     new, old = folder.with_name(folder.name + ".tmp"), folder.with_name(folder.name + ".old")
     shutil.rmtree(new, ignore_errors=True)
-    shutil.rmtree(old, ignore_errors=True)
     with quiet_transformers():
         model.save_pretrained(new, state_dict=weights)
     config = copy.deepcopy(config)
@@ -758,6 +752,7 @@ def _write_model(folder, model, weights, config, preprocessor, extra):
     for name, text in {"preprocessor_config.json": preprocessor, **extra}.items():
         (new / name).write_text(text, encoding="utf-8")
     if folder.exists():
+        shutil.rmtree(old, ignore_errors=True)
         folder.rename(old)
     new.rename(folder)
     shutil.rmtree(old, ignore_errors=True)
