@@ -377,7 +377,7 @@ def _front_end(config, preprocessor):
 
 
 class Batch:
-    """The batch that is running, for the modules below: samples (B,); valid (B, F), or None without padding"""
+    """The running batch, for the modules below: samples (B,); valid (B, F), or None without padding"""
 
     samples = None
     valid = None
