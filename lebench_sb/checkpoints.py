@@ -7,6 +7,7 @@ import shutil
 import zlib
 from pathlib import Path
 
+import torch
 from speechbrain.utils.checkpoints import METAFNAME, Checkpointer
 from speechbrain.utils.distributed import ddp_barrier, if_main_process
 
@@ -63,6 +64,27 @@ class SafeCheckpointer(Checkpointer):
         if problem:
             raise OSError(f"{problem}. Remove this folder to go on from the checkpoint before it.")
         super().load_checkpoint(checkpoint)
+
+
+def trained_state(module):
+    """The state of a module without its frozen parameters, which come back with its source"""
+    frozen = {name for name, parameter in module.named_parameters() if not parameter.requires_grad}
+    return {name: value for name, value in module.state_dict().items() if name not in frozen}
+
+
+def save_trained(module, path):
+    """Save hook of a Checkpointer: see `trained_state`"""
+    if if_main_process():
+        torch.save(trained_state(module), path)
+
+
+def load_trained(module, path, end_of_epoch):
+    """Load hook for `save_trained`; raises KeyError naming a trained weight the file lacks or does not know."""
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    differing = sorted(set(state) ^ set(trained_state(module)))
+    if differing:
+        raise KeyError(f"{path} and this model train other weights, first {differing[:5]}: new output_folder?")
+    module.load_state_dict(state, strict=False)
 
 
 def describe(folder):

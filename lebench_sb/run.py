@@ -54,7 +54,7 @@ def make_run_folder(hparams, path, overrides, script, run_opts):
             shutil.copy(script, folder / script.name)
         log = {"handlers": {"file_handler": {"filename": str(folder / "log.txt")}}}
         sb.utils.logger.setup_logging(run_opts.log_config or DEFAULT_LOG_CONFIG, log)
-        logging.getLogger("speechbrain.utils.checkpoints").setLevel(logging.WARNING)
+        logging.getLogger("speechbrain.utils.checkpoints").setLevel(logging.ERROR)
         description = sb.utils.logger.get_environment_description()
         (folder / "env.log").write_text(description, encoding="utf-8")
         logger.info("Run folder: %s", folder)

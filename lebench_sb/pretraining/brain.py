@@ -161,7 +161,7 @@ class PretrainingBrain(SSLBrain):
         return [
             {
                 "ID": batch.id[k], "spk_id": batch.spk_id[k], "gender": batch.gender[k],
-                "duration": batch.duration[k], "accuracy_correct": int(right[k].sum()),
+                "duration": float(batch.duration[k]), "accuracy_correct": int(right[k].sum()),
                 "accuracy_masked": n, "contrastive_sum": float(lost[k].sum()), "contrastive_masked": n,
             }
             for k, n in enumerate(counts) if n > 0

@@ -120,7 +120,7 @@ class ASRBrain(SSLBrain):
         rows = []
         for k, utterance in enumerate(batch.id):
             row = {"ID": utterance, "spk_id": batch.spk_id[k], "gender": batch.gender[k]}
-            row["duration"] = batch.duration[k]
+            row["duration"] = float(batch.duration[k])
             for name, (errors, length) in COLUMNS.items():
                 row[errors], row[length] = (int(x) for x in counts[name][k])
             rows.append({**row, "reference": batch.wrd[k], "hypothesis": texts[k]})
