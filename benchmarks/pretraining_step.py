@@ -53,10 +53,11 @@ MASK = dict(prob=0.65, length=10, min_masks=2)
 NEGATIVES, TEMPERATURE, DIVERSITY_WEIGHT, CLIP = 100, 2.0, 0.1, 5.0
 TOLERANCE = {"fp32": 1e-4, "bf16": 1e-2}  # relative, of the losses
 
-SPEECHBRAIN_DIFFERENCES = """speechbrain's step is not the same work: layer-norm extractor without convolution
-bias and pre-norm transformer whatever --norm, a layer norm after the extractor, sine positions in place of
-the positional convolution, its own mask rule (about 65 % of the frames masked, the others 49 %), padding
-masked in attention only."""
+SPEECHBRAIN_DIFFERENCES = (
+    "speechbrain's step is not the same work: layer-norm extractor without convolution bias and pre-norm transformer\n"
+    "whatever --norm, a layer norm after the extractor, sine positions in place of the positional convolution, its own\n"
+    "mask rule (about 65 % of the frames masked, the others 49 %), padding masked in attention only."
+)
 
 
 def make_config(args, dropout):
@@ -183,7 +184,7 @@ class Trainer:
         torch.nn.utils.clip_grad_norm_(self.system.model.parameters(), CLIP)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        return float(loss)
+        return loss.item()
 
 
 def compare_losses(args):
@@ -297,17 +298,15 @@ def peak_memory(name):
 
 
 def print_table(names, times, memory):
-    reference = times["transformers"]
-    print(
-        f"\n{'':14}{'wall s':>9}{'user s':>9}{'system s':>9}{'peak MB':>9}{'wall':>9}{'user':>9}{'memory':>9}"
-    )
+    """times {name: (rounds, 3)}, memory {name: MB}"""
+    heads = ["wall s", "user s", "system s", "peak MB", "wall", "user", "user+sys", "memory"]
+    print(f"\n{'':14}" + "".join(f"{head:>10}" for head in heads))
+    with_cpu = {name: np.column_stack([rows[:, :2], rows[:, 1] + rows[:, 2]]) for name, rows in times.items()}
     for name in names:
-        wall, user, system = np.median(times[name], axis=0)
-        ratio = np.median(times[name] / np.maximum(reference, 1e-9), axis=0)
-        print(
-            f"{name:14}{wall:9.2f}{user:9.2f}{system:9.2f}{memory[name]:9.0f}"
-            f"{ratio[0]:9.2f}{ratio[1]:9.2f}{memory[name] / memory['transformers']:9.2f}"
-        )
+        seconds = "".join(f"{value:10.2f}" for value in np.median(times[name], axis=0))
+        ratios = np.median(with_cpu[name] / with_cpu["transformers"], axis=0)
+        ratios = "".join(f"{value:10.2f}" for value in [*ratios, memory[name] / memory["transformers"]])
+        print(f"{name:14}{seconds}{memory[name]:10.0f}{ratios}")
 
 
 def parse(argv):

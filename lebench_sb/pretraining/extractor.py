@@ -1,14 +1,18 @@
 """The convolutional feature extractor of wav2vec 2.0 without padding, in less time and memory than nn.Conv1d.
 
-One utterance at a time, channels last: B utterances, T samples, F frames of the layer at hand, C channels, N
-frames of all utterances together. So a batch gives exactly what its utterances give alone, whatever the
-normalisation.
+One stretch of an utterance at a time, channels last: B utterances, T samples, F frames of the layer at hand,
+C channels, N frames of all utterances together. So a batch gives exactly what its utterances give alone,
+whatever the normalisation.
 
-- A convolution over (F, C) with stride s is one matrix product per s taps, read in place: the frames under
-  taps [j s, j s + s) are the rows of a plain (F / s, s C) matrix.
+- A convolution and the gradient of its input are channels-last convolutions on (F, C) matrices as they lie in
+  memory; the gradient of its weights is one matrix product per s taps (s: the stride), which oneDNN's own
+  falls far behind.
 - "group" extractors normalise each channel of the first layer over the utterance. Mean and variance of w . p
   over the patches p follow from the mean and covariance of p (10 x 10), so the normalisation is folded into
   the first layer's weights and no (F, C) tensor is normalised.
+- What is left looks at a few samples around each frame, so an utterance can be cut into stretches that
+  overlap by these samples. The first layers' outputs, the largest tensors of the whole model, then fit in the
+  processor's cache.
 - Only the outputs of the convolutions after the first are kept for the backward pass; normalisation and GELU,
   which are cheap, are computed again.
 """
@@ -21,13 +25,22 @@ from torch.autograd.function import once_differentiable
 gelu = torch.ops.aten.gelu
 gelu_backward = torch.ops.aten.gelu_backward
 layer_norm = torch.ops.aten.native_layer_norm
+convolution_backward = torch.ops.aten.convolution_backward
 layer_norm_backward = torch.ops.aten.native_layer_norm_backward
 
 
-class Layer(NamedTuple):
-    """One convolution and what follows it. The first layer's weight and bias have a leading B."""
+# Elements of the first layer's output that are computed together. On CPU 16 MB in float32: below that the
+# allocator reuses memory, above it every tensor is new pages from the system. A GPU wants them long.
+STRETCH = {"cpu": 2**22}
 
-    weight: torch.Tensor  # (kernel, C_in, C_out)
+
+class Layer(NamedTuple):
+    """One convolution and what follows it, or their gradients: there weight is (kernel, C_in, C_out).
+
+    The first layer sees patches of samples: its weight is (B, C_out, kernel), its bias (B, C_out).
+    """
+
+    weight: torch.Tensor  # (C_out, C_in, kernel)
     bias: torch.Tensor  # (C_out,), or None
     gamma: torch.Tensor  # (C_out,) of the layer norm, or None without one
     beta: torch.Tensor
@@ -54,18 +67,38 @@ def extract(conv_layers, wavs, sample_lens, dtype):
     if isinstance(getattr(first, "layer_norm", None), torch.nn.GroupNorm):
         weight, bias = fold_group_norm(first.conv, first.layer_norm, wavs, sample_lens)
     else:
-        weight = first.conv.weight.expand(len(wavs), -1, -1, -1)
+        weight = first.conv.weight.squeeze(1).expand(len(wavs), -1, -1)
         bias = None if first.conv.bias is None else first.conv.bias.expand(len(wavs), -1)
-    weights = [weight.permute(0, 3, 2, 1)] + [layer.conv.weight.permute(2, 1, 0) for layer in conv_layers[1:]]
-    biases = [bias] + [layer.conv.bias for layer in conv_layers[1:]]
-    norms = [getattr(layer, "layer_norm", None) for layer in conv_layers]
-    norms = [norm if isinstance(norm, torch.nn.LayerNorm) else None for norm in norms]
-    parameters = []
-    for weight, bias, norm in zip(weights, biases, norms, strict=True):
-        parameters += [weight, bias] + ([None, None] if norm is None else [norm.weight, norm.bias])
+    parameters = [weight, bias, *norm_parameters(first)]
+    for layer in conv_layers[1:]:
+        parameters += [layer.conv.weight, layer.conv.bias, *norm_parameters(layer)]
     strides = [layer.conv.stride[0] for layer in conv_layers]
-    epsilons = [0.0 if norm is None else norm.eps for norm in norms]
-    return ConvStack.apply(wavs, sample_lens, strides, epsilons, dtype, *parameters)
+    epsilons = [getattr(getattr(layer, "layer_norm", None), "eps", 0.0) for layer in conv_layers]
+    kernels = [layer.conv.kernel_size[0] for layer in conv_layers]
+    longest = STRETCH.get(wavs.device.type, 2**40) // len(first.conv.weight)
+    stretches = cut(sample_lens, kernels, strides, longest)
+    return ConvStack.apply(wavs, stretches, strides, epsilons, dtype, *parameters)
+
+
+def norm_parameters(layer):
+    """-> gamma and beta of the layer norm, or None twice"""
+    norm = getattr(layer, "layer_norm", None)
+    return (norm.weight, norm.bias) if isinstance(norm, torch.nn.LayerNorm) else (None, None)
+
+
+def cut(sample_lens, kernels, strides, longest):
+    """-> [(utterance, slice of its samples)] that together give each frame of the stack once, in order, from
+    at most `longest` frames of the first layer (but at least one frame of the last)"""
+    hop, field = 1, 1
+    for kernel, stride in zip(kernels, strides, strict=True):
+        hop, field = hop * stride, field + (kernel - 1) * hop
+    step, stretches = max(longest * strides[0] // hop, 1), []
+    for utterance, num_samples in enumerate(sample_lens):
+        frames = output_length(num_samples, kernels, strides)
+        for first in range(0, frames, step):
+            last = min(first + step, frames) - 1
+            stretches.append((utterance, slice(first * hop, last * hop + field)))
+    return stretches
 
 
 def fold_group_norm(conv, norm, wavs, sample_lens):
@@ -88,56 +121,61 @@ def fold_group_norm(conv, norm, wavs, sample_lens):
     if conv.bias is not None:
         # the norm takes the bias away again; kept so that it has its (zero) gradient
         shift = shift + scale * (conv.bias - conv.bias)
-    return scale[:, :, None, None] * conv.weight, shift
+    return scale[:, :, None] * taps, shift
 
 
-def tap_blocks(x, kernel, stride):
-    """x (F_in, C) contiguous -> [(first tap, last tap + 1, view (F_out, taps * C))], at most `stride` taps
-    each"""
-    channels, frames, blocks = x.shape[1], (x.shape[0] - kernel) // stride + 1, []
-    for first in range(0, kernel, stride):
-        last = min(first + stride, kernel)
-        size, steps = (frames, (last - first) * channels), (stride * channels, 1)
-        blocks.append((first, last, x.as_strided(size, steps, x.storage_offset() + first * channels)))
-    return blocks
+def as_image(x):
+    """(F, C) contiguous -> the same memory as a channels-last image (1, C, 1, F)"""
+    return x.t()[None, :, None, :]
 
 
 def convolve(x, layer):
-    """x (F_in, C_in) contiguous -> (F_out, C_out), without normalisation"""
-    out = None
-    for first, last, view in tap_blocks(x, layer.weight.shape[0], layer.stride):
-        taps = layer.weight[first:last].flatten(0, 1)
-        if out is not None:
-            out.addmm_(view, taps)
-        else:
-            out = view @ taps if layer.bias is None else torch.addmm(layer.bias, view, taps)
-    return out
+    """x (F_in, C_in) -> (F_out, C_out), without normalisation"""
+    y = torch.conv2d(as_image(x), layer.weight[:, :, None, :], layer.bias, stride=(1, layer.stride))
+    return y[0, :, 0].t().contiguous()  # a copy only where one channel makes the layout ambiguous
 
 
-def convolve_backward(x, layer, grad, grad_layer):
-    """Adds to the weight and bias of grad_layer in place; grad (F_out, C_out) -> gradient of x"""
-    grad_x = torch.zeros_like(x)
-    blocks = tap_blocks(x, layer.weight.shape[0], layer.stride)
-    grad_blocks = tap_blocks(grad_x, layer.weight.shape[0], layer.stride)
-    for (first, last, view), (_, _, grad_view) in zip(blocks, grad_blocks, strict=True):
-        grad_layer.weight[first:last] += (view.t() @ grad).view(last - first, *layer.weight.shape[1:])
-        grad_view.addmm_(grad, layer.weight[first:last].flatten(0, 1).t())
+def input_backward(x, layer, grad):
+    """x (F_in, C_in), of which only the shape matters, grad (F_out, C_out) -> gradient of x"""
+    weight, stride = layer.weight[:, :, None, :], [1, layer.stride]
+    images = as_image(grad), as_image(x), weight
+    grad_x, _, _ = convolution_backward(
+        *images, None, stride, [0, 0], [1, 1], False, [0, 0], 1, [True, False, False]
+    )
+    return grad_x[0, :, 0].t().contiguous()
+
+
+def weight_backward(x, layer, grad, grad_layer):
+    """Adds to the weight and bias of grad_layer in place; x (F_in, C_in), grad (F_out, C_out)"""
+    channels, kernel = layer.weight.shape[1:]
+    for first in range(0, kernel, layer.stride):
+        taps = min(layer.stride, kernel - first)
+        # frames under these taps as rows, without a copy: row t begins at frame t * stride + first of x
+        rows = x.as_strided((len(grad), taps * channels), (layer.stride * channels, 1), first * channels)
+        grad_layer.weight[first : first + taps] += (rows.t() @ grad).view(taps, channels, -1)
     if layer.bias is not None:
         grad_layer.bias.add_(grad.sum(dim=0))
-    return grad_x
 
 
-def first_layer(layer, index, wav):
-    """The first layer for one utterance, as a layer without overlap, and its input: wav (T,) -> layer,
-    patches (F, K)"""
-    kernel = layer.weight.shape[1]
-    patches = wav.unfold(0, kernel, layer.stride).contiguous()
+def first_layer(layer, utterance, samples):
+    """The first layer as it is for one utterance; samples (T,) -> layer, patches (F, kernel)"""
     own = layer._replace(
-        weight=layer.weight[index].view(1, kernel, -1),
-        bias=None if layer.bias is None else layer.bias[index],
-        stride=1,
+        weight=layer.weight[utterance], bias=None if layer.bias is None else layer.bias[utterance]
     )
-    return own, patches
+    return own, samples.unfold(0, layer.weight.shape[2], layer.stride).contiguous()
+
+
+def multiply(patches, layer):
+    """The first layer's convolution: patches (F, kernel) -> (F, C)"""
+    weight = layer.weight.t()
+    return patches @ weight if layer.bias is None else torch.addmm(layer.bias, patches, weight)
+
+
+def multiply_backward(patches, layer, grad, grad_layer):
+    """Adds to the weight and bias of grad_layer in place; patches (F, kernel), grad (F, C)"""
+    grad_layer.weight.add_(grad.t() @ patches)
+    if layer.bias is not None:
+        grad_layer.bias.add_(grad.sum(dim=0))
 
 
 def activate(y, layer):
@@ -169,63 +207,67 @@ def as_layers(strides, epsilons, parameters):
 
 
 def cast(parameters, dtype):
-    return [None if p is None else p.to(dtype).contiguous() for p in parameters]
+    """Weights of more than one dimension become channels last: (C_out, kernel, C_in) in memory"""
+    tensors = [None if p is None else p.to(dtype) for p in parameters]
+    return tensors[:4] + [t.mT.contiguous().mT if t is not None and t.dim() == 3 else t for t in tensors[4:]]
+
+
+def taps_first(grads):
+    """Weights among them: (C_out, C_in, kernel) to (kernel, C_in, C_out), or back"""
+    return [g.permute(2, 1, 0).contiguous() if g is not None and g.dim() == 3 else g for g in grads]
 
 
 class ConvStack(torch.autograd.Function):
-    """All convolutions, normalisations and GELUs, forward and backward, in `dtype`; weight gradients in
-    float32."""
+    """All convolutions, normalisations and GELUs, forward and backward, computed in `dtype`."""
 
     @staticmethod
-    def forward(ctx, wavs, sample_lens, strides, epsilons, dtype, *parameters):
+    def forward(ctx, wavs, stretches, strides, epsilons, dtype, *parameters):
         """wavs (B, T), parameters: weight, bias, gamma, beta of each layer (None where absent) -> frames (N,
         C)"""
         with torch.autocast(wavs.device.type, enabled=False):
             layers = as_layers(strides, epsilons, cast(parameters, dtype))
             outputs, kept = [], []
-            for index, num_samples in enumerate(sample_lens):
-                first, x = first_layer(layers[0], index, wavs[index, :num_samples].to(dtype))
-                for layer in [first, *layers[1:]]:
-                    y = convolve(x, layer)
+            for utterance, samples in stretches:
+                first, patches = first_layer(layers[0], utterance, wavs[utterance, samples].to(dtype))
+                y = multiply(patches, first)  # the largest and cheapest one: not kept, computed again
+                for below, layer in zip(layers, layers[1:], strict=False):
+                    y = convolve(activate(y, below)[0], layer)
                     kept.append(y)
-                    x, _ = activate(y, layer)
-                outputs.append(x)
-                del kept[-len(layers)]  # the first, largest and cheapest one is computed again
+                outputs.append(activate(y, layers[-1])[0])
         ctx.save_for_backward(wavs, *parameters, *kept)
-        ctx.constants = sample_lens, strides, epsilons, dtype
+        ctx.constants = stretches, strides, epsilons, dtype
         return torch.cat(outputs)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_frames):
-        sample_lens, strides, epsilons, dtype = ctx.constants
+        stretches, strides, epsilons, dtype = ctx.constants
         wavs, *saved = ctx.saved_tensors
         parameters, kept = saved[: 4 * len(strides)], iter(saved[4 * len(strides) :])
         layers = as_layers(strides, epsilons, cast(parameters, dtype))
-        grads = [None if p is None else torch.zeros(p.shape, device=p.device) for p in parameters]
+        grads = [None if p is None else torch.zeros_like(p) for p in parameters]
+        grads[4:] = taps_first(grads[4:])
         grad_layers, start = as_layers(strides, epsilons, grads), 0
-        for index, num_samples in enumerate(sample_lens):
-            first, x = first_layer(layers[0], index, wavs[index, :num_samples].to(dtype))
-            grad_first = grad_layers[0]._replace(
-                weight=grad_layers[0].weight[index].view_as(first.weight),
-                bias=None if first.bias is None else grad_layers[0].bias[index],
-            )
-            ys = [convolve(x, first)] + [next(kept) for _ in layers[1:]]
+        for utterance, samples in stretches:
+            first, patches = first_layer(layers[0], utterance, wavs[utterance, samples].to(dtype))
+            grad_first, _ = first_layer(grad_layers[0], utterance, wavs[utterance, samples])
+            ys = [multiply(patches, first)] + [next(kept) for _ in layers[1:]]
             grad = grad_frames[start : start + len(ys[-1])]
             start += len(ys[-1])
-            stack_backward(x, ys, [first, *layers[1:]], grad, [grad_first, *grad_layers[1:]])
-        return (None,) * 5 + tuple(grads)
+            grad = stack_backward(ys, [first, *layers[1:]], grad, [grad_first, *grad_layers[1:]])
+            multiply_backward(patches, first, grad, grad_first)
+        return (None,) * 5 + tuple(grads[:4] + taps_first(grads[4:]))
 
 
-def stack_backward(x, ys, layers, grad, grad_layers):
-    """Backward of one utterance: x (F, K) input and ys outputs of the convolutions, grad (F, C) of the last
-    output."""
+def stack_backward(ys, layers, grad, grad_layers):
+    """Backward of one stretch, but for the first convolution: ys outputs of the convolutions, grad (F, C) of
+    the last layer's output -> gradient of the first convolution's output"""
     _, saved = activate(ys[-1], layers[-1])
-    for depth in range(len(layers) - 1, -1, -1):
-        layer, grad_layer, y = layers[depth], grad_layers[depth], ys.pop()
+    while True:
+        layer, grad_layer, y = layers.pop(), grad_layers.pop(), ys.pop()
         grad = activate_backward(y, layer, saved, grad, grad_layer)
-        if depth == 0:
-            convolve_backward(x, layer, grad, grad_layer)
-            return
-        below, saved = activate(ys[-1], layers[depth - 1])
-        grad = convolve_backward(below, layer, grad, grad_layer)
+        if not layers:
+            return grad
+        below, saved = activate(ys[-1], layers[-1])
+        weight_backward(below, layer, grad, grad_layer)
+        grad = input_backward(below, layer, grad)
