@@ -23,11 +23,13 @@ from lebench_sb.data import (
 from lebench_sb.encoders import save_encoder
 from lebench_sb.metrics.errors import mean, rate
 from lebench_sb.plots import codebook_usage, learning_curves
+from lebench_sb.pretraining.initialise import balance_codes, filterbank_start
 from lebench_sb.pretraining.losses import perplexity
 from lebench_sb.pretraining.masking import draw_masks
 from lebench_sb.pretraining.model import PretrainingModel
 
 logger = logging.getLogger(__name__)
+STARTS = {"random": lambda extractor: None, "filterbank": filterbank_start}
 FRESH = ("quantizer.", "project_hid.", "project_q.", "wav2vec2.masked_spec_embed")
 
 
@@ -41,7 +43,7 @@ def make_config(**values):
     return Wav2Vec2Config(**values)
 
 
-def build_model(config, init_from, feature_grad_mult, seed):
+def build_model(config, init_from, feature_grad_mult, seed, start="random"):
     """-> PretrainingModel with random weights (`init_from` empty) or those of a Hugging Face folder or id.
 
     A folder without quantiser, projections or mask embedding is accepted: the log says what starts fresh.
@@ -49,7 +51,9 @@ def build_model(config, init_from, feature_grad_mult, seed):
     """
     torch.manual_seed(seed)
     if not init_from:
-        return PretrainingModel(Wav2Vec2ForPreTraining(config), feature_grad_mult)
+        hf = Wav2Vec2ForPreTraining(config)
+        STARTS[start](hf.wav2vec2.feature_extractor)
+        return PretrainingModel(hf, feature_grad_mult)
     stored = Wav2Vec2Config.from_pretrained(init_from)
     stored.mask_time_prob = config.mask_time_prob
     hf, report = Wav2Vec2ForPreTraining.from_pretrained(
@@ -92,7 +96,11 @@ class PretrainingBrain(SSLBrain):
         return module.module if hasattr(module, "module") else module
 
     def parameter_groups(self):
-        return [(list(self.modules.parameters()), self.hparams.encoder_lr, 0)]
+        rate, first = self.hparams.encoder_lr, self.hparams.targets_learn_after
+        targets = [*self.model.hf.wav2vec2.feature_extractor.parameters()]
+        targets += self.model.hf.quantizer.weight_proj.parameters()
+        ids = set(map(id, targets))
+        return [([p for p in self.modules.parameters() if id(p) not in ids], rate, 0), (targets, rate, first)]
 
     def plan(self, dataset, stage):
         """Durations as cropped; training is a stream of updates, cut where validation comes"""
@@ -123,6 +131,9 @@ class PretrainingBrain(SSLBrain):
         """-> StepOutput. The masks of valid (step 0) are the same in every run with this seed."""
         wavs, _ = batch.sig
         sample_lens = sample_lengths(batch.sig).cpu()
+        first = self.optimizer_step == 0 and self.step == 1
+        if stage == TRAIN and first and self.hparams.balance_codes:
+            balance_codes(self.model, wavs, sample_lens)
         frame_lens = self.model.frame_lengths(sample_lens)
         hparams = self.hparams
         mask, negatives = draw_masks(

@@ -150,6 +150,13 @@ class PretrainingModel(nn.Module):
         extracted = extract(layers, batch.wavs, batch.sample_lens, dtype)
         return ScaleGradient.apply(extracted, self.feature_grad_mult)
 
+    def valid_features(self, wavs, sample_lens):
+        """wavs (B, T), sample_lens (B,) -> the extractor's frames after their layer norm (N, C) float32"""
+        frame_lens = self.frame_lengths(sample_lens)
+        mask = torch.zeros(len(wavs), int(frame_lens.max()), dtype=torch.bool)
+        batch = self.layout(wavs, sample_lens, mask, torch.zeros(0, 0, dtype=torch.int64))
+        return self.hf.wav2vec2.feature_projection.layer_norm(self.extract(batch)).float()
+
     def quantizer_logits(self, features):
         """features (M, C) after their layer norm -> (M, G, V)"""
         quantizer = self.hf.quantizer
