@@ -69,12 +69,12 @@ def utterances(data_folder, split, normaliser="fr-1"):
     found, normalise = [], text_normaliser(normaliser)
     for name, _, start, end in _fields(folder / "segments.txt", 4, problems):
         u = _utterance(folder, name, start, end, problems)
-        text = transcripts.get(name)
-        if u is None or text is None:
-            problems.add("in segments.txt, not in transcripts.txt", name) if text is None else None
+        if name not in transcripts:
+            problems.add("in segments.txt, not in transcripts.txt", name)
+        if u is None or name not in transcripts:
             continue
         try:
-            u.labels["wrd"] = normalise(text)
+            u.labels["wrd"] = normalise(transcripts[name])
         except UnreadableText as error:
             problems.add(
                 f"characters {normaliser} cannot read (normaliser: none keeps them)",

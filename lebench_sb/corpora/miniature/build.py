@@ -22,7 +22,7 @@ from lebench_sb.corpora.miniature.acoustics import RATE
 from lebench_sb.corpora.miniature.texts import clips as all_clips
 from lebench_sb.corpora.miniature.voices import check_engines, write_atomically
 
-VERSION = 1  # of what is spoken: raise it when the grammar, the voices or the noise change
+VERSION = 2  # of what is spoken: raise it when the grammar, the voices or the noise change
 CHUNK = 25  # clips
 SHORTEST, LONGEST = 1.0, 15.0  # seconds
 LAYOUTS = {"commonvoice": layout_commonvoice, "mls": layout_mls}
@@ -114,12 +114,11 @@ def _speak(chunks, workers):
 
 def _speak_chunk(chunk):
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "lebench_sb.corpora.miniature.voices"]
+    command = [sys.executable, "-c", "from lebench_sb.corpora.miniature.voices import main; main()"]
     done = subprocess.run(command, input=json.dumps(chunk), text=True, capture_output=True, env=environment)
     if done.returncode:
-        raise RuntimeError(
-            f"Speaking {chunk['marker']} failed (exit {done.returncode}): {done.stderr.strip()[-2000:]}"
-        )
+        reason = done.stderr.strip().rpartition("\n")[2]  # the last line of a traceback
+        raise RuntimeError(f"Speaking {chunk['marker']} failed (exit {done.returncode}): {reason}")
 
 
 def _durations(plan, chunks, output):

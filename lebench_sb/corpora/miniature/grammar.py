@@ -39,7 +39,7 @@ CONTRACTED = {
     ("de", "les"): "des",
 }
 TARGET_RULES = {
-    "en": [(r"\ba (?=[aeiou](?!ni|ne |uro))", "an "), (r"\ba (?=hour)", "an ")],
+    "en": [(r"\ba (?=[aeiou])(?!uni|use|one |euro)", "an "), (r"\ba (?=hour)", "an ")],
     "es": [(r"\ba el\b", "al"), (r"\bde el\b", "del"), (r"\by (?=h?i(?!e))", "e "), (r"\bo (?=h?o)", "u ")],
     "pt": [
         (r"\bem ([oa]s?)\b", r"n\1"),

@@ -129,21 +129,20 @@ def en_verb(base, past):
     )
 
 
-def _romance(infinitive, present, past, past_of, imperfect_of, plural_of):
-    verb, _, rest = infinitive.partition(" ")
+def _romance(verb, present, past, past_of, imperfect_of, plural_of):
+    """Forms named as in fr_verb; `past_of` by theme vowel, and for the 1pl past of verbs in -er (`nous`)."""
     theme = verb[-2].replace("í", "i")
-    present = (present or verb[:-2] + {"a": "a", "e": "e", "i": "e", "o": "õe"}[theme]).split(" ")[0]
-    past = (past or verb[:-2] + past_of[theme]).split(" ")[0]
-    forms = dict(
-        inf=verb,
-        pres=present,
-        pp=past,
-        imp=verb[:-2] + imperfect_of[theme],
-        ils=plural_of(present),
-        nous=verb[:-2] + {"a": "amos", "e": "emos", "i": "imos"}[theme],
-    )
-    forms["nouspp"] = verb[:-2] + {"a": "amos", "e": past_of["nous"], "i": "imos"}[theme]
-    return {name: f"{form} {rest}".strip() for name, form in forms.items()}
+    present = present or verb[:-2] + {"a": "a", "e": "e", "i": "e"}[theme]
+    we = {"a": "amos", "e": "emos", "i": "imos"}
+    return {
+        "inf": verb,
+        "pres": present,
+        "pp": past or verb[:-2] + past_of[theme],
+        "imp": verb[:-2] + imperfect_of[theme],
+        "ils": plural_of(present),
+        "nous": verb[:-2] + we[theme],
+        "nouspp": verb[:-2] + (we | {"e": past_of["nous"]})[theme],
+    }
 
 
 def es_verb(infinitive, present=None, past=None):

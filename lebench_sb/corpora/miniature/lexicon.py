@@ -10,20 +10,21 @@ FIRST_NAMES_F = """Marie Julie Sophie Camille Claire Léa Anne Chloé Louise Nat
 Pauline Lucie Sarah Mathilde Inès Jeanne Catherine Manon Hélène Juliette Nadia Margot Élise Charlotte
 Valérie Zoé Fatima Aurélie Céline Lina Sandrine Agathe Monique Rose Yasmine Clémence Noémie Adèle Béatrice
 Amandine Romane Sylvie Gaëlle Justine Odile Mélanie Estelle Capucine Florence Apolline Brigitte Solène
-Victoire""".split()
+Victoire Bérénice Colette Delphine Eugénie Félicie Gisèle Huguette Joséphine""".split()
 
 FIRST_NAMES_M = """Pierre Thomas Nicolas Paul Antoine Lucas Julien Louis Hugo Philippe Karim Mathieu Gabriel
 Marc Alexandre Vincent Olivier Jules Maxime Arthur Laurent Adrien Raphaël Samuel Benoît Léon Simon Guillaume
 Étienne Mohamed Baptiste Victor Damien Xavier Théo Jérôme Fabien Quentin Bastien Romain Gilles Sébastien
-Cédric Yves Augustin Rémi Thierry Malik Florian Gaspard Tristan Valentin Édouard Armand Corentin
-Ulysse""".split()
+Cédric Yves Augustin Rémi Thierry Malik Florian Gaspard Tristan Valentin Édouard Armand Corentin Ulysse
+Bertrand Clovis Ferdinand Gontran Hippolyte Isidore Lazare Maurice""".split()
 
 LAST_NAMES = """Martin Bernard Dubois Robert Petit Durand Leroy Moreau Laurent Girard Lefèvre Roux Fournier
 Morel Garnier Faure Rousseau Blanc Guérin Boyer Chevalier Lambert Fontaine Renard Mercier Dupont Bonnet
 Gauthier Perrin Masson Colin Vidal Caron Marchand Barbier Brun Dumont Picard Lacroix Meunier Deschamps Fabre
 Poirier Rivière Aubert Besson Charpentier Lemaire Delorme Bailly Perrot Cordier Hamon Joubert Maillard
 Vasseur Bouvier Pelletier Langlois Tessier Boulanger Germain Hubert Millet Carpentier Royer Collet Prévost
-Benoît Guillot""".split()
+Benoît Guillot Tanguy Ferrand Lebrun Schmitt Bourdon Chauvin Descamps Etchegaray Kermarec Lacombe Mallet
+Navarro Ollivier Pruvost Raynaud Savary Tardieu Vallet""".split()
 
 CITIES = """Paris Lyon Marseille Toulouse Nice Nantes Bordeaux Lille Strasbourg Rennes Grenoble Montpellier
 Avignon Dijon Tours Brest Reims Angers Metz Nancy Orléans Rouen Caen Toulon Limoges Perpignan Annecy
@@ -31,7 +32,8 @@ Besançon Amiens Poitiers Pau Bayonne Colmar Cannes Antibes Valence Chambéry Qu
 Dunkerque Arras Troyes Chartres Bourges Nevers Auxerre Mâcon Vichy Aurillac Albi Carcassonne Narbonne
 Béziers Nîmes Arles Gap Digne Bastia Ajaccio Bruxelles Genève Londres Madrid Lisbonne Rome Berlin Montréal
 Dakar Tunis Alger Saumur Cognac Angoulême Niort Laval Épinal Mulhouse Belfort Vesoul Roanne Tarbes Lourdes
-Biarritz Agen Cahors Rodez Sète Menton""".split()
+Biarritz Agen Cahors Rodez Sète Menton Royan Dieppe Honfleur Beaune Cluny Dole Évreux Fréjus Grasse Hyères
+Issoire Lunéville Millau Nemours Orange Privas Redon Sedan Tulle Uzès Vitré Yvetot""".split()
 # only names that change between languages
 CITY_NAMES = """Paris;Paris;París;Paris
 Marseille;Marseille;Marsella;Marselha
@@ -632,7 +634,7 @@ mentir ment menti;lie lied;mentir miente mintió;mentir mente
 plaisanter;joke joked;bromear;brincar
 méditer;meditate meditated;meditar;meditar
 patienter;wait_patiently waited_patiently;aguardar;aguardar
-bricoler;tinker tinkered;trastear;consertar_coisas"""
+bricoler;tinker tinkered;trastear;remendar"""
 
 # how or where an action is done, kept whole: French words with UPOS, English, Spanish, Portuguese
 MANNERS = """beaucoup;a lot;mucho;muito

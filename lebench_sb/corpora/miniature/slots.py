@@ -17,13 +17,16 @@ from lebench_sb.corpora.miniature.grammar import LANGUAGES, Phrase, Word
 
 
 class Draw:
-    """Seeded draws. Words are drawn with probability ~ 1 / (rank + 2) ** exponent, as words of a language
-    are."""
+    """Seeded draws of words: with probability `rare` any word of a list, else with probability
+    ~ 1 / (rank + 2) ** exponent. So a few words are common, as in any language, and the tail stays alive.
+    """
 
-    def __init__(self, rng, exponent=1.0):
-        self.rng, self.exponent = rng, exponent
+    def __init__(self, rng, exponent=1.0, rare=0.0):
+        self.rng, self.exponent, self.rare = rng, exponent, rare
 
     def zipf(self, items):
+        if self.chance(self.rare):
+            return self.even(items)
         return self.rng.choices(items, cum_weights=_cumulative(len(items), self.exponent))[0]
 
     def even(self, items):
@@ -214,8 +217,8 @@ def verb(class_name, form, draw):
             continue  # only verbs in -er have these forms here
         forms = {
             "en": _english(en)[form],
-            "es": _romance(inflect.es_verb, es)[form],
-            "pt": _romance(inflect.pt_verb, pt)[form],
+            "es": inflect.es_verb(*es.split(" "))[form],
+            "pt": inflect.pt_verb(*pt.split(" "))[form],
         }
         return Phrase([Word(fr["pp" if form == "nouspp" else form], "VERB")], forms)
 
@@ -224,13 +227,6 @@ def _english(field):
     """`look for looked for`: the two halves are base and past."""
     words = field.split(" ")
     return inflect.en_verb(" ".join(words[: len(words) // 2]), " ".join(words[len(words) // 2 :]))
-
-
-def _romance(conjugate, field):
-    """`pedir prestado pide prestado pidió prestado` or `pedir pide pidió`: forms of equal length."""
-    words = field.split(" ")
-    width = 2 if len(words) > 1 and words[1] in ("prestado", "emprestado", "coisas") else 1
-    return conjugate(*[" ".join(words[i : i + width]) for i in range(0, len(words), width)])
 
 
 def _in_words(number, gender):

@@ -17,12 +17,14 @@ from lebench_sb.corpora.miniature.speakers import Speaker, speakers
 MINUTES = {
     ("commonvoice", "test"): 7,
     ("commonvoice", "dev"): 4,
-    ("mls", "test"): 4,
-    ("mls", "dev"): 4,
-    ("commonvoice", "train"): 14,
-    ("mls", "train"): 96,
+    ("mls", "test"): 3,
+    ("mls", "dev"): 3,
+    ("commonvoice", "train"): 30,
+    ("mls", "train"): 82,
 }
-EXPONENT = 1.2  # of Zipf's law within each word list
+# exponent of Zipf's law, share of words drawn evenly from the whole list
+WORDS = {"commonvoice": (2.5, 0.2), "mls": (0.7, 0.0)}
+SAID = {"commonvoice": PATTERNS[::2], "mls": PATTERNS}
 PAUSE = 0.45  # seconds between two sentences of one utterance
 LONGEST = 12.5  # seconds, estimated: some voices are a sixth slower than their rate says
 LONG_FORM = (5.5, 11.5)  # seconds after which an utterance of the read books ends
@@ -81,11 +83,10 @@ def _repeats(sentence):
     return len(content) > len(set(content))
 
 
-def sentences(rng, held_out, said):
+def sentences(draw, patterns, held_out, said):
     """Endless sentences, every pattern once per round in a drawn order; updates `said` (tuples of words)."""
-    draw = Draw(rng, EXPONENT)
     while True:
-        for pattern in rng.sample(PATTERNS, len(PATTERNS)):
+        for pattern in draw.rng.sample(patterns, len(patterns)):
             for _ in range(200):  # a narrow pattern may have nothing left to say
                 sentence = realise(pattern, draw, phrase)
                 words = sentence.words
@@ -99,7 +100,8 @@ def sentences(rng, held_out, said):
                     break
 
 
-def _seconds(speaker, group):
+def estimated_seconds(speaker, group):
+    """Seconds of speech of `group` (sentences) as one utterance of `speaker`, before it is spoken."""
     return sum(len(s.text) for s in group) * speaker.seconds_per_letter + PAUSE * (len(group) - 1) + 0.24
 
 
@@ -109,9 +111,9 @@ def _utterance(source, speaker, corpus, rng):
     if corpus != "mls":
         return tuple(group)
     enough = rng.uniform(*LONG_FORM)
-    while _seconds(speaker, group) < enough:
+    while estimated_seconds(speaker, group) < enough:
         sentence = next(source)
-        if _seconds(speaker, [*group, sentence]) > LONGEST:
+        if estimated_seconds(speaker, [*group, sentence]) > LONGEST:
             break
         group.append(sentence)
     return tuple(group)
@@ -124,14 +126,14 @@ def clips(seed=0, scale=1.0):
     for (corpus, split), minutes in MINUTES.items():
         rng = random.Random(f"{seed}-{corpus}-{split}-text")
         own = Neighbourhood()
-        source = sentences(rng, held_out, said)
+        source = sentences(Draw(rng, *WORDS[corpus]), SAID[corpus], held_out, said)
         people = speakers(corpus, split, seed, scale)
         number = 0
         for speaker in people:
             seconds, target = 0.0, 60 * minutes * scale / len(people)
             while seconds < target:
                 group = _utterance(source, speaker, corpus, rng)
-                seconds += _seconds(speaker, group)
+                seconds += estimated_seconds(speaker, group)
                 plan.append(Clip(corpus, split, number, speaker, group))
                 number += 1
                 for sentence in group:

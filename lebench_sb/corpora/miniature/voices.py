@@ -1,4 +1,4 @@
-"""Speaks one chunk of clips; run as a program, in a fresh process for each chunk.
+"""Speaks one chunk of clips; `main` runs in a fresh process for each chunk.
 
 eSpeak NG keeps state from one sentence to the next, and initialising it again does not clear it: a clip is
 only reproducible as the n-th sentence of its process. A NanoTTS object remembers too, so each clip gets its
@@ -36,11 +36,14 @@ class ESpeak:
 
         self.library = ctypes.cdll.LoadLibrary(espeakng_loader.get_library_path())
         self.library.espeak_Initialize(SYNCHRONOUS, 0, espeakng_loader.get_data_path().encode(), 0)
+        self.library.espeak_ng_SetRandSeed(ctypes.c_long(1))  # else breathy variants draw from the clock
         self.pieces = []
         kind = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
         self.callback = kind(self._receive)  # kept: the library does not own it
         self.library.espeak_SetSynthCallback(self.callback)
-        if self.library.espeak_SetVoiceByName(f"fr+{speaker.variant}".encode()):
+        # the library takes any name for a variant and speaks without it
+        known = Path(espeakng_loader.get_data_path(), "voices", "!v", speaker.variant).is_file()
+        if not known or self.library.espeak_SetVoiceByName(f"fr+{speaker.variant}".encode()):
             raise ValueError(f"eSpeak NG has no voice fr+{speaker.variant}.")
         self.library.espeak_SetParameter(SPEED, int(speaker.rate), 0)
         self.library.espeak_SetParameter(PITCH, int(speaker.pitch), 0)
@@ -109,5 +112,6 @@ def speak_chunk(chunk):
     write_atomically(Path(chunk["marker"]), lambda temporary: temporary.write_text(marker))
 
 
-if __name__ == "__main__":
+def main():
+    """Speaks the chunk on standard input."""
     speak_chunk(json.load(sys.stdin))
