@@ -387,8 +387,8 @@ class SSLBrain(sb.Brain):
             out.write(json.dumps(line) + "\n")
 
     def log_epoch(self, meta, train_stats=None, valid_stats=None, test_stats=None):
-        if if_main_process():
-            self.hparams.train_logger.log_stats(meta, train_stats, valid_stats, test_stats)
+        # on every process: SpeechBrain's loggers write on the main one and wait for the others
+        self.hparams.train_logger.log_stats(meta, train_stats, valid_stats, test_stats)
 
     @mark_as_saver
     def _save(self, path):

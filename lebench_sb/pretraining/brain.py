@@ -123,7 +123,7 @@ class PretrainingBrain(SSLBrain):
         return max(start * decay**self.optimizer_step, end)
 
     def on_stage_start(self, stage, epoch=None):
-        self.sums = {}
+        self.sums = self.no_sums()
         if stage == TRAIN:
             self.clock = time.time()
 
@@ -163,7 +163,14 @@ class PretrainingBrain(SSLBrain):
             "penalty": float(out.penalty.detach()) * masked,
             "codes": out.code_counts.double().cpu(), "probs": out.code_probs.double().cpu(), **self.seen,
         }  # fmt: skip
-        self.sums = {key: self.sums.get(key, 0.0) + value for key, value in new.items()}
+        self.sums = {key: self.sums[key] + value for key, value in new.items()}
+
+    def no_sums(self):
+        """Zeros, so that a process without a batch adds up with the others"""
+        quantizer = self.model.hf.quantizer
+        codes = torch.zeros(quantizer.num_groups, quantizer.num_vars, dtype=torch.float64)
+        names = ("masked", "contrastive", "correct", "diversity", "penalty", "frames", "seconds")
+        return {**dict.fromkeys(names, 0.0), "codes": codes, "probs": codes}
 
     def score(self, batch, out):
         """One row per utterance with a mask: masked frames, how many are right, their summed loss"""
@@ -186,7 +193,7 @@ class PretrainingBrain(SSLBrain):
 
     def step_statistics(self):
         """Figures of the update over all its micro-batches and processes; starts the next sums"""
-        sums, self.sums = self.total_of_sums(), {}
+        sums, self.sums = self.total_of_sums(), self.no_sums()
         now = time.time()
         rate, self.clock = sums["seconds"] / max(now - self.clock, 1e-9), now
         return {**summary(sums), "temperature": self.temperature(), "audio_per_s": round(rate, 2)}

@@ -29,7 +29,7 @@ GOOD = ["--data_folder", "/d", "--ssl_hub", "mel_filterbank"]
         ([*GOOD, "--freeze", "maybe"], "True or False is expected"),
         ([*GOOD, "--seed", "--head_lr=1"], "--seed needs a value"),
         ([*GOOD, "--debug=True"], "takes no value"),
-        ([*GOOD, "--precision", "fp8"], "--precision fp8"),
+        ([*GOOD, "--precision", "fp8"], "argument --precision: invalid choice: 'fp8'"),
         ([*GOOD, "--seed", "1", "--seed", "2"], "--seed is given twice"),
         (["--ssl_hub", "x"], "--data_folder is missing"),
     ],
