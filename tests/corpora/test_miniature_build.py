@@ -142,6 +142,22 @@ def test_without_the_engines_one_line_says_what_to_install(tmp_path, monkeypatch
     )
 
 
+def test_pico_does_not_hear_what_it_said_before(tmp_path):
+    engines()
+    person = [speaker for speaker in speakers("mls", "train", 0) if speaker.engine == "pico"][0].as_dict()
+    heard = set()
+    for number, before in enumerate(
+        ["Oui.", "Le train part à huit heures et demie.", "Qui a mangé la pomme ?"]
+    ):
+        clip = tmp_path / str(number) / "clip.flac"
+        clip.parent.mkdir()
+        said = [[str(clip.with_name("first.flac")), before], [str(clip), "La boulangère vend une tarte."]]
+        marker = str(clip.with_name("chunk.json"))
+        build._speak_chunk({"seed": 0, "speaker": person, "clips": said, "key": "k", "marker": marker})
+        heard.add(clip.read_bytes())
+    assert len(heard) == 1
+
+
 def test_a_failing_chunk_is_named(tmp_path):
     engines()
     person = speakers("mls", "test", 0)[0].as_dict() | {"variant": "nobody"}
