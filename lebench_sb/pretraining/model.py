@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from lebench_sb.pretraining import losses
 from lebench_sb.pretraining.extractor import extract, output_length
+from lebench_sb.pretraining.linear import linear
 
 
 @dataclass
@@ -92,7 +93,7 @@ class PretrainingModel(nn.Module):
         model = self.hf.wav2vec2
         extracted = self.extract(batch)
         features = model.feature_projection.layer_norm(extracted)
-        hidden = model.feature_projection.dropout(model.feature_projection.projection(features))
+        hidden = model.feature_projection.dropout(linear(model.feature_projection.projection, features))
         hidden = hidden.index_put((batch.masked,), model.masked_spec_embed.to(hidden.dtype))
         contexts = encode(model.encoder, hidden, batch)
         with torch.autocast(wavs.device.type, enabled=False):
@@ -250,30 +251,42 @@ def pre_norm_layer(layer, queries, keys, query_lens, key_lens):
     normal_queries = normal_keys if queries is keys else layer.layer_norm(queries)
     attended = attend(layer.attention, normal_queries, normal_keys, query_lens, key_lens)
     queries = queries + layer.dropout(attended)
-    return queries + layer.feed_forward(layer.final_layer_norm(queries))
+    return queries + feed_forward(layer.feed_forward, layer.final_layer_norm(queries))
 
 
 def post_norm_layer(layer, queries, keys, query_lens, key_lens):
     """Wav2Vec2EncoderLayer: queries (Nq, D), keys (Nk, D) -> (Nq, D); queries are rows of keys"""
     queries = queries + layer.dropout(attend(layer.attention, queries, keys, query_lens, key_lens))
     queries = layer.layer_norm(queries)
-    return layer.final_layer_norm(queries + layer.feed_forward(queries))
+    return layer.final_layer_norm(queries + feed_forward(layer.feed_forward, queries))
+
+
+def feed_forward(block, x):
+    """HF Wav2Vec2FeedForward: x (Nq, D) -> (Nq, D)"""
+    hidden = block.intermediate_dropout(block.intermediate_act_fn(linear(block.intermediate_dense, x)))
+    return block.output_dropout(linear(block.output_dense, hidden))
 
 
 def attend(attention, queries, keys, query_lens, key_lens):
     """HF attention within each utterance: queries (Nq, D), keys (Nk, D), B lengths each -> (Nq, D)"""
-    heads = (attention.num_heads, attention.head_dim)
-    q = attention.q_proj(queries).unflatten(1, heads).split(query_lens)
-    k = attention.k_proj(keys).unflatten(1, heads).split(key_lens)
-    v = attention.v_proj(keys).unflatten(1, heads).split(key_lens)
+    equal = len(set(query_lens)) == len(set(key_lens)) == 1
+    split = batched if equal else one_by_one
+    q = split(attention, linear(attention.q_proj, queries), query_lens)
+    k = split(attention, linear(attention.k_proj, keys), key_lens)
+    v = split(attention, linear(attention.v_proj, keys), key_lens)
     dropout = attention.dropout if attention.training else 0.0
-    if len(set(query_lens)) == len(set(key_lens)) == 1:
-        q, k, v = ([torch.stack(each)] for each in (q, k, v))
-    else:
-        q, k, v = ([one[None] for one in each] for each in (q, k, v))
-    attended = [
-        F.scaled_dot_product_attention(*(x.transpose(1, 2) for x in one), dropout_p=dropout)
-        for one in zip(q, k, v, strict=True)
-    ]
+    attended = [F.scaled_dot_product_attention(*one, dropout_p=dropout) for one in zip(q, k, v, strict=True)]
     # (1 or B, heads, F, head_dim) each -> (Nq, D)
-    return attention.out_proj(torch.cat([x.transpose(1, 2).flatten(0, 1).flatten(1) for x in attended]))
+    attended = torch.cat([one.transpose(1, 2).flatten(2).flatten(0, 1) for one in attended])
+    return linear(attention.out_proj, attended)
+
+
+def batched(attention, x, lens):
+    """x (N, D) of B utterances of one length F -> [(B, heads, F, head_dim)]"""
+    return [x.view(len(lens), lens[0], attention.num_heads, attention.head_dim).transpose(1, 2)]
+
+
+def one_by_one(attention, x, lens):
+    """x (N, D) -> [(1, heads, F, head_dim)] of each utterance"""
+    heads = x.view(1, len(x), attention.num_heads, attention.head_dim).transpose(1, 2)
+    return heads.split(lens, dim=2)

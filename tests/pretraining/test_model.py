@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import Wav2Vec2Config, Wav2Vec2ForPreTraining
 
-from lebench_sb.pretraining.extractor import extract, output_length
+from lebench_sb.pretraining.extractor import STRETCH, extract, output_length
+from lebench_sb.pretraining.linear import linear
 from lebench_sb.pretraining.masking import draw_masks
 from lebench_sb.pretraining.model import PretrainingModel
 
@@ -92,6 +93,33 @@ def test_output_length_is_zero_below_the_receptive_field():
         torch.tensor([0, 9, 399, 400, 16000]), (10, 3, 3, 3, 3, 2, 2), (5, 2, 2, 2, 2, 2, 2)
     )
     assert frames.tolist() == [0, 0, 0, 1, 49]
+
+
+@settings(max_examples=30, deadline=None)
+@given(rows=st.integers(0, 40), inputs=st.integers(1, 12), outputs=st.integers(1, 12), bias=st.booleans())
+def test_linear_and_its_gradients_equal_pytorch(rows, inputs, outputs, bias):
+    layer, x = torch.nn.Linear(inputs, outputs, bias=bias), torch.randn(rows, inputs, requires_grad=True)
+    weight, variables = torch.randn(rows, outputs), [x, *layer.parameters()]
+    ours, theirs = linear(layer, x), layer(x)
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+    gradients = torch.autograd.grad((ours * weight).sum(), variables)
+    for one, other in zip(gradients, torch.autograd.grad((theirs * weight).sum(), variables), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("norm", [GROUP, LAYER])
+def test_stretches_of_an_utterance_give_its_frames_and_gradients(norm, monkeypatch):
+    layers = make_model(**norm).hf.wav2vec2.feature_extractor.conv_layers
+    wavs, lens = 0.1 * torch.randn(2, 9000), [9000, 5003]
+    results = []
+    for longest in (2**30, 16 * 700, 1):
+        monkeypatch.setitem(STRETCH, "cpu", longest)
+        frames = extract(layers, wavs, lens, torch.float32)
+        gradients = torch.autograd.grad((frames * frames.detach().cos()).sum(), list(layers.parameters()))
+        results.append([frames, *gradients])
+    for other in results[1:]:
+        for one, expected in zip(other, results[0], strict=True):
+            assert (one - expected).norm() <= 1e-5 * expected.norm() + 1e-6
 
 
 @pytest.mark.parametrize("norm", [GROUP, LAYER])
@@ -234,7 +262,7 @@ def test_layerdrop_skips_layers_as_often_as_asked():
     batch = make_batch(model, [5000])
     calls = []
     for layer in model.hf.wav2vec2.encoder.layers:
-        layer.feed_forward.register_forward_hook(lambda *_: calls.append(1))
+        layer.feed_forward.output_dropout.register_forward_hook(lambda *_: calls.append(1))
     for _ in range(200):
         model(*batch)
     assert len(calls) / 600 == pytest.approx(0.7, abs=0.07)
