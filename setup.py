@@ -9,7 +9,8 @@ HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / "lebench_sb" / "__init__.py").read_text())[1]
 
 REQUIRES = [
-    # 2.6: weights_only loading by default. Below 2.15: its wheels are built for CUDA 13.2, torchaudio 2.11 (the
+    # 2.6: weights_only loading by default. Below 2.15: its wheels are built for CUDA 13.2, torchaudio 2.11
+    # (the
     # newest) for 13.0, and torchaudio refuses to import when the two differ.
     "torch>=2.6,<2.15",
     "torchaudio>=2.6",
@@ -29,13 +30,13 @@ REQUIRES = [
     "typer>=0.15",
 ]
 DEMO = ["espeakng-loader>=0.2.4", "py-nanotts>=0.1.1"]  # eSpeak NG is GPL-3.0: never a hard dependency
-TEST = ["pytest>=8", "pytest-timeout>=2.3", "hypothesis>=6.100", "jiwer>=4.0", "scikit-learn>=1.5", "ruff>=0.8"]
+TEST = ["pytest>=8", "pytest-timeout>=2.3", "hypothesis>=6.100", "jiwer>=4", "scikit-learn>=1.5", "ruff>=0.8"]
 
 setup(
     name="lebench_sb",
     version=VERSION,
     description="SpeechBrain recipes for self-supervised learning from French speech",
-    long_description=(HERE / "README.md").read_text(encoding="utf-8") if (HERE / "README.md").exists() else "",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",

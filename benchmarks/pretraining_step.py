@@ -17,7 +17,6 @@ the largest resident size of a process of its own that runs three steps of one s
 import argparse
 import os
 import resource
-import statistics
 import subprocess
 import sys
 import time
@@ -54,9 +53,10 @@ NEGATIVES, TEMPERATURE, DIVERSITY_WEIGHT, CLIP = 100, 2.0, 0.1, 5.0
 TOLERANCE = {"fp32": 1e-4, "bf16": 1e-2}  # relative, of the losses
 
 SPEECHBRAIN_DIFFERENCES = (
-    "speechbrain's step is not the same work: layer-norm extractor without convolution bias and pre-norm transformer\n"
-    "whatever --norm, a layer norm after the extractor, sine positions in place of the positional convolution, its own\n"
-    "mask rule (about 65 % of the frames masked, the others 49 %), padding masked in attention only."
+    "speechbrain's step is not the same work: layer-norm extractor without convolution bias and pre-norm\n"
+    "transformer whatever --norm, a layer norm after the extractor, sine positions in place of the positional\n"
+    "convolution, its own mask rule (about 65 % of the frames masked, the others 49 %), padding masked in\n"
+    "attention only."
 )
 
 
@@ -261,7 +261,7 @@ def time_rounds(names, args):
 
 
 def split_of_ours(args):
-    """-> {part: median ms} of our step, each part timed on its own"""
+    """-> {part: (wall, CPU) median ms} of our step, each part timed on its own"""
     trainer = Trainer("ours", args)
     model, (wavs, lens) = trainer.system.model, trainer.system.batch
     layers, dtype = model.hf.wav2vec2.feature_extractor.conv_layers, torch.float32
@@ -283,10 +283,11 @@ def split_of_ours(args):
     for name, part in parts.items():
         times = []
         for _ in range(args.rounds + 1):
-            start = time.perf_counter()
+            start = usage()
             part()
-            times.append(time.perf_counter() - start)
-        medians[name] = 1000 * statistics.median(times[1:])
+            times.append(usage() - start)
+        wall, user, system = 1000 * np.median(times[1:], axis=0)
+        medians[name] = wall, user + system
     return medians
 
 
@@ -338,8 +339,8 @@ def main(argv):
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
         return 0
     if args.split:
-        for name, milliseconds in split_of_ours(args).items():
-            print(f"{name:32}{milliseconds:9.1f} ms")
+        for name, (wall, cpu) in split_of_ours(args).items():
+            print(f"{name:32}{wall:9.1f} ms wall {cpu:9.1f} ms CPU")
         return 0
     print(f"torch {torch.__version__}, {args.threads} threads, load {os.getloadavg()[0]:.1f}, {vars(args)}")
     difference = compare_losses(args)

@@ -19,7 +19,8 @@ def mask_frames(frames, frame_lens, time_prob=0.065, time_length=10, channel_pro
     """Zeroes spans of frames and of features (SpecAugment, Park et al., 2019; as wav2vec 2.0 fine-tuning).
 
     frames (B, F, D), frame_lens (B,) -> a new tensor. time_prob: share of valid frames masked in expectation,
-    in spans of `time_length` frames per utterance; channel_prob and channel_length: the same over the features.
+    in spans of `time_length` frames per utterance; channel_prob and channel_length: the same over the
+    features.
     """
     device = frames.device
     times = spans(frame_lens.to(device), frames.shape[1], time_prob, time_length)

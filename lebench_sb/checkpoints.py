@@ -79,11 +79,14 @@ def save_trained(module, path):
 
 
 def load_trained(module, path, end_of_epoch):
-    """Load hook for `save_trained`; raises KeyError naming a trained weight the file lacks or does not know."""
+    """Load hook for `save_trained`; raises KeyError naming a trained weight the file lacks or does not
+    know."""
     state = torch.load(path, map_location="cpu", weights_only=True)
     differing = sorted(set(state) ^ set(trained_state(module)))
     if differing:
-        raise KeyError(f"{path} and this model train other weights, first {differing[:5]}: new output_folder?")
+        raise KeyError(
+            f"{path} and this model train other weights, first {differing[:5]}: new output_folder?"
+        )
     module.load_state_dict(state, strict=False)
 
 

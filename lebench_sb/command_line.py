@@ -24,8 +24,6 @@ from speechbrain.utils.run_opts import RunOptions
 
 from lebench_sb.manifest import DataError, UsageError
 
-
-
 EXIT_CODES = {DataError: 3, UsageError: 2, FileNotFoundError: 2, NotADirectoryError: 2, FileExistsError: 2}
 
 
@@ -75,7 +73,8 @@ def parse(argv):
 
 
 def read_options(path, words):
-    """Words of run options -> RunOptions; raises UsageError with what argparse has to say of a wrong value."""
+    """Words of run options -> RunOptions; raises UsageError with what argparse has to say of a wrong
+    value."""
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):

@@ -26,7 +26,7 @@ def systems(output):
     """The four rows: name -> overrides of the ASR recipe"""
     encoder = f"{output}/pretraining/encoder"
     return {
-        "mel_filterbank": f"--ssl_hub mel_filterbank --layer last --mode filterbank",
+        "mel_filterbank": "--ssl_hub mel_filterbank --layer last --mode filterbank",
         "random_frozen": f"--ssl_hub random:{encoder} --mode frozen",
         "pretrained_frozen": f"--ssl_hub {encoder} --mode frozen",
         "pretrained_finetuned": f"--ssl_hub {encoder} --mode end-to-end --freeze False --precision bf16",
@@ -36,17 +36,22 @@ def systems(output):
 def commands(output, extra_pretraining="", extra_asr=""):
     """The whole chain -> [(name, folder that ends with results.json, words after `python`)]"""
     data = f"{output}/data"
-    pretrain = f"{PRETRAIN} --data_folder {data} --output_folder {output}/pretraining --stamps {shlex.quote(STAMPS)}"
+    pretrain = (
+        f"{PRETRAIN} --data_folder {data} --output_folder {output}/pretraining --stamps {shlex.quote(STAMPS)}"
+    )
     chain = [("pretraining", f"{output}/pretraining", shlex.split(f"{pretrain} {extra_pretraining}"))]
     for name, overrides in systems(output).items():
         folder = f"{output}/asr/{name}"
-        words = f"{ASR} --data_folder {data} --output_folder {folder} --stamps {shlex.quote(STAMPS)} {overrides}"
+        words = (
+            f"{ASR} --data_folder {data} --output_folder {folder} --stamps {shlex.quote(STAMPS)} {overrides}"
+        )
         chain.append((name, folder, shlex.split(f"{words} {extra_asr}")))
     return chain
 
 
 def run_once(name, folder, words):
-    """Runs `python words`, unless the same words over the same YAML have finished; raises SystemExit if it fails."""
+    """Runs `python words`, unless the same words over the same YAML have finished; raises SystemExit if it
+    fails."""
     done = Path(folder) / "finished.json"
     yaml = hashlib.sha256((ROOT / words[1]).read_bytes()).hexdigest()
     record = {"words": words, "yaml_sha256": yaml}
@@ -74,13 +79,24 @@ def finish(output, chain):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--output", default="results/demo", help="folder of data and results, under the repository")
-    parser.add_argument("--scale", type=float, default=1.0, help="size of the miniature; 1 is two hours of speech")
+    parser.add_argument(
+        "--output", default="results/demo", help="folder of data and results, under the repository"
+    )
+    parser.add_argument(
+        "--scale", type=float, default=1.0, help="size of the miniature; 1 is two hours of speech"
+    )
     parser.add_argument("--pretraining", default="", help="more options for the pre-training recipe")
     parser.add_argument("--asr", default="", help="more options for the four ASR runs")
     options = parser.parse_args()
     started = time.time()
-    words = ["-m", "lebench_sb.corpora.miniature", "--output", f"{options.output}/data", "--scale", str(options.scale)]
+    words = [
+        "-m",
+        "lebench_sb.corpora.miniature",
+        "--output",
+        f"{options.output}/data",
+        "--scale",
+        str(options.scale),
+    ]
     code = subprocess.run([sys.executable, *words], cwd=ROOT).returncode
     if code:
         raise SystemExit(code)

@@ -12,7 +12,8 @@ from speechbrain.utils.importutils import LazyModule
 
 from lebench_sb.manifest import Utterance, write_manifest
 
-# hypothesis looks at every loaded module; SpeechBrain's redirections to optional packages raise when looked at
+# hypothesis looks at every loaded module; SpeechBrain's redirections to optional packages raise when looked
+# at
 for name, module in list(sys.modules.items()):
     if isinstance(module, LazyModule):
         del sys.modules[name]
@@ -48,7 +49,8 @@ def write_utterance(path, seconds, rng):
 
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory):
-    """Folder with wavs and manifests train.csv (16), valid.csv (6), test.csv (12 speakers) of 1 to 3 seconds"""
+    """Folder with wavs and manifests train.csv (16), valid.csv (6), test.csv (12 speakers) of 1 to 3
+    seconds"""
     folder = tmp_path_factory.mktemp("corpus")
     rng = np.random.default_rng(0)
     for split, count in (("train", 16), ("valid", 6), ("test", 13)):
@@ -60,7 +62,9 @@ def corpus(tmp_path_factory):
             text = " ".join(rng.choice(WORDS, 2))
             speaker = f"{split}{number % 12}"
             labels = {"wrd": text}
-            utterances.append(Utterance(path.stem, str(path), seconds, speaker=speaker, gender="F", labels=labels))
+            utterances.append(
+                Utterance(path.stem, str(path), seconds, speaker=speaker, gender="F", labels=labels)
+            )
         write_manifest(folder / f"{split}.csv", utterances, folder, {})
     return folder
 
@@ -87,7 +91,8 @@ def tiny_pretraining(manifests):
     """The words of a pre-training run of seconds, dropout and LayerDrop on, accumulation 2, two workers"""
     words = [word for word in manifests if "test" not in Path(word).name]
     options = {
-        "config": TINY_MODEL, "number_of_updates": 12, "valid_every_updates": 6, "checkpoint_every_updates": 2,
+        "config": TINY_MODEL, "number_of_updates": 12, "valid_every_updates": 6, "checkpoint_every_updates":
+        2,
         "grad_accumulation_factor": 2, "num_workers": 2, "max_batch_seconds": 6, "max_crop": 2.0,
         "precision": "fp32", "eval_precision": "fp32", "mask_length": 4, "feature_grad_mult": 0.5,
         "targets_learn_after": 3,

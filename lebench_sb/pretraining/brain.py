@@ -189,7 +189,10 @@ class PretrainingBrain(SSLBrain):
         """Held-out accuracy (%) and contrastive loss (nats) with what their intervals need"""
         accuracy = [(r["accuracy_correct"], r["accuracy_masked"]) for r in rows]
         contrastive = [(r["contrastive_sum"], r["contrastive_masked"]) for r in rows]
-        return {"accuracy": (accuracy, rate, "%", "higher"), "contrastive": (contrastive, mean, "nats", "lower")}
+        return {
+            "accuracy": (accuracy, rate, "%", "higher"),
+            "contrastive": (contrastive, mean, "nats", "lower"),
+        }
 
     def step_statistics(self):
         """Figures of the update over all its micro-batches and processes; starts the next sums"""
@@ -206,7 +209,9 @@ class PretrainingBrain(SSLBrain):
         flat = torch.cat([v.flatten() for v in own.values()]).to(self.device)
         torch.distributed.all_reduce(flat)
         parts = flat.cpu().split([v.numel() for v in own.values()])
-        return {k: p.view(v.shape) if v.ndim else float(p) for (k, v), p in zip(own.items(), parts, strict=True)}
+        return {
+            k: p.view(v.shape) if v.ndim else float(p) for (k, v), p in zip(own.items(), parts, strict=True)
+        }
 
     def scores(self, rows):
         """Figures of the validation just run"""

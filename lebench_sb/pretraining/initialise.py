@@ -1,8 +1,11 @@
 """A start for the convolutional extractor that already hears spectra.
 
-With random filters the first frames of a small model depend on the phase of the waveform more than on the sound,
-their codes jump from frame to frame, nothing predicts them, and the contrastive loss stays at chance for hundreds
-of updates. Band-pass filters followed by smoothing make the first codes a random projection of a spectrum, which
+With random filters the first frames of a small model depend on the phase of the waveform more than on the
+sound,
+their codes jump from frame to frame, nothing predicts them, and the contrastive loss stays at chance for
+hundreds
+of updates. Band-pass filters followed by smoothing make the first codes a random projection of a spectrum,
+which
 context does predict (as the fixed random quantiser of BEST-RQ: Chiu et al., 2022, section 3.1).
 """
 
@@ -15,8 +18,10 @@ SAMPLE_RATE = 16000
 
 @torch.no_grad()
 def filterbank_start(feature_extractor):
-    """Overwrites the convolutions of an HF Wav2Vec2FeatureEncoder: the first with `band_pass_filters`, the later
-    ones with random mixtures of channels under a smooth window in time. Biases become 0; norms are left alone."""
+    """Overwrites the convolutions of an HF Wav2Vec2FeatureEncoder: the first with `band_pass_filters`, the
+    later
+    ones with random mixtures of channels under a smooth window in time. Biases become 0; norms are left
+    alone."""
     for index, layer in enumerate(feature_extractor.conv_layers):
         weight = layer.conv.weight
         if index == 0:
@@ -52,10 +57,14 @@ def mel(hertz):
 def balance_codes(model, wavs, sample_lens, whitening=0.25):
     """Fits the quantiser's projection and codevectors to the frames of a first batch.
 
-    model: PretrainingModel; wavs (B, T), sample_lens (B,). Features f of covariance C and mean m are projected as
-    C^-whitening (f - m) (0.5 would be whitening proper, and give noise the weight of speech), so that no few codes
-    win nearly all frames, which the diversity loss would have to undo against the contrastive loss. Codevectors
-    lose their common part, with which all targets look alike to a cosine (transformers draws them from [0, 1]).
+    model: PretrainingModel; wavs (B, T), sample_lens (B,). Features f of covariance C and mean m are
+    projected as
+    C^-whitening (f - m) (0.5 would be whitening proper, and give noise the weight of speech), so that no few
+    codes
+    win nearly all frames, which the diversity loss would have to undo against the contrastive loss.
+    Codevectors
+    lose their common part, with which all targets look alike to a cosine (transformers draws them from [0,
+    1]).
     Processes share their statistics.
     """
     features = model.valid_features(wavs, sample_lens).double()

@@ -87,7 +87,8 @@ def contrastive_logits(contexts, targets, codes, negatives, counts, temperature)
 
 
 def contrastive_loss(logits):
-    """logits (M, 1 + N), the target first -> (M,) -log softmax(logits)[0] of each masked frame (equation 3)"""
+    """logits (M, 1 + N), the target first -> (M,) -log softmax(logits)[0] of each masked frame (equation
+    3)"""
     return torch.logsumexp(logits, dim=-1) - logits[:, 0]
 
 

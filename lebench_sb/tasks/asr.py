@@ -74,7 +74,7 @@ class ASRBrain(SSLBrain):
             # A frozen encoder hears the recording as it is, so that its frames may be computed once.
             wavs, wav_lens = self.hparams.augment(wavs, wav_lens)
         frames, frame_lens = self.modules.encoder(wavs, wav_lens)
-        if stage == TRAIN and self.trains_encoder:
+        if stage == TRAIN:
             frames = self.hparams.mask(frames, frame_lens)
         return self.modules.head(frames, frame_lens)
 
@@ -106,7 +106,9 @@ class ASRBrain(SSLBrain):
     def on_stage_end(self, stage, stage_loss, epoch=None):
         if self.too_long:
             first = ", ".join(sorted(self.too_long)[:5])
-            logger.warning("%d targets longer than their frames give no loss: %s ...", len(self.too_long), first)
+            logger.warning(
+                "%d targets longer than their frames give no loss: %s ...", len(self.too_long), first
+            )
             self.too_long = set()
         if self.unseen:
             logger.warning("Characters unseen in train, always an error: %s", " ".join(sorted(self.unseen)))

@@ -65,7 +65,14 @@ def test_a_recipe_is_a_folder_with_readme_train_and_hparams(path):
 @pytest.mark.parametrize("path", sorted((ROOT / "recipes").rglob("hparams/*.yaml")), ids=str)
 def test_a_yaml_names_what_a_run_needs(path):
     text = path.read_text(encoding="utf-8")
-    for key in ("seed:", "data_folder: !PLACEHOLDER", "output_folder:", "prepare:", "checkpointer:", "key_metric:"):
+    for key in (
+        "seed:",
+        "data_folder: !PLACEHOLDER",
+        "output_folder:",
+        "prepare:",
+        "checkpointer:",
+        "key_metric:",
+    ):
         assert re.search(f"^{re.escape(key)}", text, re.M), f"{path.name} lacks {key}"
     recoverables = text.split("recoverables:")[1]
     assert "!ref <epoch_counter>" in recoverables and re.search(r"<(encoder|model)>", recoverables)

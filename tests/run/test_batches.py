@@ -21,11 +21,15 @@ from lebench_sb.manifest import DataError, Utterance
 def tone(path, rate=16000, seconds=1.0, channels=1, **options):
     t = np.arange(int(rate * seconds)) / rate
     samples = 0.3 * np.sin(2 * np.pi * 440 * t)
-    soundfile.write(path, np.stack([samples] * channels, axis=1) if channels > 1 else samples, rate, **options)
+    soundfile.write(
+        path, np.stack([samples] * channels, axis=1) if channels > 1 else samples, rate, **options
+    )
     return path
 
 
-@pytest.mark.parametrize("name, rate", [("a.wav", 8000), ("a.flac", 44100), ("a.ogg", 16000), ("a.mp3", 48000)])
+@pytest.mark.parametrize(
+    "name, rate", [("a.wav", 8000), ("a.flac", 44100), ("a.ogg", 16000), ("a.mp3", 48000)]
+)
 def test_any_format_and_rate_becomes_16_khz(tmp_path, name, rate):
     sig = load_audio(tone(tmp_path / name, rate))
     assert sig.dtype == torch.float32 and abs(len(sig) - 16000) < 1200  # mp3 pads its ends
@@ -93,7 +97,9 @@ def test_processes_share_an_epoch(world):
 
 
 def test_a_stream_has_the_updates_asked_for_over_passes():
-    plan = StreamPlan(np.full(10, 1.0), 2.0, 0, updates_per_epoch=4, batches_per_update=3, number_of_updates=10)
+    plan = StreamPlan(
+        np.full(10, 1.0), 2.0, 0, updates_per_epoch=4, batches_per_update=3, number_of_updates=10
+    )
     epochs = [plan.batches(epoch) for epoch in (1, 2, 3)]
     assert [len(e) for e in epochs] == [12, 12, 6]
     together = [item for epoch in epochs for batch in epoch for item in batch]
@@ -102,7 +108,9 @@ def test_a_stream_has_the_updates_asked_for_over_passes():
 
 
 def test_a_resumed_loader_gives_the_rest_of_the_same_batches(tmp_path):
-    utterances = [Utterance(f"u{i}", str(tone(tmp_path / f"{i}.wav", seconds=1 + i / 10)), 1 + i / 10) for i in range(8)]
+    utterances = [
+        Utterance(f"u{i}", str(tone(tmp_path / f"{i}.wav", seconds=1 + i / 10)), 1 + i / 10) for i in range(8)
+    ]
     dataset = as_dataset(utterances, [cropped_audio_item(0, 1.2, lambda sig: sig)], ["sig"])
     loader = PlannedLoader(dataset, EpochPlan(dataset.durations, 3.0, 0), num_workers=2)
     whole = [(batch.id, batch.sig.data) for batch in loader.batches(3)]
@@ -112,5 +120,5 @@ def test_a_resumed_loader_gives_the_rest_of_the_same_batches(tmp_path):
 
 
 def test_labels_become_columns(tmp_path):
-    u = Utterance("a", str(tone(tmp_path / "a.wav")), 1.0, labels={"wrd": "5 $US, \"oui\""})
-    assert as_dataset([u], [audio_item], ["wrd", "sig"])[0]["wrd"] == "5 $US, \"oui\""
+    u = Utterance("a", str(tone(tmp_path / "a.wav")), 1.0, labels={"wrd": '5 $US, "oui"'})
+    assert as_dataset([u], [audio_item], ["wrd", "sig"])[0]["wrd"] == '5 $US, "oui"'

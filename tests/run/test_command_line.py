@@ -41,11 +41,13 @@ def test_a_mistake_names_the_word_and_the_way_out(words, said):
 
 
 def test_values_reach_the_yaml_as_typed():
-    _, run_opts, overrides = parse([str(CTC), *GOOD, "--stamps=[a, b]", "--corpus", "k=v: 5 # $US", "--precision=bf16"])
+    _, run_opts, overrides = parse(
+        [str(CTC), *GOOD, "--stamps=[a, b]", "--corpus", "k=v: 5 # $US", "--precision=bf16"]
+    )
     assert run_opts.precision == "bf16" and "precision" in run_opts.overridden_args
     assert overrides["corpus"] == "k=v: 5 # $US"
     assert as_yaml(overrides).count("\n") == len(overrides) - 1
-    assert "corpus: \"k=v: 5 # $US\"" in as_yaml(overrides)
+    assert 'corpus: "k=v: 5 # $US"' in as_yaml(overrides)
 
 
 def test_debug_leaves_results_alone():

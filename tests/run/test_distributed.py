@@ -1,4 +1,5 @@
-"""Two processes: pre-training steps, an ASR epoch, each test utterance scored once, the scores of one process."""
+"""Two processes: pre-training steps, an ASR epoch, each test utterance scored once, the scores of one
+process."""
 
 import csv
 import json
@@ -30,7 +31,9 @@ def train_lines(folder):
 def pretrained(root, tiny_pretraining, tmp_path_factory):
     """A run of two processes, three updates"""
     folder = tmp_path_factory.mktemp("two") / "pretraining"
-    words = [w for w in tiny_pretraining if not w.startswith(("--number_of_up", "--grad_acc", "--valid_every"))]
+    words = [
+        w for w in tiny_pretraining if not w.startswith(("--number_of_up", "--grad_acc", "--valid_every"))
+    ]
     words += ["--number_of_updates=3", "--valid_every_updates=3", "--output_folder", str(folder)]
     launch(root, [*PRETRAIN, *words], 2)
     return folder
@@ -55,7 +58,16 @@ def test_two_processes_mask_and_count_what_one_does(root, tiny_pretraining, pret
 
 def test_two_processes_recognise_and_score_each_utterance_once(root, manifests, pretrained, tmp_path):
     encoder = ["--ssl_hub", str(pretrained / "encoder"), "--freeze", "False", "--encoder_warmup_steps", "0"]
-    common = [*ASR, *manifests, *encoder, "--number_of_epochs", "1", "--max_batch_seconds", "6", "--head={hidden: 8}"]
+    common = [
+        *ASR,
+        *manifests,
+        *encoder,
+        "--number_of_epochs",
+        "1",
+        "--max_batch_seconds",
+        "6",
+        "--head={hidden: 8}",
+    ]
     folder = tmp_path / "asr"
     launch(root, [*common, "--output_folder", str(folder)], 2)
     two = json.loads((folder / "results.json").read_text())

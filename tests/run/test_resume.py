@@ -61,13 +61,18 @@ def test_a_run_leaves_its_files(uninterrupted):
 def test_the_exported_folders_load_whole(uninterrupted):
     import transformers
 
-    for kind, name in ((transformers.AutoModel, "encoder"), (transformers.Wav2Vec2ForPreTraining, "pretraining")):
+    for kind, name in (
+        (transformers.AutoModel, "encoder"),
+        (transformers.Wav2Vec2ForPreTraining, "pretraining"),
+    ):
         _, report = kind.from_pretrained(uninterrupted / name, output_loading_info=True)
         assert not report["missing_keys"] and not report["unexpected_keys"]
 
 
 @pytest.mark.slow
-def test_sigkill_mid_epoch_then_the_same_command_gives_the_same_losses(root, tiny_pretraining, uninterrupted, tmp_path):
+def test_sigkill_mid_epoch_then_the_same_command_gives_the_same_losses(
+    root, tiny_pretraining, uninterrupted, tmp_path
+):
     argv = command(root, tiny_pretraining, tmp_path / "run")
     process = subprocess.Popen([sys.executable, *argv], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     log = tmp_path / "run" / "steps.jsonl"
@@ -84,7 +89,9 @@ def test_sigkill_mid_epoch_then_the_same_command_gives_the_same_losses(root, tin
 @pytest.mark.parametrize("number", [1, 3])
 def test_sigkill_during_a_save(root, tiny_pretraining, uninterrupted, tmp_path, number):
     argv = command(root, tiny_pretraining, tmp_path / "run")
-    killed = subprocess.run([sys.executable, "-c", KILL_IN_SAVE.format(number=number, argv=argv)], capture_output=True)
+    killed = subprocess.run(
+        [sys.executable, "-c", KILL_IN_SAVE.format(number=number, argv=argv)], capture_output=True
+    )
     assert killed.returncode == -signal.SIGKILL
     assert list((tmp_path / "run" / "save").glob("unfinished-*"))
     assert run(argv).returncode == 0

@@ -80,7 +80,14 @@ def run(root, words):
 
 def test_targets_longer_than_their_frames_are_counted(root, manifests, tmp_path):
     """A head that stacks frames to 1 per second has fewer steps than characters"""
-    words = [*manifests, "--ssl_hub", "mel_filterbank", "--layer", "last", "--head={hidden: 4, max_rate: 1.0}"]
+    words = [
+        *manifests,
+        "--ssl_hub",
+        "mel_filterbank",
+        "--layer",
+        "last",
+        "--head={hidden: 4, max_rate: 1.0}",
+    ]
     done = run(root, [*words, "--number_of_epochs", "1", "--output_folder", str(tmp_path / "r")])
     assert done.returncode == 0, done.stderr[-2000:]
     log = (tmp_path / "r" / "log.txt").read_text()
@@ -96,7 +103,15 @@ def test_eight_utterances_are_learnt_by_heart(root, corpus, tmp_path):
     eight = read_manifest(corpus / "train.csv", corpus)[:8]
     assert len({u.duration for u in eight}) >= 3 and len(rows) == 17
     write_manifest(tmp_path / "eight.csv", eight, corpus, {})
-    words = ["--data_folder", str(corpus), "--ssl_hub", "mel_filterbank", "--layer", "last", "--head={dropout: 0.0}"]
+    words = [
+        "--data_folder",
+        str(corpus),
+        "--ssl_hub",
+        "mel_filterbank",
+        "--layer",
+        "last",
+        "--head={dropout: 0.0}",
+    ]
     words += [w for s in ("train", "valid", "test") for w in (f"--{s}_csv", str(tmp_path / "eight.csv"))]
     done = run(root, [*words, "--number_of_epochs", "150", "--output_folder", str(tmp_path / "r")])
     assert done.returncode == 0, done.stderr[-2000:]
