@@ -19,6 +19,7 @@ from lebench_sb.plots import leaderboard_chart, learning_curves
 ROOT = Path(__file__).parents[1]
 PRETRAIN = "recipes/pretraining/wav2vec2/train.py recipes/pretraining/wav2vec2/hparams/mini.yaml"
 ASR = "recipes/ASR/CommonVoice/train.py recipes/ASR/CommonVoice/hparams/ctc.yaml"
+UPDATES = 500  # of the pre-training; more is better, and takes longer than the demo may
 STAMPS = "[synthetic speech]"
 
 
