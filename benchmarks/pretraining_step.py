@@ -53,10 +53,10 @@ NEGATIVES, TEMPERATURE, DIVERSITY_WEIGHT, CLIP = 100, 2.0, 0.1, 5.0
 TOLERANCE = {"fp32": 1e-4, "bf16": 1e-2}  # relative, of the losses
 
 SPEECHBRAIN_DIFFERENCES = (
-    "speechbrain's step is not the same work: layer-norm extractor without convolution bias and\n"
-    "pre-norm transformer whatever --norm, a layer norm after the extractor, sine positions in place of the positional\n"
-    "convolution, its own mask rule (about 65 % of the frames masked, the others 49 %), padding masked in\n"
-    "attention only."
+    "speechbrain's step is not the same work: layer-norm extractor without convolution bias and pre-norm\n"
+    "transformer whatever --norm, a layer norm after the extractor, sine positions in place of the\n"
+    "positional convolution, its own mask rule (about 65 % of the frames masked, the others 49 %), padding\n"
+    "masked in attention only."
 )
 
 
@@ -275,7 +275,7 @@ def split_of_ours(args):
 
     def adamw_step():
         for parameter in model.parameters():
-            parameter.grad = parameter  # any values will do, and none are left after a step
+            parameter.grad = parameter.detach()  # any values will do, and none are left after a step
         trainer.optimizer.step()
         trainer.optimizer.zero_grad()
 

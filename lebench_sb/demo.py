@@ -37,15 +37,13 @@ def systems(output):
 def commands(output, extra_pretraining="", extra_asr=""):
     """The whole chain -> [(name, folder that ends with results.json, words after `python`)]"""
     data = f"{output}/data"
-    pretrain = (
-        f"{PRETRAIN} --data_folder {data} --output_folder {output}/pretraining --stamps {shlex.quote(STAMPS)}"
-    )
-    chain = [("pretraining", f"{output}/pretraining", shlex.split(f"{pretrain} {extra_pretraining}"))]
+    stamps = f"--stamps {shlex.quote(STAMPS)}"
+    budget = extra_pretraining or f"--number_of_updates {UPDATES}"
+    words = f"{PRETRAIN} --data_folder {data} --output_folder {output}/pretraining {stamps} {budget}"
+    chain = [("pretraining", f"{output}/pretraining", shlex.split(words))]
     for name, overrides in systems(output).items():
         folder = f"{output}/asr/{name}"
-        words = (
-            f"{ASR} --data_folder {data} --output_folder {folder} --stamps {shlex.quote(STAMPS)} {overrides}"
-        )
+        words = f"{ASR} --data_folder {data} --output_folder {folder} {stamps} {overrides}"
         chain.append((name, folder, shlex.split(f"{words} {extra_asr}")))
     return chain
 
@@ -86,7 +84,7 @@ def main():
     parser.add_argument(
         "--scale", type=float, default=1.0, help="size of the miniature; 1 is two hours of speech"
     )
-    parser.add_argument("--pretraining", default="", help="more options for the pre-training recipe")
+    parser.add_argument("--pretraining", default="", help="options of the pre-training, for its own")
     parser.add_argument("--asr", default="", help="more options for the four ASR runs")
     options = parser.parse_args()
     started = time.time()
