@@ -1,0 +1,108 @@
+"""What a user may copy: every command of the READMEs parses; those of the front page run, shrunk."""
+
+import csv
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lebench_sb.command_line import parse
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "recipes").rglob("README.md"))]
+SMALL = {
+    "pretraining": [
+        "--number_of_updates=3",
+        "--valid_every_updates=3",
+        "--max_batch_seconds=20",
+        "--num_workers=0",
+    ],
+    "ASR": ["--number_of_epochs=1", "--head={hidden: 8}", "--num_workers=0"],
+}
+
+
+def commands(page):
+    """The lines of a page's bash blocks, continuation lines joined, comments left out"""
+    blocks = re.findall(r"```bash\n(.*?)```", page.read_text(encoding="utf-8"), re.S)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    return [shlex.split(line, comments=True) for line in lines if line.strip()]
+
+
+RECIPES = [words for page in PAGES for words in commands(page) if words[0] == "python"]
+
+
+@pytest.mark.parametrize("words", RECIPES, ids=lambda words: " ".join(words)[-60:])
+def test_a_recipe_command_names_files_and_keys_that_exist(words, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert Path(words[1]).is_file()
+    parse(words[2:])
+
+
+def test_make_targets_exist():
+    targets = (ROOT / "Makefile").read_text()
+    used = {words[1] for page in PAGES for words in commands(page) if words[0] == "make"}
+    assert used == {"demo", "test"} and all(f"\n{target}:" in targets for target in used)
+
+
+def execute(words, folder):
+    if words[0] == "python":
+        task = words[1].split("/")[1]
+        words = [sys.executable, *(str(ROOT / w) if w.startswith("recipes/") else w for w in words[1:])]
+        words += [*SMALL[task], "--noprogressbar"]
+    else:
+        words = [str(Path(sys.executable).parent / words[0]), *words[1:]]
+    if "miniature" in words:
+        words += ["--scale", "0.004"]
+    done = subprocess.run(
+        words, cwd=folder, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "2"}
+    )
+    assert done.returncode == 0, f"{shlex.join(words)}\n{done.stdout[-1500:]}\n{done.stderr[-1500:]}"
+    return done.stdout
+
+
+def own_table(folder, corpus):
+    """The user's table: semicolons, a comma in a text, paths relative to the table"""
+    with open(folder / "your.csv", "w", encoding="utf-8-sig", newline="") as out:
+        writer = csv.writer(out, delimiter=";")
+        writer.writerow(["id", "path", "text", "speaker", "language"])
+        for number, wav in enumerate(sorted(corpus.glob("train*.wav"))):
+            (folder / wav.name).write_bytes(wav.read_bytes())
+            writer.writerow([f"u{number}", wav.name, "Bonjour, le « monde »", f"s{number % 6}", "fr"])
+        writer.writerow(["other", "missing.wav", "hello", "x", "en"])
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_front_page_run(tmp_path, corpus):
+    pytest.importorskip("espeakng_loader")
+    own_table(tmp_path, corpus)
+    for words in commands(ROOT / "README.md"):
+        if words[0] in ("python", "lebench"):
+            said = execute(words, tmp_path)
+        if words[:2] == ["lebench", "table"]:
+            assert "mel_filterbank" in said and "WER" in said
+        if words[:2] == ["lebench", "compare"]:
+            assert "95 %" in said
+
+
+@pytest.mark.slow
+def test_a_small_demo_leaves_its_files_and_reuses_them(tmp_path):
+    pytest.importorskip("espeakng_loader")
+    words = [sys.executable, "-m", "lebench_sb.demo", "--output", str(tmp_path / "demo"), "--scale", "0.02"]
+    words += ["--pretraining=--number_of_updates 3 --valid_every_updates 3 --noprogressbar"]
+    words += ["--asr=--number_of_epochs 1 --noprogressbar"]
+    first = subprocess.run(words, capture_output=True, text=True, cwd=ROOT)
+    assert first.returncode == 0, first.stdout[-2000:] + first.stderr[-2000:]
+    names = ["leaderboard.md", "leaderboard.csv", "leaderboard.png", "learning_curves_asr.png"]
+    names += [
+        "pretraining/learning_curves.png",
+        "pretraining/codebook_usage.png",
+        "pretraining/encoder/config.json",
+    ]
+    names += ["asr/pretrained_finetuned/encoder/model.safetensors"]
+    assert [name for name in names if not (tmp_path / "demo" / name).exists()] == []
+    second = subprocess.run(words, capture_output=True, text=True, cwd=ROOT)
+    assert second.returncode == 0 and second.stdout.count("finished before, reused") == 5
