@@ -49,8 +49,7 @@ class Layer(NamedTuple):
 
 
 def output_length(num_samples, kernels, strides):
-    """Frames of an utterance of `num_samples` samples, an int or an integer tensor; 0 if too short for one
-    frame."""
+    """Frames of an utterance of `num_samples` samples (an int or an integer tensor); 0 if it is too short."""
     for kernel, stride in zip(kernels, strides, strict=True):
         num_samples = (num_samples - kernel) // stride + 1
         num_samples = num_samples * (num_samples > 0)
@@ -58,8 +57,8 @@ def output_length(num_samples, kernels, strides):
 
 
 def extract(conv_layers, wavs, sample_lens, dtype):
-    """HF `feature_extractor.conv_layers` on wavs (B, T) of sample_lens (B ints) -> valid frames (N, C) of
-    dtype, in order.
+    """HF `feature_extractor.conv_layers` on wavs (B, T) of sample_lens (B ints)
+    -> valid frames (N, C) of dtype, in order.
 
     Every utterance must be long enough for one frame.
     """
@@ -87,8 +86,10 @@ def norm_parameters(layer):
 
 
 def cut(sample_lens, kernels, strides, longest):
-    """-> [(utterance, slice of its samples)] that together give each frame of the stack once, in order, from
-    at most `longest` frames of the first layer (but at least one frame of the last)"""
+    """-> [(utterance, slice of its samples)], which together give each frame of the stack once, in order
+
+    None needs more than about `longest` frames of the first layer, but each gives at least one of the last.
+    """
     hop, field = 1, 1
     for kernel, stride in zip(kernels, strides, strict=True):
         hop, field = hop * stride, field + (kernel - 1) * hop
@@ -102,8 +103,8 @@ def cut(sample_lens, kernels, strides, longest):
 
 
 def fold_group_norm(conv, norm, wavs, sample_lens):
-    """Convolution then normalisation over time as one convolution per utterance -> weight (B, C, 1, K), bias
-    (B, C)
+    """Convolution then normalisation over time as one convolution per utterance
+    -> weight (B, C, K), bias (B, C)
 
     With mu and S the mean and covariance of the patches of K samples, channel w . p + b has mean w . mu + b
     and variance w S w. In float64: the variance of a faint channel is a small difference of large products.

@@ -11,7 +11,9 @@ from torch.nn import functional as F
 
 def gumbel_noise(like):
     """Standard Gumbel noise with the shape of `like`, drawn as torch.nn.functional.gumbel_softmax does."""
-    return -torch.empty_like(like).exponential_().log()
+    # an exact zero, which exponential_ does not exclude on every device, would become infinite noise
+    drawn = torch.empty_like(like).exponential_()
+    return -drawn.clamp_(min=torch.finfo(drawn.dtype).tiny).log()
 
 
 def choose_codes(logits, codebook, temperature, noise):
@@ -48,24 +50,21 @@ def perplexity(probs):
 
 
 def diversity_loss(mean_probs):
-    """mean_probs (G, V) -> scalar (GV - sum of the groups' perplexities) / GV, as fairseq and transformers
-    have it.
+    """mean_probs (G, V) -> scalar (GV - sum of the groups' perplexities) / GV
 
-    The paper's equation 4 maximises the entropy of the same distribution.
+    As fairseq and transformers have it; the paper's equation 4 maximises the same distribution's entropy.
     """
     return (mean_probs.numel() - perplexity(mean_probs).sum()) / mean_probs.numel()
 
 
 def contrastive_logits(contexts, targets, codes, negatives, counts, temperature):
-    """Similarities of each context to its target, then to its distractors -> (M, 1 + N), cosine /
-    temperature.
+    """Similarity (cosine / temperature) of contexts to their target, then distractors -> (M, 1 + N)
 
     contexts and targets (M, D); codes (M, G) of the targets; negatives (M, N) indices into the M frames;
     counts: masked frames of each utterance (B ints, sum M). A distractor that chose the same codes as the
     target is the same vector and gets -inf (fairseq compares the vectors, which is the same test).
 
-    One matrix product per batch gives all pairs of frames of one utterance; the drawn pairs are gathered from
-    it.
+    One batched matrix product gives all pairs of frames of an utterance; the drawn pairs are gathered.
     """
     counts = torch.as_tensor(counts)
     widest = int(counts.max()) if len(counts) else 0
@@ -87,8 +86,7 @@ def contrastive_logits(contexts, targets, codes, negatives, counts, temperature)
 
 
 def contrastive_loss(logits):
-    """logits (M, 1 + N), the target first -> (M,) -log softmax(logits)[0] of each masked frame (equation
-    3)"""
+    """logits (M, 1 + N), the target first -> (M,) -log softmax(logits)[0] of each frame (equation 3)"""
     return torch.logsumexp(logits, dim=-1) - logits[:, 0]
 
 

@@ -11,6 +11,11 @@ one-hot values: the reference recognises a distractor equal to its target by com
 """
 
 import copy
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -141,3 +146,38 @@ def test_evaluation_equals_transformers_on_one_utterance(norm, stable):
         theirs = model.hf(wav, mask_time_indices=mask, sampled_negative_indices=all_negatives)
     assert ours.contrastive.item() == pytest.approx(theirs.contrastive_loss.item(), rel=1e-5)
     assert (ours.diversity * ours.num_masked).item() == pytest.approx(theirs.diversity_loss.item(), rel=1e-5)
+
+
+def load_benchmark():
+    path = Path(__file__).parents[2] / "benchmarks" / "pretraining_step.py"
+    spec = importlib.util.spec_from_file_location("pretraining_step", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+SMALLEST = "--size mini --batch 2 --seconds 1.5 --rounds 1 --threads 1".split()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [["--norm", "group", "--ragged"], ["--precision", "bf16"]])
+def test_benchmark_prints_every_system_once_the_losses_agree(options):
+    path = load_benchmark().__file__
+    run = subprocess.run([sys.executable, path, *SMALLEST, *options], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    for name in ("ours", "transformers", "speechbrain"):
+        assert re.search(rf"^{name} .*\d\.\d\d$", run.stdout, re.MULTILINE), run.stdout
+
+
+def test_benchmark_fails_when_the_losses_differ(monkeypatch, capsys):
+    benchmark = load_benchmark()
+    original = benchmark.reference_losses
+    monkeypatch.setattr(
+        benchmark, "reference_losses", lambda *arguments: [1.001 * loss for loss in original(*arguments)]
+    )
+    threads = torch.get_num_threads()
+    try:
+        assert benchmark.main(SMALLEST) == 1
+    finally:
+        torch.set_num_threads(threads)
+    assert "nothing timed" in capsys.readouterr().err
