@@ -58,7 +58,7 @@ def execute(words, folder):
     if "miniature" in words:
         words += ["--scale", "0.004"]
     done = subprocess.run(
-        words, cwd=folder, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "2"}
+        words, cwd=folder, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
     )
     assert done.returncode == 0, f"{shlex.join(words)}\n{done.stdout[-1500:]}\n{done.stderr[-1500:]}"
     return done.stdout

@@ -75,7 +75,7 @@ def test_schedules_rise_then_fall(schedule):
 def run(root, words):
     script = "recipes/ASR/CommonVoice/train.py", "recipes/ASR/CommonVoice/hparams/ctc.yaml"
     argv = [sys.executable, *(str(root / s) for s in script), *words, "--noprogressbar"]
-    return subprocess.run(argv, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "2"})
+    return subprocess.run(argv, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 
 def test_targets_longer_than_their_frames_are_counted(root, manifests, tmp_path):
