@@ -357,7 +357,9 @@ def main(argv):
     names = [name for name in SYSTEMS if name not in args.without]
     memory = {name: peak_memory(name) for name in names}
     print_table(names, time_rounds(names, args), memory)
-    print(f"\n{SPEECHBRAIN_DIFFERENCES}\nload at the end {os.getloadavg()[0]:.1f}")
+    if "speechbrain" in names:
+        print(f"\n{SPEECHBRAIN_DIFFERENCES}")
+    print(f"load at the end {os.getloadavg()[0]:.1f}")
     return 0
 
 
