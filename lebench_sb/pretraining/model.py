@@ -107,17 +107,8 @@ class PretrainingModel(nn.Module):
                 batch.masked_counts,
                 self.hf.config.contrastive_logits_temperature,
             )
-            contrastive = losses.contrastive_loss(similarities)
-            return StepOutput(
-                contrastive=contrastive.sum(),
-                diversity=losses.diversity_loss(used),
-                penalty=extracted.float().square().mean(),
-                num_masked=len(negatives),
-                frame_losses=contrastive.detach(),
-                correct=losses.is_correct(similarities.detach()),
-                code_counts=losses.code_counts(codes, logits.shape[2]),
-                code_probs=logits.detach().softmax(dim=-1).sum(dim=0),
-            )
+            penalty = extracted.float().square().mean()
+            return step_output(similarities, losses.diversity_loss(used), penalty, logits.detach(), codes)
 
     def layout(self, wavs, sample_lens, mask, negatives):
         """-> Batch, without the utterances that are too short for a frame"""
@@ -183,6 +174,21 @@ class PretrainingModel(nn.Module):
         counts = torch.zeros(quantizer.num_groups, quantizer.num_vars, dtype=torch.int64, device=zero.device)
         none = zero.new_zeros(0)
         return StepOutput(zero, zero, zero, 0, none, none.bool(), counts, counts.float())
+
+
+def step_output(similarities, diversity, penalty, logits, codes):
+    """similarities (M, 1 + N), quantiser logits (M, G, V), codes (M, G) -> StepOutput"""
+    contrastive = losses.contrastive_loss(similarities)
+    return StepOutput(
+        contrastive=contrastive.sum(),
+        diversity=diversity,
+        penalty=penalty,
+        num_masked=len(codes),
+        frame_losses=contrastive.detach(),
+        correct=losses.is_correct(similarities.detach()),
+        code_counts=losses.code_counts(codes, logits.shape[2]),
+        code_probs=logits.softmax(dim=-1).sum(dim=0),
+    )
 
 
 @dataclass
