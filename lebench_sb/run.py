@@ -65,8 +65,9 @@ def lock(folder):
     """Holds `<folder>/.lock` until the process ends; raises UsageError if another run holds it."""
     handle = open(folder / ".lock", "a+", encoding="utf-8")  # closed, and so released, with the process
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
+        # lockf, not flock: forked data-loading workers that outlive a killed run must not hold it
+        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError) as error:
         raise UsageError(f"{folder}: another run writes here; give another --output_folder.") from error
     return handle
 

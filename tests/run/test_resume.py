@@ -13,16 +13,17 @@ from lebench_sb.checkpoints import FILES, SafeCheckpointer, fault
 
 TRAIN = "recipes/pretraining/wav2vec2/train.py"
 YAML = "recipes/pretraining/wav2vec2/hparams/mini.yaml"
-KILL_IN_SAVE = """
+KILL = """
 import os, runpy, signal, sys
-import lebench_sb.checkpoints as checkpoints
-real, calls = checkpoints.describe, []
-def describe(folder):
-    calls.append(folder)
+import {module}
+owner, name = {module}{owner}, {name!r}
+real, calls = getattr(owner, name), []
+def killed(*arguments, **options):
+    calls.append(name)
     if len(calls) == {number}:
         os.kill(os.getpid(), signal.SIGKILL)
-    real(folder)
-checkpoints.describe = describe
+    return real(*arguments, **options)
+setattr(owner, name, killed)
 sys.argv = {argv!r}
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
@@ -69,18 +70,18 @@ def test_the_exported_folders_load_whole(uninterrupted):
         assert not report["missing_keys"] and not report["unexpected_keys"]
 
 
+def killed_at(argv, module, owner, name, number):
+    """Runs the recipe in a process that kills itself at call `number` of a function"""
+    code = KILL.format(module=module, owner=owner, name=name, number=number, argv=argv)
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == -signal.SIGKILL
+
+
 @pytest.mark.slow
-def test_sigkill_mid_epoch_then_the_same_command_gives_the_same_losses(
-    root, tiny_pretraining, uninterrupted, tmp_path
-):
+@pytest.mark.parametrize("number", [4, 10])
+def test_sigkill_mid_epoch_then_the_same_losses(root, tiny_pretraining, uninterrupted, tmp_path, number):
     argv = command(root, tiny_pretraining, tmp_path / "run")
-    process = subprocess.Popen([sys.executable, *argv], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    log = tmp_path / "run" / "steps.jsonl"
-    while process.poll() is None and not (log.exists() and log.read_text().count("\n") >= 4):
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert len(steps(tmp_path / "run")) < len(steps(uninterrupted))
+    killed_at(argv, "lebench_sb.brain", ".SSLBrain", "log_step", number)
+    assert len(steps(tmp_path / "run")) == number - 1 < len(steps(uninterrupted))
     assert run(argv).returncode == 0
     assert steps(tmp_path / "run") == steps(uninterrupted)
 
@@ -89,10 +90,7 @@ def test_sigkill_mid_epoch_then_the_same_command_gives_the_same_losses(
 @pytest.mark.parametrize("number", [1, 3])
 def test_sigkill_during_a_save(root, tiny_pretraining, uninterrupted, tmp_path, number):
     argv = command(root, tiny_pretraining, tmp_path / "run")
-    killed = subprocess.run(
-        [sys.executable, "-c", KILL_IN_SAVE.format(number=number, argv=argv)], capture_output=True
-    )
-    assert killed.returncode == -signal.SIGKILL
+    killed_at(argv, "lebench_sb.checkpoints", "", "describe", number)
     assert list((tmp_path / "run" / "save").glob("unfinished-*"))
     assert run(argv).returncode == 0
     assert steps(tmp_path / "run") == steps(uninterrupted)
