@@ -266,8 +266,3 @@ class PlannedLoader:
 def sample_lengths(padded):
     """PaddedData of a (B, T) tensor -> (B,) int64 numbers of samples"""
     return (padded.lengths.double() * padded.data.shape[1]).round().long()
-
-
-def no_augment(wavs, wav_lens):
-    """(B, T), (B,) -> the same"""
-    return wavs, wav_lens
