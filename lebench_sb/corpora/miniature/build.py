@@ -22,7 +22,7 @@ from lebench_sb.corpora.miniature.acoustics import RATE
 from lebench_sb.corpora.miniature.texts import clips as all_clips
 from lebench_sb.corpora.miniature.voices import check_engines, write_atomically
 
-VERSION = 3  # of what is spoken: raise it when the grammar, the voices or the noise change
+VERSION = 4  # of what is spoken: raise it when the grammar, the voices or the noise change
 CHUNK = 25  # clips
 SHORTEST, LONGEST = 1.0, 15.0  # seconds
 LAYOUTS = {"commonvoice": layout_commonvoice, "mls": layout_mls}

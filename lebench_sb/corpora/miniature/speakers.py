@@ -14,12 +14,12 @@ from dataclasses import asdict, dataclass
 VARIANTS = {
     "train": {
         "F": ("f1", "f2", "f3", "linda", "steph", "aunty"),
-        "M": ("m1", "m2", "m3", "m5", "m7", "Andy", "Denis", "Henrique", "john", "pablo", "victor", "ed"),
+        "M": ("m1", "m2", "m3", "travis", "Lee", "Andy", "Denis", "Henrique", "john", "pablo", "victor", "ed"),
     },
     "dev": {"F": ("f4", "steph2"), "M": ("m4", "sandro", "gustave")},
     "test": {
         "F": ("f5", "Annie", "belinda", "steph3", "grandma"),
-        "M": ("m6", "m8", "michel", "travis", "robert", "paul", "Lee"),
+        "M": ("m6", "m8", "michel", "m5", "robert", "paul", "m7"),
     },
 }
 NOISES = ("white", "pink", "babble", "hum")
@@ -90,8 +90,8 @@ def speakers(corpus, split, seed, scale=1.0):
 def _speaker(name, gender, engine, variant, pitch, rate, rng):
     session = dict(
         noise=NOISES[rng.randrange(len(NOISES))],
-        snr=round(rng.uniform(15, 30), 1),
-        rt60=round(rng.uniform(0.05, 0.2), 2),
+        snr=round(rng.uniform(20, 35), 1),
+        rt60=round(rng.uniform(0.05, 0.12), 2),
         tilt=round(rng.uniform(-0.4, 0.4), 2),
         level=round(rng.uniform(-30, -20), 1),
     )

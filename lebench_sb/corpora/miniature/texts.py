@@ -23,8 +23,8 @@ MINUTES = {
     ("mls", "train"): 82,
 }
 # exponent of Zipf's law, share of words drawn evenly from the whole list
-WORDS = {"commonvoice": (2.5, 0.2), "mls": (0.7, 0.0)}
-SAID = {"commonvoice": PATTERNS[::2], "mls": PATTERNS}
+WORDS = {"commonvoice": (4.0, 0.2), "mls": (0.7, 0.0)}
+SAID = {"commonvoice": PATTERNS[::4], "mls": PATTERNS}
 PAUSE = 0.45  # seconds between two sentences of one utterance
 LONGEST = 12.5  # seconds, estimated: some voices are a sixth slower than their rate says
 LONG_FORM = (5.5, 11.5)  # seconds after which an utterance of the read books ends
