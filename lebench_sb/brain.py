@@ -89,7 +89,7 @@ class SSLBrain(sb.Brain):
         forget_steps_after(self.folder / "steps.jsonl", self.optimizer_step)
         bar = tqdm(
             total=self.total_updates, initial=self.optimizer_step, disable=not self.shows_progress,
-            dynamic_ncols=True, unit="update", desc="train", mininterval=1.0,
+            dynamic_ncols=True, unit="update", desc=self.folder.name, mininterval=1.0,
         )  # fmt: skip
         with bar:
             for epoch in self.hparams.epoch_counter:
@@ -246,7 +246,7 @@ class SSLBrain(sb.Brain):
     # ---- valid and test
 
     def _fit_valid(self, loader, epoch, bar):
-        bar.set_description(f"epoch {epoch}", refresh=False)
+        bar.set_description(f"{self.folder.name}, epoch {epoch}", refresh=False)
         loss = self.run_stage(loader, VALID, epoch)
         self.on_stage_end(VALID, loss, epoch)
 

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 VARIANTS = {
     "train": {
         "F": ("f1", "f2", "f3", "linda", "steph", "aunty"),
-        "M": ("m1", "m2", "m3", "travis", "Lee", "Andy", "Denis", "Henrique", "john", "pablo", "victor", "ed"),
+        "M": tuple("m1 m2 m3 travis Lee Andy Denis Henrique john pablo victor ed".split()),
     },
     "dev": {"F": ("f4", "steph2"), "M": ("m4", "sandro", "gustave")},
     "test": {
