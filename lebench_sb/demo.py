@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -121,6 +122,17 @@ def finish(output, chain):
     print(results.compare(output / "asr/pretrained_frozen", output / "asr/random_frozen"))
 
 
+def show_in(readme, output):
+    """Puts the leaderboard between the marks of a README, and its picture into docs/ beside it"""
+    begin, end = "<!-- leaderboard: begin -->\n", "<!-- leaderboard: end -->"
+    before, rest = readme.read_text(encoding="utf-8").split(begin)
+    picture = "![WER of each system with its 95 % interval](docs/leaderboard.png)"
+    table = (output / "leaderboard.md").read_text(encoding="utf-8").strip()
+    shutil.copy(output / "leaderboard.png", readme.parent / "docs")
+    text = f"{before}{begin}{table}\n\n{picture}\n\n{end}{rest.split(end)[1]}"
+    readme.write_text(text, encoding="utf-8")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
@@ -131,6 +143,7 @@ def main():
     )
     parser.add_argument("--pretraining", default="", help="options of the pre-training, for its own")
     parser.add_argument("--asr", default="", help="options of the four ASR runs, for their own")
+    parser.add_argument("--readme", type=Path, help="README whose leaderboard to replace by this one")
     options = parser.parse_args()
     started = time.time()
     words = [
@@ -149,6 +162,8 @@ def main():
     run_once(*chain[0], [ROOT / chain[0][2][1], ROOT / options.output / "data/miniature.done.json"])
     run_side_by_side(chain[1:], chain[0][1] / "encoder")
     finish(ROOT / options.output, chain)
+    if options.readme:
+        show_in(options.readme, ROOT / options.output)
     print(f"\nThe demo took {(time.time() - started) / 60:.1f} minutes; everything is in {options.output}.")
 
 

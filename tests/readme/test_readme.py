@@ -104,5 +104,12 @@ def test_a_small_demo_leaves_its_files_and_reuses_them(tmp_path):
     ]
     names += ["asr/pretrained_finetuned/encoder/model.safetensors"]
     assert [name for name in names if not (tmp_path / "demo" / name).exists()] == []
+    readme = tmp_path / "README.md"
+    readme.write_text("above\n<!-- leaderboard: begin -->\nold\n<!-- leaderboard: end -->\nbelow\n")
+    (tmp_path / "docs").mkdir()
+    words += ["--readme", str(readme)]
     second = subprocess.run(words, capture_output=True, text=True, cwd=ROOT)
     assert second.returncode == 0 and second.stdout.count("finished before, reused") == 5
+    shown = readme.read_text()
+    assert "mel_filterbank" in shown and "old" not in shown and (tmp_path / "docs/leaderboard.png").exists()
+    assert shown.startswith("above\n") and shown.endswith("below\n")
