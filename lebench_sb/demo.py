@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -60,26 +61,32 @@ def commands(output, extra_pretraining="", extra_asr=""):
     return chain
 
 
-def is_finished(folder, record):
-    """Whether the same words over the same YAML and encoder have left their results in `folder`"""
-    done, results_file = Path(folder) / "finished.json", Path(folder) / "results.json"
-    return done.exists() and json.loads(done.read_text()) == record and results_file.exists()
+def make_room(folder, record):
+    """Moves a folder that other words, another YAML or another encoder began out of the way, with its
+    checkpoints: a run resumed from them would score a mixture."""
+    begun = folder / "begun.json"
+    if begun.exists() and json.loads(begun.read_text()) != record:
+        aside = next(p for n in count(1) if not (p := folder.with_name(f"{folder.name}.old{n}")).exists())
+        folder.rename(aside)
+        tqdm.write(f"{folder.name}: what it depends on has changed; the earlier run is now {aside}")
+    folder.mkdir(parents=True, exist_ok=True)
+    begun.write_text(json.dumps(record))
 
 
 def run_once(name, folder, words, inputs=(), line=0, threads=None):
     """Runs `python words`, unless that has finished before; raises SystemExit if it fails.
 
-    inputs: files that the run depends on besides its YAML; line: of the screen, for its progress bar. What
-    the run prints goes to `console.txt` in its folder.
+    inputs: files that the run depends on, its YAML among them; line: of the screen, for its progress bar.
+    What the run prints goes to `console.txt` in its folder.
     """
     folder = Path(folder)
     files = {Path(path).name: hashlib.sha256(path.read_bytes()).hexdigest() for path in inputs}
     record = {"words": words, "sha256": files}
-    if is_finished(folder, record):
+    make_room(folder, record)
+    if (folder / "results.json").exists():  # a run writes it last
         tqdm.write(f"{name}: finished before, reused ({folder})")
         return
     tqdm.write(f"{name}: python {shlex.join(words)}")
-    folder.mkdir(parents=True, exist_ok=True)
     environment = os.environ | {"TQDM_POSITION": str(line)}
     if threads:
         environment["OMP_NUM_THREADS"] = str(threads)
@@ -87,7 +94,6 @@ def run_once(name, folder, words, inputs=(), line=0, threads=None):
         code = subprocess.run([sys.executable, *words], cwd=ROOT, env=environment, stdout=console).returncode
     if code:
         raise SystemExit(f"{name} failed with exit code {code}; {folder}/console.txt says more.")
-    (folder / "finished.json").write_text(json.dumps(record))
 
 
 def run_side_by_side(chain, encoder):

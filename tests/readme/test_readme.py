@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from lebench_sb.command_line import parse
+from lebench_sb.demo import make_room
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "recipes").rglob("README.md"))]
@@ -113,3 +114,13 @@ def test_a_small_demo_leaves_its_files_and_reuses_them(tmp_path):
     shown = readme.read_text()
     assert "mel_filterbank" in shown and "old" not in shown and (tmp_path / "docs/leaderboard.png").exists()
     assert shown.startswith("above\n") and shown.endswith("below\n")
+
+
+def test_a_changed_encoder_does_not_resume_the_old_run(tmp_path):
+    folder = tmp_path / "asr"
+    make_room(folder, {"sha256": "a"})
+    (folder / "results.json").write_text("{}")
+    make_room(folder, {"sha256": "a"})
+    assert (folder / "results.json").exists()
+    make_room(folder, {"sha256": "b"})
+    assert not (folder / "results.json").exists() and (tmp_path / "asr.old1/results.json").exists()
