@@ -76,6 +76,28 @@ class SSLBrain(sb.Brain):
         seconds = self.hparams.max_batch_seconds
         return EpochPlan(dataset.durations, seconds, self.hparams.seed, shuffle=stage == TRAIN)
 
+    # ---- what tasks share
+
+    def encode(self, batch, stage):
+        """batch.sig -> frames (B, F, D), frame_lens (B,): of augmented waveforms if the encoder is trained,
+        and in training masked by `hparams.mask`"""
+        wavs, wav_lens = batch.sig
+        if stage == TRAIN and self.trains_encoder:
+            # A frozen encoder hears the recording as it is, so that its frames may be computed once.
+            wavs, wav_lens = self.hparams.augment(wavs, wav_lens)
+        frames, frame_lens = self.modules.encoder(wavs, wav_lens)
+        return (self.hparams.mask(frames, frame_lens) if stage == TRAIN else frames), frame_lens
+
+    @staticmethod
+    def described(batch):
+        """One dict per utterance of the batch with what every row of `utterances.csv` begins with"""
+        return [
+            {"ID": name, "spk_id": speaker, "gender": gender, "duration": float(duration)}
+            for name, speaker, gender, duration in zip(
+                batch.id, batch.spk_id, batch.gender, batch.duration, strict=True
+            )
+        ]
+
     # ---- fit
 
     def fit(self, train_set, valid_set):

@@ -69,14 +69,7 @@ class ASRBrain(SSLBrain):
 
     def compute_forward(self, batch, stage):
         """-> log-probabilities (B, F, V), their numbers of frames (B,)"""
-        wavs, wav_lens = batch.sig
-        if stage == TRAIN and self.trains_encoder:
-            # A frozen encoder hears the recording as it is, so that its frames may be computed once.
-            wavs, wav_lens = self.hparams.augment(wavs, wav_lens)
-        frames, frame_lens = self.modules.encoder(wavs, wav_lens)
-        if stage == TRAIN:
-            frames = self.hparams.mask(frames, frame_lens)
-        return self.modules.head(frames, frame_lens)
+        return self.modules.head(*self.encode(batch, stage))
 
     def compute_objectives(self, predictions, batch, stage):
         """CTC loss per utterance, mean over the batch; on valid and test also the rows of the scores"""
@@ -120,9 +113,7 @@ class ASRBrain(SSLBrain):
         texts = [self.characters.decode(path[:n]) for path, n in zip(paths, lens, strict=True)]
         counts = {name: count_errors(batch.wrd, texts, unit).statistics for name, unit in RATES.items()}
         rows = []
-        for k, utterance in enumerate(batch.id):
-            row = {"ID": utterance, "spk_id": batch.spk_id[k], "gender": batch.gender[k]}
-            row["duration"] = float(batch.duration[k])
+        for k, row in enumerate(self.described(batch)):
             for name, (errors, length) in COLUMNS.items():
                 row[errors], row[length] = (int(x) for x in counts[name][k])
             rows.append({**row, "reference": batch.wrd[k], "hypothesis": texts[k]})
