@@ -28,6 +28,7 @@ REQUIRES = [
     "tabulate>=0.9",
     "matplotlib>=3.8",
     "typer>=0.15",
+    "conllu>=6.0",  # reads treebanks
 ]
 DEMO = ["espeakng-loader>=0.2.4", "py-nanotts>=0.1.1"]  # eSpeak NG is GPL-3.0: never a hard dependency
 TEST = ["pytest>=8", "pytest-timeout>=2.3", "hypothesis>=6.100", "jiwer>=4", "scikit-learn>=1.5", "ruff>=0.8"]

@@ -73,21 +73,22 @@ class Block:
         return [t for t in self.tokens if isinstance(t["id"], tuple) and t["id"][1] == "-"]
 
 
-def read_blocks(path, problems, columns=COLUMNS, more=False):
+def read_blocks(path, problems, columns=COLUMNS, fewest=None):
     """Yields the Blocks of a CoNLL-U file whose lines and trees are sound; the others become problems.
 
-    columns: names of the first columns; more: whether lines may have further ones, which are not read.
-    Raises FileNotFoundError, or DataError for a file that is not UTF-8.
+    columns: names of the first columns, all of them and no others unless `fewest` says how many a line has at
+    least; what stands beyond is not read. Raises FileNotFoundError, or DataError for a file that is not
+    UTF-8.
     """
     for line, lines in _sentences(read_text(path)):
-        yield from parse_block(os.path.basename(path), line, lines, problems, columns, more)
+        yield from parse_block(os.path.basename(path), line, lines, problems, columns, fewest)
 
 
-def parse_block(file, line, lines, problems, columns=COLUMNS, more=False):
+def parse_block(file, line, lines, problems, columns=COLUMNS, fewest=None):
     """The lines of one sentence -> [Block], or [] with what is wrong added to `problems`"""
     bare = Block(file, line, _metadata(lines), ())
     rows = [(line + k, text) for k, text in enumerate(lines) if not text.startswith("#")]
-    if faults := _line_faults(rows, len(columns), more):
+    if faults := _line_faults(rows, fewest or len(columns), fewest is not None):
         for kind, where in faults:
             problems.add(kind, f"{file}, line {where}, sent_id {bare.name or 'missing'}")
         return []

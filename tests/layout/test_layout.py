@@ -12,6 +12,8 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "lebench_sb"
 ALLOWED = {
     "manifest": [], "text": [], "metrics": [], "encoders": [], "schedules": [], "heads": [], "augment": [],
+    "trees": ["manifest", "text"],
+    "parser": ["heads"],
     "checkpoints": [],
     "data": ["manifest"],
     "features": ["data", "manifest"],  # frames kept on disk between epochs, runs and heads
@@ -20,9 +22,9 @@ ALLOWED = {
     "plots": ["results"],
     "brain": ["data", "metrics", "results"],
     "run": ["brain", "data", "features", "results", "command_line"],
-    "corpora": ["manifest", "text", "corpora"],
+    "corpora": ["manifest", "text", "trees", "corpora"],
     # a task is put together from other tasks' parts and draws its own pictures
-    "tasks": ["brain", "data", "metrics", "manifest", "plots", "results", "tasks"],
+    "tasks": ["brain", "data", "metrics", "manifest", "parser", "plots", "results", "tasks", "trees"],
     "pretraining": ["brain", "data", "encoders", "results", "metrics", "plots", "pretraining"],
     "import_speechbrain": ["encoders"],
     "demo": ["results", "plots"],
