@@ -36,6 +36,7 @@ STAMPS = (
     "test audio seen in pre-training",
     "one seed",
     "speaker overlap allowed",
+    "labels of another scheme",
 )
 OVER_SEEDS = " over seeds"  # ends the title of a column
 NUMBER = (int, float)

@@ -15,7 +15,7 @@ from lebench_sb.data import as_dataset, audio_item, load_utterances
 from lebench_sb.metrics.errors import rate
 from lebench_sb.metrics.parsing import SCORES, count_parses
 from lebench_sb.parser import best_heads, reference_path, words_of_path
-from lebench_sb.tasks.asr import ASRBrain, Characters
+from lebench_sb.tasks.asr import COLUMNS, ASRBrain, Characters
 from lebench_sb.trees import NO_WORDS, Tree, as_conllu, trees_of
 
 logger = logging.getLogger(__name__)
@@ -168,7 +168,7 @@ class SABrain(ASRBrain):
         for row, tree, (*hits, pairs) in zip(rows, trees, counts.tolist(), strict=True):
             row |= {key: value for name, n in zip(SCORES, hits, strict=True)
                     for key, value in zip(parse_columns(name), (n, pairs), strict=True)}  # fmt: skip
-            row["tree"] = as_conllu(tree, row["ID"])
+            row["tree"] = as_conllu(tree, row["ID"]) if tree else ""
         return rows
 
     def trees(self, words, arcs, heads, labels, upos, lens):
@@ -190,12 +190,12 @@ class SABrain(ASRBrain):
 
     def statistics(self, rows):
         """{metric: (statistics (n, 2), score function, unit, better)} for the intervals"""
-        return super().statistics(rows) | parse_statistics(rows)
+        return word_statistics(rows) | parse_statistics(rows)
 
     def evaluate(self, test_set):
-        """Rows of the test set; the recognised words' trees go to `trees.conllu`"""
+        """Rows of the test set; the recognised words' trees go to `trees.conllu`, where there are words"""
         rows = super().evaluate(test_set)
-        blocks = [row.pop("tree") for row in rows]
+        blocks = [block for row in rows if (block := row.pop("tree"))]
         if if_main_process():
             text = "".join(block + "\n\n" for block in blocks)
             (self.folder / "trees.conllu").write_text(text, encoding="utf-8")
@@ -212,7 +212,13 @@ def parse_scores(rows):
     return {name: float(rate([sum(r[c] for r in rows) for c in parse_columns(name)])) for name in SCORES}
 
 
+def word_statistics(rows):
+    """What an interval of each error rate needs"""
+    return {name: ([[r[c] for c in own] for r in rows], rate, "%", "lower") for name, own in COLUMNS.items()}
+
+
 def parse_statistics(rows):
+    """What an interval of each score of trees needs"""
     return {name: ([[r[c] for c in parse_columns(name)] for r in rows], rate, "%", "higher")
             for name in SCORES}  # fmt: skip
 

@@ -26,6 +26,8 @@ ALLOWED = {
     # a task is put together from other tasks' parts and draws its own pictures
     "tasks": ["brain", "data", "metrics", "manifest", "parser", "plots", "results", "tasks", "trees"],
     "pretraining": ["brain", "data", "encoders", "results", "metrics", "plots", "pretraining"],
+    # a finished recognition run, then a parser of text: scored as the task of speech parsing
+    "cascade": ["command_line", "data", "manifest", "metrics", "results", "tasks", "trees"],
     "import_speechbrain": ["encoders"],
     "demo": ["results", "plots"],
 }  # fmt: skip
