@@ -85,12 +85,12 @@ def read_blocks(path, problems, columns=COLUMNS, fewest=None):
 
 
 def parse_block(file, line, lines, problems, columns=COLUMNS, fewest=None):
-    """The lines of one sentence -> [Block], or [] with what is wrong added to `problems`"""
+    """The lines of one sentence -> [Block], or [] with what is wrong added to `problems`, one thing a
+    sentence"""
     bare = Block(file, line, _metadata(lines), ())
     rows = [(line + k, text) for k, text in enumerate(lines) if not text.startswith("#")]
-    if faults := _line_faults(rows, fewest or len(columns), fewest is not None):
-        for kind, where in faults:
-            problems.add(kind, f"{file}, line {where}, sent_id {bare.name or 'missing'}")
+    if fault := _line_fault(rows, fewest or len(columns), fewest is not None):
+        problems.add(fault[0], f"{file}, line {fault[1]}, sent_id {bare.name or 'missing'}")
         return []
     try:
         parsed = conllu.parse("\n".join(text for _, text in rows), fields=columns)
@@ -99,8 +99,8 @@ def parse_block(file, line, lines, problems, columns=COLUMNS, fewest=None):
         return []
     block = Block(file, line, bare.metadata, tuple(parsed[0]))
     faults = [*_number_faults(block), *tree_faults([token["head"] for token in block.nodes])]
-    for fault in faults:
-        problems.add(fault, block.place)
+    if faults:
+        problems.add(", ".join(faults), block.place)
     return [] if faults else [block]
 
 
@@ -123,18 +123,17 @@ def _metadata(lines):
     return {key.strip(): value.strip() for key, equals, value in pairs if equals}
 
 
-def _line_faults(rows, width, more):
-    """[(fault, line number)] of lines without the columns they need"""
-    found = []
+def _line_fault(rows, width, more):
+    """(fault, line number) of the first line without the columns it needs, or None"""
     for number, text in rows:
         fields = text.split("\t")
         if len(fields) < width or (len(fields) > width and not more):
             hint = ", separated by spaces instead of tabs?" if len(fields) == 1 else ""
             expected = f"{width} columns" + (" or more" if more else "")
-            found.append((f"lines without {expected}{hint}", f"{number} has {len(fields)}"))
-        elif not fields[1].strip() or "  " in text:
-            found.append(("lines with an empty form or several spaces in a row", number))
-    return found
+            return f"lines without {expected}{hint}", f"{number} has {len(fields)}"
+        if not fields[1].strip() or "  " in text:
+            return "lines with an empty form or several spaces in a row", number
+    return None
 
 
 def _number_faults(block):

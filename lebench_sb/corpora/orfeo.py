@@ -86,7 +86,7 @@ def _hashes(paths, root):
 def _utterances(files, reader):
     for path in files:
         for block in read_blocks(path, reader.problems, (*TIMED, SPEAKER), len(TIMED)):
-            times = [_times(token, block, reader.problems) for token in block.tokens]
+            times = reader.times(block, _times)
             speaker = Counter(t.get(SPEAKER) or "_" for t in block.nodes).most_common(1)[0][0]
             name = path.stem if speaker == "_" else f"{path.stem}-{speaker}"
             u = reader.utterance(block, (path.stem,), times, name)
@@ -94,14 +94,13 @@ def _utterances(files, reader):
                 yield u
 
 
-def _times(token, block, problems):
-    """(begin, end) of a line, None where it has none"""
+def _times(token):
+    """(begin, end) of a line, None where it has none; ValueError that says what stands there instead"""
     begin, end = token["begin"], token["end"]
     if begin == end == "_":
         return None
     if not (SECONDS.fullmatch(begin) and SECONDS.fullmatch(end)):
-        problems.add("times that are no seconds", f"{block.place} {begin!r} {end!r}")
-        return None
+        raise ValueError(f"{begin!r} {end!r}")
     return float(begin), float(end)
 
 

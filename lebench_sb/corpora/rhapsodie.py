@@ -66,7 +66,7 @@ def _read(path, data_folder, normaliser, multiword, drop_bad):
     """-> utterances, {what is left out: how often}"""
     reader, found = Reader(path, data_folder, normaliser, multiword), []
     for block in read_blocks(path, reader.problems):
-        times = [_times(token, block, reader.problems) for token in block.tokens]
+        times = reader.times(block, _times)
         speaker = next((block.metadata[k] for k in ("speaker_id", "speaker") if block.metadata.get(k)), "")
         found.append(reader.utterance(block, recording_names(block), times, speaker))
     kept = reader.within_recordings([u for u in found if u is not None])
@@ -81,13 +81,12 @@ def recording_names(block):
     return tuple(name for name in names if name) or (block.name,)
 
 
-def _times(token, block, problems):
-    """(begin, end) in seconds of a line, None where it has none"""
+def _times(token):
+    """(begin, end) in seconds of a line, None where it has none; ValueError that says what stands there"""
     misc = token["misc"] or {}
     begin, end = misc.get("AlignBegin"), misc.get("AlignEnd")
     if begin is None and end is None:
         return None
     if not (begin or "").isdigit() or not (end or "").isdigit():
-        problems.add("AlignBegin and AlignEnd that are no milliseconds", f"{block.place} {begin!r} {end!r}")
-        return None
+        raise ValueError(f"AlignBegin={begin} AlignEnd={end}")
     return int(begin) / 1000, int(end) / 1000

@@ -31,9 +31,20 @@ class Reader:
         self.normalise, self.multiword = text_normaliser(normaliser), multiword
         self.audio, self.left_out = _audio_files(root), Counter()
 
+    def times(self, block, read):
+        """[(begin, end) in seconds, ...] of the lines of a Block that have times, in order; None, with a
+        problem noted, where `read(line)` raises ValueError"""
+        try:
+            return [pair for pair in map(read, block.tokens) if pair is not None]
+        except ValueError as error:
+            self.problems.add("times that are no numbers", f"{block.place} {error}")
+            return None
+
     def utterance(self, block, recording, times, speaker=""):
-        """One Block -> Utterance, or None. recording: possible names of its file, the best first; times:
-        [(begin, end) in seconds, or None for a line without, ...] of its lines in order"""
+        """One Block -> Utterance, or None. recording: possible names of its file, the best first; times: of
+        `times`"""
+        if times is None:
+            return None
         if not block.name:
             self.problems.add("sentences without sent_id", block.place)
             return None
@@ -51,8 +62,8 @@ class Reader:
         start, stop = (round(t, 4) for t in span)
         return Utterance(block.name, wav, round(stop - start, 4), start, stop, speaker, labels=labels)
 
-    def _span(self, block, times):
-        known = [pair for pair in times if pair is not None]
+    def _span(self, block, known):
+        """(start, stop) of a sentence from the times of its lines"""
         begins = [begin for begin, _ in known]
         if not known:
             self.problems.add("sentences without times", block.place)

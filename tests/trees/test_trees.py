@@ -71,7 +71,7 @@ def test_crlf_and_bom(tmp_path):
         ([line(1, "a"), line(2, "b", head=3)], "head missing or out of range"),
         ([line(1, "a"), line(3, "b", head=1)], "words not numbered 1, 2, 3"),
         ([line(1, "a"), line(2, "b")], "more than one root"),
-        ([line(1, "a", head=2), line(2, "b", head=1)], "no root (1): x.conllu, line 1, sent_id s1; cycle"),
+        ([line(1, "a", head=2), line(2, "b", head=1)], "no root, cycle (1): x.conllu, line 1, sent_id s1"),
         ([line(1, "a"), line(2, "b", head=3), line(3, "c", head=2)], "cycle (1)"),
         ([line(1, "a", head=1)], "cycle"),
         ([line("1-2", "ab", head="_"), line(1, "a")], "multiword tokens that overlap or cover words"),
