@@ -200,7 +200,7 @@ def impossible(lens, width):
 def best_heads(arcs, lens):
     """log-probabilities (B, W, W + 1), numbers of words (B,) -> heads (B, W) int64 of the best trees"""
     heads = torch.zeros(arcs.shape[:2], dtype=torch.int64)
-    for b, (scores, n) in enumerate(zip(arcs.double().cpu().numpy(), lens.tolist(), strict=True)):
+    for b, (scores, n) in enumerate(zip(arcs.detach().double().cpu().numpy(), lens.tolist(), strict=True)):
         heads[b, :n] = torch.from_numpy(maximum_tree(scores[:n, : n + 1]))
     return heads.to(arcs.device)
 
