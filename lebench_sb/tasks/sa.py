@@ -192,6 +192,15 @@ class SABrain(ASRBrain):
         """{metric: (statistics (n, 2), score function, unit, better)} for the intervals"""
         return word_statistics(rows) | parse_statistics(rows)
 
+    def trivial(self, rows):
+        """Saying nothing: every word of the reference is deleted"""
+        what, silent = super().trivial(rows)
+        for row in silent:
+            hits = {name: int(self.hparams.root_quirk and name == "UAS") for name in SCORES}
+            row |= {key: value for name in SCORES for key, value in
+                    zip(parse_columns(name), (hits[name], row["WER_words"]), strict=True)}  # fmt: skip
+        return what, silent
+
     def evaluate(self, test_set):
         """Rows of the test set; the recognised words' trees go to `trees.conllu`, where there are words"""
         rows = super().evaluate(test_set)
