@@ -19,7 +19,8 @@ from lebench_sb.text import normaliser as text_normaliser
 COLUMNS = ("id", "form", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc")
 PUNCTUATION = ("PUNCT", "PCT", "PONCT")  # not heard; the last two are names in French treebanks
 INNER = "_"  # joins the pieces of a word that the normaliser cuts: "vingt-six" is one node, "vingt_six"
-BROKEN_OFF = "~"  # marks a word broken off ("vou~") in French spoken treebanks; nobody hears it
+# in forms of French spoken treebanks: "vou~" was broken off, "parce#que" is one token; nobody hears them
+MARKS = str.maketrans("~#" + INNER, "   ")
 
 
 @dataclass(frozen=True)
@@ -190,8 +191,7 @@ def spoken_tree(block, normalise, multiword="merge"):
     nodes = [(t["form"], t["upos"] or "_", t["head"], t["deprel"] or "_") for t in block.nodes]
     if multiword == "merge":
         nodes = _merged(nodes, block.ranges)
-    forms = [INNER.join(normalise(form.replace(BROKEN_OFF, " ").replace(INNER, " ")).split())
-             for form, *_ in nodes]  # fmt: skip
+    forms = [INNER.join(normalise(form.translate(MARKS)).split()) for form, *_ in nodes]
     kept = [n for n, (form, node) in enumerate(zip(forms, nodes, strict=True), 1)
             if form and node[1] not in PUNCTUATION]  # fmt: skip
     heads = _heads_among([node[2] for node in nodes], kept)

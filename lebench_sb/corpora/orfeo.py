@@ -18,8 +18,8 @@ from lebench_sb.corpora.treebanks import NAMES, Reader, write_splits
 from lebench_sb.manifest import SECONDS, DataError, Problems, is_prepared, nearest, read_marker, read_text
 from lebench_sb.trees import read_blocks
 
-# the ninth and tenth column are copies of the seventh and eighth, the sixth is no list of features
-TIMED = (*"id form lemma upos xpos_ feats_ head deprel head_ deprel_".split(), "begin", "end")
+# names with a mark are read as text: what stands there need not follow Universal Dependencies
+TIMED = (*"id form lemma upos xpos_ feats_ head deprel deps_ misc_".split(), "begin", "end")
 SPEAKER = "speaker"
 LAYOUT = (
     "data_folder must hold *.orfeo files (CoNLL-U with begin and end of each word) and their recordings; to "

@@ -24,7 +24,7 @@ FIRST = """\
 SECOND = """\
 # sent_id = cefc-{n}-2
 # text = parce que oui
-1	parce que	parce que	CSU	CSU	_	2	mark	2	mark	1.60	1.80	L2
+1	parce#que	parce#que	CSU	CSU	_	2	mark	2	mark	1.60	1.80	L2
 2	oui	oui	INT	INT	_	0	root	0	root	1.80	1.99
 """
 

@@ -134,8 +134,9 @@ def test_a_multiword_token_takes_the_place_of_its_word_nearest_to_the_root(tmp_p
 
 def test_pieces_of_a_form_stay_one_word_and_marks_of_broken_off_words_go(tmp_path):
     lines = [line(1, "Vingt-six", "NUM", 2), line(2, "euros", "NOUN", 0), line(3, "vou~", "PRON", 2)]
-    tree = spoken(tmp_path, *lines, line(4, "parce que", "SCONJ", 2))
-    assert tree.words == ("vingt_six", "euros", "vou", "parce_que")
+    lines += [line(4, "parce que", "SCONJ", 2), line(5, "d'#accord", "INTJ", 2), line(6, "#", "X", 5)]
+    tree = spoken(tmp_path, *lines)
+    assert tree.words == ("vingt_six", "euros", "vou", "parce_que", "d'_accord")
     assert spoken(tmp_path, line(1, "L'", "DET", 0), normalise=as_it_is).words == ("L'",)
 
 
