@@ -95,3 +95,31 @@ def test_what_data_folder_must_hold(tmp_path):
         prepare_rhapsodie(tmp_path, tmp_path / "m")
     with pytest.raises(ValueError, match="No split 'dev' in Rhapsodie: train, valid, test"):
         list(utterances(tmp_path, "dev"))
+
+
+def test_the_miniature(tmp_path):
+    pytest.importorskip("espeakng_loader")
+    pytest.importorskip("py_nanotts")
+    from lebench_sb.corpora.miniature import build_miniature
+    from lebench_sb.corpora.miniature.layout_rhapsodie import CONTRACTED, name
+    from lebench_sb.corpora.miniature.texts import clips
+
+    build_miniature(tmp_path / "data", scale=0.02, workers=1, corpora=("rhapsodie",))
+    folder = tmp_path / "data" / "rhapsodie"
+    markers = prepare_rhapsodie(folder, tmp_path / "m")
+    assert all(m["stamps"] == ["synthetic speech"] and not m["dropped"] for m in markers.values())
+    plan = clips(0, 0.02, ("rhapsodie",))
+    said = {f"{name(clip)}-{k}": (clip, s) for clip in plan for k, s in enumerate(clip.sentences, 1)}
+    contracted = 0
+    for split in markers:
+        found = read_manifest(tmp_path / "m" / f"{split}.csv", folder)
+        trees = trees_of(found, folder, "fr-1")
+        for u in found:
+            (clip, sentence), tree = said.pop(u.id), trees[u.id]
+            gold = [t for t in sentence.tokens if t.upos != "PUNCT"]
+            numbers = [k for k, t in enumerate(sentence.tokens, 1) if t.upos != "PUNCT"]
+            assert list(tree.upos) == [t.upos for t in gold] and u.speaker == clip.speaker.name
+            assert list(tree.relations) == [t.relation for t in gold]
+            assert list(tree.heads) == [numbers.index(t.head) + 1 if t.head else 0 for t in gold]
+            contracted += sum(word in CONTRACTED for word in tree.words)
+    assert not said and contracted >= 1
