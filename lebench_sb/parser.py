@@ -56,14 +56,14 @@ class Recogniser(nn.Module):
 
 
 def reference_path(log_probs, target):
-    """log_probs (F, V), target (L,) int64 -> the likeliest CTC path that says `target`, F symbols.
+    """log_probs (F, V) float32, target (L,) int64, both on the CPU -> the likeliest CTC path that says
+    `target`, F symbols.
 
     The target must fit: F at least L plus its repeats.
     """
-    logs = log_probs.detach().float().cpu()
     if not len(target):
-        return [BLANK] * len(logs)
-    return forced_align(logs[None], target[None].cpu(), blank=BLANK)[0][0].tolist()
+        return [BLANK] * len(log_probs)
+    return forced_align(log_probs[None], target[None], blank=BLANK)[0][0].tolist()
 
 
 def words_of_path(path, space, margin):

@@ -62,7 +62,17 @@ def load_sentences(hparams):
         )
         labels = [{**u.labels, "tree": trees[u.id], "wrd": trees[u.id].text} for u in utterances]
         made[split] = [replace(u, labels=own) for u, own in zip(utterances, labels, strict=True)]
+    warn_of_unseen(made)
     return made
+
+
+def warn_of_unseen(sentences):
+    """Logs the parts of speech and relations of valid and test that training never saw"""
+    names = {split: {name for u in found for name in (*u.labels["tree"].upos, *u.labels["tree"].relations)}
+             for split, found in sentences.items()}  # fmt: skip
+    for split in ("valid", "test"):
+        if unseen := names.get(split, set()) - names["train"]:
+            logger.warning("%s: labels unseen in train, always an error: %s", split, " ".join(sorted(unseen)))
 
 
 def datasets(utterances):
@@ -103,7 +113,8 @@ class SABrain(ASRBrain):
         """-> states (B, F, H), log-probabilities (B, F, V), numbers of frames (B,), scores on the reference's
         words (`Parser.forward`)"""
         states, log_probs, lens = self.modules.recogniser(*self.encode(batch, stage))
-        known = zip(log_probs, lens.tolist(), batch.wrd, strict=True)
+        # alignment steps through frames one by one: on the CPU, and copied there once
+        known = zip(log_probs.detach().float().cpu(), lens.tolist(), batch.wrd, strict=True)
         spans = [self.reference_spans(*found) for found in known]
         gold = padded([tree.heads if own else () for tree, own in zip(batch.tree, spans, strict=True)])
         gold = gold.to(states.device)

@@ -171,6 +171,18 @@ def test_every_parameter_has_a_finite_gradient_even_without_words(spans):
     assert parser.upos.weight.grad.any() == (spans is SPANS)
 
 
+def test_labels_that_training_never_saw_are_told(caplog):
+    from lebench_sb.tasks.sa import warn_of_unseen
+
+    def split(upos, relation):
+        tree = Tree(("oui",), (upos,), (0,), (relation,))
+        return [Utterance("a", "a.wav", 1.0, labels={"tree": tree, "wrd": "oui"})]
+
+    known = split("INTJ", "root")
+    warn_of_unseen({"train": known, "valid": split("X", "root"), "test": known})
+    assert [r.getMessage() for r in caplog.records] == ["valid: labels unseen in train, always an error: X"]
+
+
 def test_losses_are_means_over_the_words_that_have_an_answer():
     scores = torch.randn(3, 4, 5).log_softmax(-1)
     answers = torch.tensor([[1, 2, 3, 4], [0, UNKNOWN, 2, 0], [0, 0, 0, 0]])
@@ -256,6 +268,8 @@ def check_run(folder, record):
     assert [trivial[name]["value"] for name in record["metrics"]][:3] == [100, 100, 0]
     assert trivial["LAS"]["value"] == 0 and trivial["UAS"]["value"] in (0, pytest.approx(100 * 13 / 38))
     blocks = list(read_blocks(folder / "trees.conllu", None))  # None: a faulty tree would raise
+    labels = [(t["head"] == 0, t["deprel"] == "root") for b in blocks for t in b.nodes]
+    assert all(at_root == says_root for at_root, says_root in labels)
     hypotheses = {row["ID"]: row["hypothesis"] for row in rows if row["hypothesis"]}
     assert {b.name: " ".join(t["form"] for t in b.nodes) for b in blocks} == hypotheses
     return rows

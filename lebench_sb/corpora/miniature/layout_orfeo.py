@@ -7,11 +7,13 @@ eSpeak NG tells when a group of words (an elided word and the next, say) begins.
 every word of Pico, begins where its letters' share of the stretch between two known times says.
 """
 
+from lebench_sb.corpora.miniature.patterns import PATTERNS
 from lebench_sb.corpora.miniature.texts import Part, Turn, estimated_seconds
 from lebench_sb.corpora.miniature.voices import write_atomically
 
-PARTS = {"train": Part(8, 10, 2), "dev": Part(2, 4), "test": Part(3, 10)}
-WORDS = (2.0, 0.1)
+PARTS = {"train": Part(10, 10, 2), "dev": Part(2, 4), "test": Part(3, 10)}
+WORDS = (4.0, 0.2)  # few words, often: minutes of speech must be enough to recognise them
+SAID = PATTERNS[::4]
 SECONDS = (0.5, 120.0)
 LONG_FORM = 15.0  # seconds, estimated, after which a recording ends
 

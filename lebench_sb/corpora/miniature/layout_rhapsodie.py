@@ -6,13 +6,15 @@ and "du" under one multiword token; the times are those of `layout_orfeo.token_s
 """
 
 from lebench_sb.corpora.miniature.layout_orfeo import token_starts, turns, utterance
+from lebench_sb.corpora.miniature.patterns import PATTERNS
 from lebench_sb.corpora.miniature.texts import Part
 from lebench_sb.corpora.miniature.voices import write_atomically
 
 __all__ = ["turns", "utterance"]  # of the layout's contract: a recording of several sentences, one a turn
 
 PARTS = {"train": Part(5, 8, 2), "dev": Part(2, 4), "test": Part(3, 10)}
-WORDS = (2.0, 0.1)
+WORDS = (4.0, 0.2)  # few words, often: minutes of speech must be enough to recognise them
+SAID = PATTERNS[::4]
 SECONDS = (0.5, 120.0)
 LETTERS = {"train": "D", "dev": "M", "test": "T"}
 CONTRACTED = {"au": ("à", "le"), "aux": ("à", "les"), "du": ("de", "le"), "des": ("de", "les")}
