@@ -14,7 +14,7 @@ import random
 from collections import Counter
 from pathlib import Path
 
-from lebench_sb.corpora.treebanks import NAMES, Reader, write_splits
+from lebench_sb.corpora._treebanks import NAMES, Reader, write_splits
 from lebench_sb.manifest import SECONDS, DataError, Problems, is_prepared, nearest, read_marker, read_text
 from lebench_sb.trees import read_blocks
 

@@ -13,7 +13,7 @@ import re
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from lebench_sb.corpora.treebanks import NAMES, Reader, write_splits
+from lebench_sb.corpora._treebanks import NAMES, Reader, write_splits
 from lebench_sb.manifest import is_prepared, read_marker
 from lebench_sb.trees import read_blocks
 
