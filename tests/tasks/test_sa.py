@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from lebench_sb.corpora.own import prepare_own
-from lebench_sb.manifest import DataError, Utterance
+from lebench_sb.manifest import DataError, Utterance, read_manifest, write_manifest
 from lebench_sb.metrics.parsing import count_parses
 from lebench_sb.parser import (
     Parser,
@@ -24,7 +24,7 @@ from lebench_sb.parser import (
     words_of_path,
 )
 from lebench_sb.tasks.sa import UNKNOWN, Symbols, load_sentences, nll, padded
-from lebench_sb.trees import NO_WORDS, Tree, read_blocks, tree_faults
+from lebench_sb.trees import NO_WORDS, Tree, as_conllu, read_blocks, tree_faults
 
 # ---- the best tree
 
@@ -219,7 +219,8 @@ SENTENCES = [  # words, UPOS, heads, relations
 
 @pytest.fixture(scope="module")
 def own_data(corpus, tmp_path_factory):
-    """The user's own recordings, a table, and one CoNLL-U file of their trees -> words of the command line"""
+    """The user's own recordings and a table whose trees are in one CoNLL-U file, with and without the name of
+    the sentence, or in the table itself -> words of the command line"""
     folder = tmp_path_factory.mktemp("own")
     rows, blocks = [], []
     for split, count in (("train", 16), ("valid", 6), ("test", 13)):
@@ -230,7 +231,7 @@ def own_data(corpus, tmp_path_factory):
             lines = zip(range(1, 9), tree.words, tree.upos, tree.heads, tree.relations, strict=False)
             blocks += [f"# sent_id = {name}", *("\t".join(map(str, (k, w.title(), "_", u, "_", "_", h, r, "_",
                        "_"))) for k, w, u, h, r in lines), ""]  # fmt: skip
-            path = "trees.conllu" if number % 2 else f"trees.conllu#{name}"
+            path = ("trees.conllu", f"trees.conllu#{name}", as_conllu(tree))[number % 3]
             rows.append([name, f"{name}.wav", f"{text} !", f"{split}{number % 12}", split, path])
     (folder / "trees.conllu").write_text("\n".join(blocks) + "\n", encoding="utf-8")
     with open(folder / "own.csv", "w", encoding="utf-8", newline="") as file:
@@ -283,7 +284,7 @@ def test_the_users_own_recordings_with_the_filterbank_baseline(root, own_data, t
 
 def test_own_trees_that_do_not_fit_stop_before_training(root, own_data, tmp_path):
     path = own_data[own_data.index("--valid_csv") + 1]
-    text = open(path, encoding="utf-8").read().replace("oui", "bonjour").replace("#valid0", "#valid99")
+    text = open(path, encoding="utf-8").read().replace(",oui", ",bonjour").replace("#valid1", "#valid99")
     (tmp_path / "valid.csv").write_text(text, encoding="utf-8")
     hparams = {"data_folder": own_data[1], "normaliser": "fr-1", "multiword": "merge", "min_duration": 0.1}
     hparams |= {"max_duration": 9, "train_csv": own_data[3], "valid_csv": str(tmp_path / "valid.csv")}
@@ -294,9 +295,8 @@ def test_own_trees_that_do_not_fit_stop_before_training(root, own_data, tmp_path
 @pytest.mark.slow
 def test_eight_sentences_are_learnt_by_heart(root, own_data, tmp_path):
     """From files to LAS: words, tags and trees of what it was trained on"""
-    header, *lines = open(own_data[3], encoding="utf-8").read().splitlines()
-    keep = [line for line in lines if line.split(",")[0] in {f"train{k}" for k in range(8)}]
-    (tmp_path / "eight.csv").write_text("\n".join([header, *keep]) + "\n", encoding="utf-8")
+    eight = [u for u in read_manifest(own_data[3], own_data[1]) if u.id in {f"train{k}" for k in range(8)}]
+    write_manifest(tmp_path / "eight.csv", eight, own_data[1], {})
     words = [*own_data[:2], *MEL, "--num_workers", "0", "--mask=!name:lebench_sb.augment.no_mask"]
     words += [w for s in ("train", "valid", "test") for w in (f"--{s}_csv", str(tmp_path / "eight.csv"))]
     words += ["--recogniser={hidden: 128, layers: 1, context: 128, max_rate: 25.0, dropout: 0.0}"]
@@ -350,8 +350,6 @@ def test_two_processes_score_each_utterance_once(root, own_data, tmp_path):
 @pytest.mark.slow
 def test_real_speech_with_automatic_trees(root, shared_data, tmp_path):
     """369 sentences parsed by spaCy (silver, never gold) on real recordings; those with one sentence each"""
-    from lebench_sb.manifest import write_manifest
-
     pack = shared_data / "dev_pack"
     with open(pack / "tasks" / "sa.csv", encoding="utf-8") as file:
         rows = {row["ID"]: row for row in csv.DictReader(file)}
