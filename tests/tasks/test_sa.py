@@ -340,6 +340,21 @@ def test_frozen_untrained_cached_and_end_to_end(root, own_data, tiny_encoder, tm
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["ORFEO", "Rhapsodie"])
+def test_the_miniature_in_the_corpuss_own_layout(root, recipe, tmp_path):
+    pytest.importorskip("espeakng_loader")
+    pytest.importorskip("py_nanotts")
+    from lebench_sb.corpora.miniature import build_miniature
+
+    build_miniature(tmp_path / "data", scale=0.05, workers=1, corpora=(recipe.lower(),))
+    words = ["--data_folder", str(tmp_path / "data" / recipe.lower()), "--number_of_epochs", "1"]
+    words += ["--stamps", "[synthetic speech]", *MEL, *SMALL]
+    record = run(root, tmp_path / "r", words, recipe)
+    assert record["corpus"] == recipe and "synthetic speech" in record["stamps"]
+    assert record["metrics"]["LAS"]["n"] == record["data"]["test"]["utterances"] > 3
+
+
+@pytest.mark.slow
 def test_two_processes_score_each_utterance_once(root, own_data, tmp_path):
     prefix = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     words = [*own_data, *MEL, *SMALL, "--number_of_epochs", "2", "--max_batch_seconds", "6"]
