@@ -20,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm.auto import tqdm
 
 from lebench_sb import results
-from lebench_sb.data import EpochPlan, PlannedLoader, describe_split, seed_everything
+from lebench_sb.data import EpochPlan, PlannedLoader, describe_split, manifest_stamps, seed_everything
 from lebench_sb.metrics.bootstrap import interval
 
 logger = logging.getLogger(__name__)
@@ -308,6 +308,8 @@ class SSLBrain(sb.Brain):
         hparams = vars(self.hparams)
         unused = {"train": {}, "valid": {}, "test": {}}
         data = {s: describe_split(hparams[f"{s}_csv"], found) for s, found in utterances.items()}
+        told = [stamp for s in utterances for stamp in manifest_stamps(hparams[f"{s}_csv"])]
+        stamps = [*hparams["stamps"], *told, *shared_speakers(utterances), "one seed"]
         return {
             "task": hparams["task"],
             "corpus": hparams["corpus"],
@@ -319,7 +321,7 @@ class SSLBrain(sb.Brain):
             "data": {**unused, **data},
             "text_normaliser": hparams["normaliser"],
             "parameters": self.parameter_counts(),
-            "stamps": [*hparams["stamps"], *shared_speakers(utterances), "one seed"],
+            "stamps": list(dict.fromkeys(stamps)),
             "time": {
                 "train_s": round(self.train_seconds, 1),
                 "device_h": round(self.train_seconds * self.world / 3600, 4),

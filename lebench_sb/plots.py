@@ -34,6 +34,8 @@ AXES = {
     "CER": "character error rate (%)",
     "contrastive": "contrastive loss (nats)",
     "accuracy": "accuracy (%)",
+    "UAR": "unweighted average recall (%)",
+    "CCC": "concordance correlation coefficient",
     "perplexity": "perplexity of the codes",
     "diversity": "diversity loss",
     "masked_share": "masked frames (%)",
@@ -43,7 +45,7 @@ AXES = {
     "audio_per_s": "audio per second (s)",
 }
 SMOOTH = ("lr", "temperature")  # set by the run, not measured: no moving average
-USUAL = ("loss", "WER", "CER", "accuracy", "perplexity", "lr")  # panels drawn when the caller names none
+USUAL = ("loss", "WER", "CER", "CCC", "UAR", "accuracy", "perplexity", "lr")  # panels drawn when the caller names none
 
 
 def learning_curves(step_files, output_png, keys=None):

@@ -36,6 +36,8 @@ STAMPS = (
     "test audio seen in pre-training",
     "one seed",
     "speaker overlap allowed",
+    "speakers not known",
+    "emotion by prosody presets: plumbing check",
 )
 OVER_SEEDS = " over seeds"  # ends the title of a column
 NUMBER = (int, float)

@@ -1,6 +1,6 @@
 """AlloSat: real calls to call centres in French, rated along the axis from frustration to satisfaction.
 
-37 hours of telephone speech, one file per conversation, the caller's side: `audio/*.wav`,
+37 hours of telephone speech, one file per conversation: `audio/*.wav`,
 `annotations/labels/*.csv` (separated by semicolons; a column `satisfaction`, a value every 250 ms) and
 `train.txt`, `dev.txt`, `test.txt`, the names of the conversations, one a line. On request from LIUM:
 https://lium.univ-lemans.fr/en/allosat/ (Macary et al., LREC 2020).

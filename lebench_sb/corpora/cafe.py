@@ -53,9 +53,8 @@ def prepare_cafe(data_folder, manifest_folder, fold=1, folds=6):
         return {split: read_marker(path) for split, path in manifests.items()}
     found = utterances(data_folder)
     groups = deal({(u.speaker, u.gender) for u in found}, fold, folds)
-    synthetic = any((p / "miniature.done.json").exists() for p in (Path(data_folder), Path(data_folder).parent))
-    stamps = ["synthetic speech", "emotion by prosody presets: plumbing check"] if synthetic else []
     splits = {split: [u for u in found if u.speaker in groups[split]] for split in SPLITS}
+    stamps = _stamps(Path(data_folder))
     return {
         split: write_manifest(path, splits[split], data_folder, parameters, ("emotion",), stamps=stamps)
         for split, path in manifests.items()
@@ -111,3 +110,8 @@ def _wavs(data_folder):
 def _sizes(data_folder):
     """Path and size of every recording: the labels are in the names"""
     return {os.path.relpath(wav, data_folder): wav.stat().st_size for wav in _wavs(data_folder)}
+
+
+def _stamps(root):
+    made_up = any((folder / "miniature.done.json").exists() for folder in (root, root.parent))
+    return ["synthetic speech", "emotion by prosody presets: plumbing check"] if made_up else []

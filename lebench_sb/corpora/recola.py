@@ -1,7 +1,7 @@
 """RECOLA: French speakers who solve a task together over a video call, rated in arousal and valence.
 
-The AVEC 2016 release holds `recordings_audio/{train,dev,test}_N.wav` (5 minutes each; another of the 27
-speakers in each file) and, per dimension, `ratings_gold_standard/{arousal,valence}/{train,dev,test}_N.arff`
+The AVEC 2016 release holds `recordings_audio/{train,dev,test}_N.wav` (5 minutes each, another speaker in
+each) and, per dimension, `ratings_gold_standard/{arousal,valence}/{train,dev,test}_N.arff`
 with the attributes Instance_name, frameTime (s, a value every 40 ms) and GoldStandard. The challenge kept
 the test ratings; `test_part: dev` serves copies without them. Free for academic use after signing an
 agreement: https://diuf.unifr.ch/main/diva/recola/ (Ringeval et al., 2013).
@@ -118,8 +118,8 @@ def _check_rated(root, dimension, split, names, rated):
     """DataError for recordings without ratings, with the way out where the whole test part has none"""
     if split == "test" and names and not rated & set(names) and names[0].startswith("test_"):
         raise DataError(
-            f"{root}: no ratings of {dimension} for any test recording; AVEC 2016 kept them. Ask the authors, "
-            "or --test_part dev: dev is then tested and every third training file is valid."
+            f"{root}: no ratings of {dimension} for any test recording; AVEC 2016 kept them. Ask the "
+            "authors, or --test_part dev: dev is then tested and every third training file is valid."
         )
     problems = Problems(root)
     for name in names:

@@ -19,9 +19,10 @@ ALLOWED = {
     "plots": ["results"],
     "brain": ["data", "metrics", "results"],
     "run": ["brain", "data", "results", "command_line"],
-    "corpora": ["manifest", "text", "corpora"],
+    "traces": ["manifest"],
+    "corpora": ["manifest", "text", "traces", "corpora"],
     # a task is put together from other tasks' parts and draws its own pictures
-    "tasks": ["brain", "data", "metrics", "manifest", "plots", "results", "tasks"],
+    "tasks": ["brain", "data", "metrics", "manifest", "plots", "results", "traces", "tasks"],
     "pretraining": ["brain", "data", "encoders", "results", "metrics", "plots", "pretraining"],
     "import_speechbrain": ["encoders"],
     "demo": ["results", "plots"],
