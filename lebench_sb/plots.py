@@ -45,7 +45,8 @@ AXES = {
     "audio_per_s": "audio per second (s)",
 }
 SMOOTH = ("lr", "temperature")  # set by the run, not measured: no moving average
-USUAL = ("loss", "WER", "CER", "CCC", "UAR", "accuracy", "perplexity", "lr")  # panels drawn when the caller names none
+# panels drawn when the caller names none
+USUAL = ("loss", "WER", "CER", "CCC", "UAR", "accuracy", "perplexity", "lr")
 
 
 def learning_curves(step_files, output_png, keys=None):
@@ -119,6 +120,40 @@ def leaderboard_chart(records, output_png, metric=None):
     for axes, (group, found) in zip(panels, sorted(systems.items()), strict=True):
         _draw_systems(axes, found, names[group])
         axes.set_title(", ".join(group), loc="left", fontsize=11, fontweight="bold")
+    return _save(figure, output_png)
+
+
+def confusion_matrix(matrix, classes, output_png, title=""):
+    """matrix (C, C), counts with a line per reference and a column per answer, names of the classes -> PNG;
+    its path.
+
+    A cell's colour and first number are the share of its line in %, so that the diagonal holds the recalls;
+    the second is the count. A class without reference has an empty line. Raises ValueError for another shape
+    or negative counts.
+    """
+    matrix = np.asarray(matrix, dtype=float)
+    if matrix.shape != (len(classes), len(classes)) or not len(classes) or (matrix < 0).any():
+        raise ValueError(f"matrix of shape {matrix.shape} for {len(classes)} classes, or counts below 0.")
+    totals = matrix.sum(axis=1, keepdims=True)
+    shares = 100 * np.divide(matrix, totals, out=np.zeros_like(matrix), where=totals > 0)
+    side = min(WIDTH, max(4.5, 1.8 + 0.75 * len(classes)))
+    figure = Figure(figsize=(side + 0.6, side), dpi=DPI, layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
+    numbers = range(len(classes))
+    axes.set_xticks(numbers, classes, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(numbers, [f"{classes[i]} ({totals[i, 0]:g})" for i in numbers])
+    axes.set(xlabel="answer", ylabel="reference (utterances)")
+    axes.set_title(title, fontsize=11)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    size = 9 if len(classes) <= 12 else 6
+    for row, column in zip(*np.nonzero(matrix), strict=True):
+        share = shares[row, column]
+        colour = "white" if share > 55 else "black"
+        text = f"{share:.0f} %\n{matrix[row, column]:g}"
+        axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=size)
+    figure.colorbar(image, ax=axes, label="share of the reference's line (%)", shrink=0.8)
     return _save(figure, output_png)
 
 

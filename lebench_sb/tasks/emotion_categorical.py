@@ -1,0 +1,175 @@
+"""Emotion of an utterance as one of several classes: pooled frames, a linear layer, cross-entropy.
+
+Letters: B utterances, F frames, D features, C classes.
+"""
+
+import json
+import logging
+
+import torch
+from speechbrain.utils.distributed import if_main_process
+from torch import nn
+from torch.nn import functional as F
+
+from lebench_sb import plots
+from lebench_sb.brain import TRAIN, SSLBrain
+from lebench_sb.data import as_dataset, audio_item
+from lebench_sb.manifest import DataError, Problems, nearest
+from lebench_sb.metrics import classification
+
+logger = logging.getLogger(__name__)
+METRICS = {
+    "accuracy": classification.accuracy,
+    "UAR": classification.unweighted_recall,
+    "F1": classification.macro_f1,
+}
+OVERLAP = "speaker overlap allowed"
+
+
+class PooledHead(nn.Module):
+    """Projector, mean over the valid frames, linear layer: SUPERB's head of emotion recognition.
+
+    projector: outputs of the projector; deviation: the standard deviation over time is pooled beside the
+    mean, and the projector ends in a ReLU. Features with mean 0 over each utterance, as a filterbank's, have
+    nothing but zeros for a mean: only the second kind tells them apart.
+    """
+
+    def __init__(self, input_size, output_size, projector=256, deviation=False):
+        super().__init__()
+        self.projector = nn.Linear(input_size, projector)
+        self.deviation = deviation
+        self.output = nn.Linear(projector * (2 if deviation else 1), output_size)
+
+    def forward(self, frames, frame_lens):
+        """frames (B, F, D), frame_lens (B,) -> scores of the classes (B, C)"""
+        states = self.projector(frames)
+        if not self.deviation:
+            return self.output(masked_mean(states, frame_lens))
+        states = F.relu(states).float()
+        mean = masked_mean(states, frame_lens)
+        variance = masked_mean((states - mean[:, None]) ** 2, frame_lens)
+        # the root's slope is infinite at 0
+        return self.output(torch.cat([mean, (variance + 1e-5).sqrt()], dim=-1))
+
+
+def masked_mean(states, lens):
+    """states (B, F, D), lens (B,) -> mean over the first lens[b] of F, (B, D)"""
+    valid = torch.arange(states.shape[1], device=states.device) < lens.to(states.device)[:, None]
+    return (states * valid[:, :, None]).sum(1) / valid.sum(1, keepdim=True)
+
+
+def classes_of(utterances):
+    """Utterances of each split -> names of the classes, the emotions of train, sorted.
+
+    Raises DataError that lists utterances without emotion and those of valid and test whose emotion train
+    does not have.
+    """
+    classes = sorted({u.labels.get("emotion", "") for u in utterances["train"]} - {""})
+    problems = Problems("emotions")
+    for split, found in utterances.items():
+        for u in found:
+            emotion = u.labels.get("emotion", "")
+            if not emotion:
+                problems.add("no emotion (column emotion)", f"{u.id} ({split})")
+            elif emotion not in classes:
+                hint = nearest(emotion, classes)
+                problems.add(f"emotion that train does not have{hint}", f"{emotion!r} of {u.id} ({split})")
+    problems.raise_if_any()
+    if len(classes) < 2:
+        raise DataError(f"train: one emotion only ({classes[0]}), nothing to tell apart.")
+    return classes
+
+
+def check_speakers(utterances, hparams):
+    """Raises DataError where train shares a speaker with valid or test, unless `allow_speaker_overlap`.
+
+    Allowed, it is a stamp on the result. Utterances without a speaker are counted in a warning.
+    """
+    heard = {split: {u.speaker for u in found if u.speaker} for split, found in utterances.items()}
+    problems = Problems("splits")
+    for split in ("valid", "test"):
+        for speaker in sorted(heard["train"] & heard[split]):
+            problems.add(f"speakers in train and {split}", speaker)
+    for speaker in sorted(heard["valid"] & heard["test"]):
+        problems.add("speakers in valid and test", speaker)
+    unknown = sum(not u.speaker for found in utterances.values() for u in found)
+    if unknown:
+        logger.warning("%d utterances without speaker: nothing shows that the splits are apart.", unknown)
+    if problems and not hparams["allow_speaker_overlap"]:
+        raise DataError(f"{problems}. Split by speaker, or --allow_speaker_overlap True, which is stamped.")
+    if problems and OVERLAP not in hparams["stamps"]:
+        hparams["stamps"].append(OVERLAP)
+
+
+def datasets(utterances, hparams):
+    """Utterances of each split -> (SpeechDatasets with `sig` and `emotion`, names of the classes)"""
+    classes = classes_of(utterances)
+    check_speakers(utterances, hparams)
+    keys = ["sig", "emotion", "spk_id", "gender", "duration"]
+    return {split: as_dataset(found, [audio_item], keys) for split, found in utterances.items()}, classes
+
+
+class CategoricalEmotionBrain(SSLBrain):
+    """modules: encoder (the contract of lebench_sb.encoders) and head (frames -> scores of the classes)."""
+
+    def __init__(self, modules, hparams, run_opts, checkpointer, classes):
+        super().__init__(modules, hparams, run_opts, checkpointer)
+        self.classes = list(classes)
+        self.number = {name: i for i, name in enumerate(self.classes)}
+        text = json.dumps(self.classes, ensure_ascii=False)
+        (self.folder / "classes.json").write_text(text, encoding="utf-8")
+
+    def compute_forward(self, batch, stage):
+        """-> scores of the classes (B, C)"""
+        return self.modules.head(*self.encode(batch, stage))
+
+    def compute_objectives(self, predictions, batch, stage):
+        """Cross-entropy, mean over the batch; on valid and test also the rows of the scores"""
+        targets = torch.tensor([self.number[name] for name in batch.emotion], device=predictions.device)
+        if stage != TRAIN:
+            answers = [self.classes[i] for i in predictions.argmax(-1).tolist()]
+            self.rows += self.score(batch, answers)
+        return F.cross_entropy(predictions.float(), targets)
+
+    def score(self, batch, answers):
+        """One row per utterance: whether the answer is right, the emotion, the answer"""
+        rows = []
+        for row, emotion, answer in zip(self.described(batch), batch.emotion, answers, strict=True):
+            hits = {"accuracy_hits": int(answer == emotion), "accuracy_utterances": 1}
+            rows.append({**row, **hits, "reference": emotion, "hypothesis": answer})
+        return rows
+
+    def cells(self, rows):
+        """Rows -> (n, C * C), what the scores sum"""
+        references, answers = ([row[key] for row in rows] for key in ("reference", "hypothesis"))
+        return classification.statistics(references, answers, self.classes)
+
+    def scores(self, rows):
+        """Rows -> {"accuracy", "UAR", "F1"} in %"""
+        sums = self.cells(rows).sum(axis=0)
+        return {name: float(score(sums)) for name, score in METRICS.items()}
+
+    def statistics(self, rows):
+        """{metric: (statistics (n, C * C), score function, unit, better)} for the intervals"""
+        cells = self.cells(rows)
+        return {name: (cells, score, "%", "higher") for name, score in METRICS.items()}
+
+    def evaluate(self, test_set):
+        """Rows of the utterances; draws the confusion matrix and logs the trivial baseline"""
+        rows = super().evaluate(test_set)
+        sums = self.cells(rows).sum(axis=0)
+        if if_main_process():
+            path = self.folder / "confusion_matrix.png"
+            title = ", ".join(f"{name} {value:.1f} %" for name, value in self.scores(rows).items())
+            plots.confusion_matrix(classification.matrix(sums), self.classes, path, title)
+            log_majority(rows, self.classes)
+        return rows
+
+
+def log_majority(rows, classes):
+    """Logs what always answering the commonest emotion of the test set would score"""
+    references = [row["reference"] for row in rows]
+    best = max(classes, key=references.count)
+    sums = classification.statistics(references, [best] * len(rows), classes).sum(axis=0)
+    told = ", ".join(f"{name} {score(sums):.1f} %" for name, score in METRICS.items())
+    logger.info("trivial baseline, always %s: %s", best, told)
