@@ -67,10 +67,13 @@ def concordance_loss(predictions, targets, correction=0):
 
 
 class PatientCounter(EpochCounterWithStopper):
-    """Counts epochs and stops `limit_to_stop` epochs after the best one, not before epoch `limit_warmup`.
+    """Counts epochs up to `limit` and stops `patience` epochs after the best one, not before epoch `after`.
 
-    SpeechBrain's looks for the best epoch after the warm-up only.
+    better: "lower" or "higher". SpeechBrain's looks for the best epoch after its warm-up only.
     """
+
+    def __init__(self, limit, patience, after, better):
+        super().__init__(limit, patience, after, {"lower": "min", "higher": "max"}[better])
 
     def update_metric(self, current_metric):
         if self.sign * current_metric < self.sign * self.best_score:

@@ -1,4 +1,4 @@
-"""Emotion of an utterance of CaFE, or of your own table, with any encoder: filterbank, frozen or fine-tuned SSL.
+"""Emotion of an utterance, of CaFE or your own table, with any encoder: filterbank, frozen or tuned SSL.
 
 python recipes/AER/CaFE/train.py recipes/AER/CaFE/hparams/stats_pool.yaml --data_folder D --ssl_hub E
 """
