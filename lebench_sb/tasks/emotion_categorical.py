@@ -26,36 +26,69 @@ METRICS = {
 OVERLAP = "speaker overlap allowed"
 
 
-class PooledHead(nn.Module):
-    """Projector, mean over the valid frames, linear layer: SUPERB's head of emotion recognition.
+class MeanPooling(nn.Module):
+    """Linear projector, mean over the valid frames, linear layer: SUPERB's head of emotion recognition.
 
-    projector: outputs of the projector; deviation: the standard deviation over time is pooled beside the
-    mean, and the projector ends in a ReLU. Features with mean 0 over each utterance, as a filterbank's, have
-    nothing but zeros for a mean: only the second kind tells them apart.
+    The mean of features that have mean 0 over each utterance, as a filterbank's, tells nothing: use
+    ConvolutionPooling with them.
     """
 
-    def __init__(self, input_size, output_size, projector=256, deviation=False):
+    def __init__(self, input_size, output_size, projector=256):
         super().__init__()
         self.projector = nn.Linear(input_size, projector)
-        self.deviation = deviation
-        self.output = nn.Linear(projector * (2 if deviation else 1), output_size)
+        self.output = nn.Linear(projector, output_size)
 
     def forward(self, frames, frame_lens):
         """frames (B, F, D), frame_lens (B,) -> scores of the classes (B, C)"""
-        states = self.projector(frames)
-        if not self.deviation:
-            return self.output(masked_mean(states, frame_lens))
-        states = F.relu(states).float()
-        mean = masked_mean(states, frame_lens)
-        variance = masked_mean((states - mean[:, None]) ** 2, frame_lens)
-        # the root's slope is infinite at 0
-        return self.output(torch.cat([mean, (variance + 1e-5).sqrt()], dim=-1))
+        return self.output(masked_mean(self.projector(frames), frame_lens))
+
+
+class ConvolutionPooling(nn.Module):
+    """Two convolutions over time, mean and standard deviation of their outputs over the valid frames, linear.
+
+    frame_rate: of the encoder; the first convolution steps so that at most `max_rate` frames per second
+    remain: a 100 Hz filterbank and a 50 Hz SSL encoder meet the same head.
+    """
+
+    def __init__(
+        self, input_size, frame_rate, output_size, hidden=128, kernel=5, dropout=0.2, max_rate=50.0
+    ):
+        super().__init__()
+        self.stride = max(1, round(frame_rate / max_rate))
+        self.norm = nn.LayerNorm(input_size)
+        width = kernel * self.stride
+        self.first = nn.Conv1d(input_size, hidden, width, self.stride, padding=width // 2)
+        self.middle = nn.LayerNorm(hidden)
+        self.second = nn.Conv1d(hidden, hidden, kernel, padding=kernel // 2)
+        self.dropout = nn.Dropout(dropout)
+        self.output = nn.Linear(2 * hidden, output_size)
+
+    def forward(self, frames, frame_lens):
+        """frames (B, F, D), frame_lens (B,) -> scores of the classes (B, C)"""
+        states = self.convolved(self.first, self.norm(frames), frame_lens)
+        lens = torch.div(frame_lens + self.stride - 1, self.stride, rounding_mode="floor")
+        states = self.convolved(self.second, self.dropout(self.middle(states)), lens).float()
+        mean = masked_mean(states, lens)
+        variance = masked_mean((states - mean[:, None]) ** 2, lens)
+        pooled = torch.cat([mean, (variance + 1e-5).sqrt()], dim=-1)  # the root's slope is infinite at 0
+        return self.output(self.dropout(pooled))
+
+    @staticmethod
+    def convolved(convolution, states, lens):
+        """(B, F, D) -> rectified (B, F', D'), as if silence, not padding, surrounded each utterance"""
+        inside = states.masked_fill(~valid(states, lens)[:, :, None], 0.0)
+        return F.relu(convolution(inside.transpose(1, 2)).transpose(1, 2))
+
+
+def valid(states, lens):
+    """states (B, F, D), lens (B,) -> bool (B, F), True for the first lens[b] of F"""
+    return torch.arange(states.shape[1], device=states.device) < lens.to(states.device)[:, None]
 
 
 def masked_mean(states, lens):
     """states (B, F, D), lens (B,) -> mean over the first lens[b] of F, (B, D)"""
-    valid = torch.arange(states.shape[1], device=states.device) < lens.to(states.device)[:, None]
-    return (states * valid[:, :, None]).sum(1) / valid.sum(1, keepdim=True)
+    inside = valid(states, lens)
+    return (states * inside[:, :, None]).sum(1) / inside.sum(1, keepdim=True)
 
 
 def classes_of(utterances):

@@ -91,7 +91,7 @@ def chunks(utterance, seconds):
     start = utterance.start or 0.0
     stop = start + utterance.duration if utterance.stop is None else utterance.stop
     count = max(1, int(np.ceil((stop - start - SHORTEST) / seconds)))
-    edges = [*(start + seconds * k for k in range(count)), stop]
+    edges = [start, *(start + seconds * k for k in range(1, count)), stop]
     return [
         replace(utterance, id=f"{utterance.id}{MARK}{k:04d}", duration=b - a, start=a, stop=b)
         for k, (a, b) in enumerate(zip(edges, edges[1:], strict=False))

@@ -1,6 +1,6 @@
 """Emotion of an utterance, of CaFE or your own table, with any encoder: filterbank, frozen or tuned SSL.
 
-python recipes/AER/CaFE/train.py recipes/AER/CaFE/hparams/stats_pool.yaml --data_folder D --ssl_hub E
+python recipes/AER/CaFE/train.py recipes/AER/CaFE/hparams/conv_pool.yaml --data_folder D --ssl_hub E
 """
 
 from lebench_sb.command_line import launch
