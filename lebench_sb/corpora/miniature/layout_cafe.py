@@ -22,11 +22,12 @@ FOLDERS = {
     "C": "Colère", "D": "Dégoût", "J": "Joie", "N": "Neutre", "P": "Peur", "S": "Surprise", "T": "Tristesse",
 }  # fmt: skip
 INTENSITIES = {"1": "Faible", "2": "Fort"}
-# factors on pitch, rate and range at intensity 2; half as far from 1 at intensity 1
+# factors on pitch, rate and range at intensity 2; WEAK as far from 1 at intensity 1
 PROSODY = {
-    "C": (1.15, 1.25, 1.5), "D": (0.8, 0.85, 0.8), "J": (1.25, 1.1, 1.8), "N": (1.0, 1.0, 1.0),
-    "P": (1.4, 1.25, 0.5), "S": (1.4, 0.9, 1.9), "T": (0.8, 0.7, 0.4),
+    "C": (0.85, 1.5, 1.8), "D": (0.55, 0.85, 1.4), "J": (1.45, 1.25, 2.0), "N": (1.0, 1.0, 1.0),
+    "P": (1.5, 1.7, 0.3), "S": (1.5, 0.8, 2.0), "T": (0.7, 0.6, 0.2),
 }  # fmt: skip
+WEAK = 0.7
 
 
 def clips(seed, scale):
@@ -65,7 +66,7 @@ def store(path, wave):
 def turns(clip):
     """The sentence with the prosody of its emotion"""
     _, code, intensity, _ = clip.details["name"].split("-")
-    pitch, rate, extent = (1 + (factor - 1) * (0.5 if intensity == "1" else 1.0) for factor in PROSODY[code])
+    pitch, rate, extent = (1 + (factor - 1) * (WEAK if intensity == "1" else 1) for factor in PROSODY[code])
     return [Turn(clip.text, pitch=pitch, rate=rate, range=extent)]
 
 
