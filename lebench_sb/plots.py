@@ -137,7 +137,7 @@ def confusion_matrix(matrix, classes, output_png, title=""):
     totals = matrix.sum(axis=1, keepdims=True)
     shares = 100 * np.divide(matrix, totals, out=np.zeros_like(matrix), where=totals > 0)
     side = min(WIDTH, max(4.5, 1.8 + 0.75 * len(classes)))
-    figure = Figure(figsize=(side + 0.6, side), dpi=DPI, layout="constrained")
+    figure = Figure(figsize=(side + 0.6, 0.88 * side), dpi=DPI, layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
     numbers = range(len(classes))
@@ -145,7 +145,11 @@ def confusion_matrix(matrix, classes, output_png, title=""):
     axes.set_yticks(numbers, [f"{classes[i]} ({totals[i, 0]:g})" for i in numbers])
     axes.set(xlabel="answer", ylabel="reference (utterances)")
     axes.set_title(title, fontsize=11)
-    axes.tick_params(length=0)
+    edges = np.arange(len(classes) + 1) - 0.5
+    axes.set_xticks(edges, minor=True)
+    axes.set_yticks(edges, minor=True)
+    axes.grid(which="minor", color="white", linewidth=1.5)
+    axes.tick_params(which="both", length=0)
     axes.spines[:].set_visible(False)
     size = 9 if len(classes) <= 12 else 6
     for row, column in zip(*np.nonzero(matrix), strict=True):

@@ -47,7 +47,7 @@ def test_each_speaker_is_tested_once_and_no_fold_shares_one(folds):
 
 @pytest.mark.parametrize(
     "fold, folds, said",
-    [(0, 6, "fold is 0: it must be 1 to 6"), (7, 6, "fold is 7"), (1, 2, "3 to 6"), (1, 7, "6 women and 6 men")],
+    [(0, 6, "fold is 0: it must be 1 to 6"), (7, 6, "fold is 7"), (1, 2, "3 to 6"), (1, 7, "6 women and 6")],
 )
 def test_folds_that_cannot_be(fold, folds, said):
     with pytest.raises(UsageError, match=said):
