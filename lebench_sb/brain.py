@@ -10,6 +10,7 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import speechbrain as sb
 import torch
 import yaml
@@ -20,8 +21,15 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm.auto import tqdm
 
 from lebench_sb import results
-from lebench_sb.data import EpochPlan, PlannedLoader, describe_split, manifest_stamps, seed_everything
-from lebench_sb.metrics.bootstrap import interval
+from lebench_sb.data import (
+    EpochPlan,
+    PlannedLoader,
+    describe_split,
+    manifest_stamps,
+    sample_lengths,
+    seed_everything,
+)
+from lebench_sb.metrics.bootstrap import interval, paired_interval
 
 logger = logging.getLogger(__name__)
 TRAIN, VALID, TEST = sb.Stage.TRAIN, sb.Stage.VALID, sb.Stage.TEST
@@ -46,6 +54,7 @@ class SSLBrain(sb.Brain):
         self.rank = torch.distributed.get_rank() if self.world > 1 else 0
         self.folder = Path(self.hparams.output_folder)
         self.train_seconds, self.rows, self.update_units, self.skipped = 0.0, [], 0.0, 0
+        self.cache = None  # lebench_sb.features.FeatureCache, or None: frames are computed in every epoch
 
     # ---- what a task may override
 
@@ -67,6 +76,10 @@ class SSLBrain(sb.Brain):
         """Rows of all utterances of a stage -> {metric: value}; the loss alone by default"""
         return {}
 
+    def trivial(self, rows):
+        """(what it does, its rows) of a system that hears nothing: like `rows`, with other statistics"""
+        raise NotImplementedError(f"{type(self).__name__} says nothing of a trivial system to compare with.")
+
     def step_statistics(self):
         """What `steps.jsonl` says of the last update besides loss and learning rate"""
         return {}
@@ -81,7 +94,10 @@ class SSLBrain(sb.Brain):
     def encode(self, batch, stage):
         """batch.sig -> frames (B, F, D), frame_lens (B,): of augmented waveforms if the encoder is trained,
         and in training masked by `hparams.mask`"""
-        wavs, wav_lens = batch.sig
+        if self.cache is not None:
+            wavs, wav_lens = batch.features.data, sample_lengths(batch.features)  # states, frame_lens
+        else:
+            wavs, wav_lens = batch.sig
         if stage == TRAIN and self.trains_encoder:
             # A frozen encoder hears the recording as it is, so that its frames may be computed once.
             wavs, wav_lens = self.hparams.augment(wavs, wav_lens)
@@ -128,6 +144,10 @@ class SSLBrain(sb.Brain):
         return (self.debug and epoch >= self.debug_epochs) or self._optimizer_step_limit_exceeded
 
     def loader(self, dataset, stage):
+        if self.cache is not None:
+            context = self.training_ctx if stage == TRAIN else self.evaluation_ctx
+            precision = self.precision if stage == TRAIN else self.eval_precision
+            dataset = self.cache.view(dataset, context, precision, self.device, self.shows_progress)
         plan, workers = self.plan(dataset, stage), self.hparams.num_workers
         return PlannedLoader(dataset, plan, self.rank, self.world, workers, even=stage == TRAIN)
 
@@ -324,10 +344,15 @@ class SSLBrain(sb.Brain):
             "stamps": list(dict.fromkeys(stamps)),
             "time": {
                 "train_s": round(self.train_seconds, 1),
-                "device_h": round(self.train_seconds * self.world / 3600, 4),
+                "device_h": round(self.busy_seconds * self.world / 3600, 4),
             },
             **results.provenance(hparams["seed"], hparams["run"]["overrides"], hparams["run"]["command"]),
         }
+
+    @property
+    def busy_seconds(self):
+        """Seconds of training, and of computing frames that were not cached yet"""
+        return self.train_seconds + (0.0 if self.cache is None else self.cache.seconds)
 
     def intervals(self, rows):
         """The metrics of results.json: what `statistics(rows)` names, each with its 95 % interval"""
@@ -336,6 +361,23 @@ class SSLBrain(sb.Brain):
             found = interval(sums, score, speakers, seed=self.hparams.seed)
             entries |= results.metric_entry(name, found.value, unit, found, better)
         return entries
+
+    def against_trivial(self, rows):
+        """{metric: score of the trivial system, this one minus it with its 95 % interval, which is better}
+
+        Paired over the same speakers or utterances; `beats` is None without interval.
+        """
+        what, trivial = self.trivial(rows)
+        speakers, theirs, found = [row["spk_id"] for row in rows], self.statistics(trivial), {}
+        for name, (sums, score, unit, better) in self.statistics(rows).items():
+            pair = paired_interval(sums, theirs[name][0], score, speakers, seed=self.hparams.seed)
+            beats = None if pair.low is None else (pair.high < 0 if better == "lower" else pair.low > 0)
+            value = float(score(np.asarray(theirs[name][0], dtype=float).sum(axis=0)))
+            found[name] = {
+                "system": what, "value": value, "unit": unit, "difference": pair.value,
+                "ci95": None if pair.low is None else [pair.low, pair.high], "beats": beats,
+            }  # fmt: skip
+        return found
 
     def parameter_counts(self):
         """Parameters of the encoder, and those that are trained (encoder or not)"""

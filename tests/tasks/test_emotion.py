@@ -287,6 +287,10 @@ def test_a_continuous_run_scores_all_recordings_joined(root, rated, encoder_fold
     assert [row["ID"] for row in rows] == ["test0", "test1", "test2"]
     assert [float(row["duration"]) for row in rows] == pytest.approx([5.7, 6.8, 7.9])
     assert [float(row["CCC_n"]) for row in rows] == [57, 68, 79]  # each instant once
+    trivial = json.loads((tmp_path / "trivial.json").read_text())
+    train = [np.loadtxt(p, delimiter=",", skiprows=1)[:, 1] for p in sorted(rated.glob("train[0-9].csv"))]
+    off = np.sqrt(np.mean((x - np.concatenate(train).mean()) ** 2))
+    assert trivial["CCC"]["value"] == 0 and trivial["RMSE"]["value"] == pytest.approx(off, abs=1e-6)
 
 
 def test_chunks_in_a_batch_give_what_each_gives_alone(root, rated, encoder_folder, tmp_path, monkeypatch):
@@ -313,6 +317,26 @@ def whole(dataset):
     from speechbrain.dataio.batch import PaddedBatch
 
     return PaddedBatch([dataset[i] for i in range(len(dataset))])
+
+
+@pytest.mark.parametrize("recipe, yaml", [("RECOLA", "gru.yaml"), ("CaFE", "conv_pool.yaml")])
+def test_cached_frames_give_the_same_scores(
+    root, rated, acted, encoder_folder, tmp_path, monkeypatch, recipe, yaml
+):
+    rows = []
+    for cache in ("", str(tmp_path / "cache")):
+        words = [*named(rated if recipe == "RECOLA" else acted), "--ssl_hub", str(encoder_folder)]
+        words += ["--trace_column", "calm", "--chunk_seconds", "2.0"] if recipe == "RECOLA" else []
+        words += [f"--feature_cache={cache}", "--number_of_epochs", "1"]
+        folder = tmp_path / ("with" if cache else "without")
+        run(root, monkeypatch, recipe, yaml, [*words, "--output_folder", str(folder)])
+        rows.append(table(folder / "utterances.csv"))
+    for without, cached in zip(*rows, strict=True):
+        for name, value in without.items():
+            if name.startswith(("CCC", "accuracy")):
+                assert float(value) == pytest.approx(float(cached[name]), abs=1e-3)
+            else:
+                assert value == cached[name]
 
 
 def test_a_speed_that_changes_is_refused(root, rated, encoder_folder, tmp_path, monkeypatch):
@@ -371,8 +395,9 @@ def test_a_categorical_run(root, acted, encoder_folder, tmp_path, monkeypatch, y
     assert record["metrics"]["accuracy"]["value"] == pytest.approx(100 * right)
     assert json.loads((tmp_path / "classes.json").read_text()) == list(EMOTIONS)
     assert (tmp_path / "confusion_matrix.png").read_bytes().startswith(b"\x89PNG")
-    said = "trivial baseline, always colère: accuracy 33.3 %, UAR 33.3 %"
-    assert said in (tmp_path / "log.txt").read_text()
+    trivial = json.loads((tmp_path / "trivial.json").read_text())
+    assert trivial["UAR"]["system"] == "always colère"
+    assert trivial["UAR"]["value"] == pytest.approx(100 / 3) == trivial["accuracy"]["value"]
 
 
 @pytest.mark.parametrize("freeze", [True, False])
