@@ -3,6 +3,8 @@
 import csv
 import importlib.util
 import json
+import os
+import subprocess
 import sys
 import types
 
@@ -424,6 +426,57 @@ def test_what_is_trained_moves_and_what_is_frozen_does_not(
     assert moved["encoder.layer_mix"]
     assert any(n.startswith("encoder.model") for n, m in moved.items() if m) != freeze
     assert (tmp_path / "encoder" / "config.json").exists() != freeze
+
+
+MODES = {
+    "frozen": ["--layer", "weighted"],
+    "filterbank": ["--ssl_hub", "mel_filterbank", "--layer", "last"],
+    "end to end": ["--freeze", "False", "--precision", "bf16", "--grad_accumulation_factor", "2"],
+}
+
+
+@pytest.mark.parametrize(
+    "recipe, yaml, mode",
+    [
+        *(("RECOLA", "lintanh.yaml", mode) for mode in MODES),
+        *(("AlloSat", "gru.yaml", mode) for mode in MODES),
+        *(("CaFE", "conv_pool.yaml", mode) for mode in MODES),
+        ("CaFE", "mean_pool.yaml", "frozen"),
+    ],
+)
+def test_two_batches_on_the_miniature(
+    root, emotion_miniature, encoder_folder, tmp_path, monkeypatch, recipe, yaml, mode
+):
+    """`--debug` from the corpus's own files to results.json"""
+    words = ["--data_folder", str(emotion_miniature), "--num_workers", "0", "--noprogressbar", "--debug"]
+    words += ["--folds", "3"] if recipe == "CaFE" else ["--max_batch_seconds", "32"]
+    words += [*MODES[mode], "--mode", mode, "--output_folder", str(tmp_path)]
+    words += [] if mode == "filterbank" else ["--ssl_hub", f"random:{encoder_folder}"]
+    run(root, monkeypatch, recipe, yaml, words)
+    record = json.loads((tmp_path / "debug" / "results.json").read_text())
+    assert record["stamps"][:2] == ["synthetic speech", "emotion by prosody presets: plumbing check"]
+    assert record["mode"] == mode and record["task"] == "AER"
+    assert all(np.isfinite(entry["value"]) for entry in record["metrics"].values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe, yaml", [("RECOLA", "gru.yaml"), ("CaFE", "conv_pool.yaml")])
+def test_two_processes_score_each_recording_once(root, rated, acted, tmp_path, recipe, yaml):
+    script = [str(root / "recipes" / "AER" / recipe / "train.py")]
+    script.append(str(root / "recipes" / "AER" / recipe / "hparams" / yaml))
+    words = [*named(rated if recipe == "RECOLA" else acted), "--ssl_hub", "mel_filterbank", "--layer", "last"]
+    words += ["--trace_column", "calm"] if recipe == "RECOLA" else []
+    words += ["--number_of_epochs", "2", "--output_folder", str(tmp_path)]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment, found = {**os.environ, "OMP_NUM_THREADS": "1"}, []
+    for start, more in ((torchrun, []), ([], ["--test_only"])):
+        argv = [sys.executable, *start, *script, *words, *more]
+        done = subprocess.run(argv, capture_output=True, text=True, env=environment, timeout=600)
+        assert done.returncode == 0, done.stderr[-3000:]
+        metrics = json.loads((tmp_path / "results.json").read_text())["metrics"]
+        found.append((metrics, table(tmp_path / "utterances.csv")))
+    assert len(found[0][1]) == (3 if recipe == "RECOLA" else 6)
+    assert found[0] == found[1]
 
 
 # ---- by heart
