@@ -11,9 +11,11 @@ Letters: K chunks of a recording, F frames of a chunk, N frames of a recording, 
 
 import logging
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import torch
+from speechbrain.dataio.batch import PaddedData
 from speechbrain.utils.epoch_loop import EpochCounterWithStopper
 from torch import nn
 
@@ -26,6 +28,7 @@ from lebench_sb.traces import read_traces
 logger = logging.getLogger(__name__)
 SUMS = tuple(f"CCC_{name}" for name in concordance.COLUMNS)
 SHORTEST = 1.0  # seconds; a shorter rest of a recording belongs to the chunk before it
+AT_ONCE = 128.0  # seconds of audio encoded at once in valid and test
 MARK = "#"  # between a recording's id and the number of its chunk
 
 
@@ -168,12 +171,24 @@ class ContinuousEmotionBrain(SSLBrain):
 
     def compute_forward(self, batch, stage):
         """-> values (N,) in (-1, 1), and the second of the recording each belongs to, (N,) numpy"""
-        frames, lens = self.encode(batch, stage)
-        lens = lens.tolist()
-        joined = torch.cat([frames[k, :n] for k, n in enumerate(lens)])
+        parts = [batch] if stage == TRAIN else self.parts(batch)
+        pieces = []
+        for part in parts:
+            frames, lens = self.encode(part, stage)
+            pieces += [frames[k, :n] for k, n in enumerate(lens.tolist())]
+        joined, lens = torch.cat(pieces), [len(piece) for piece in pieces]
         places = zip(batch.start, lens, batch.duration, strict=True)
         times = [self.frame_times(float(start), n, float(seconds)) for start, n, seconds in places]
         return self.modules.head(joined[None])[0], np.concatenate(times)
+
+    def parts(self, batch):
+        """The chunks of a long recording, a few at a time, as `encode` takes them: memory has its limits"""
+        name = "sig" if self.cache is None else "features"
+        data, lengths = getattr(batch, name)
+        size = max(1, int(AT_ONCE // max(map(float, batch.duration))))
+        for first in range(0, len(data), size):
+            rows = slice(first, first + size)
+            yield SimpleNamespace(**{name: PaddedData(data[rows], lengths[rows])})
 
     def frame_times(self, start, count, seconds):
         """Second of the middle of each frame of a chunk, (F,)

@@ -304,7 +304,11 @@ def test_chunks_in_a_batch_give_what_each_gives_alone(root, rated, encoder_folde
     keys = ["sig", "trace", "start", "stop", "spk_id", "gender", "duration"]
     brain.modules.eval()
     with torch.no_grad():
-        values, times = brain.compute_forward(whole(as_dataset(pieces, [audio_item], keys)), None)
+        together = whole(as_dataset(pieces, [audio_item], keys))
+        values, times = brain.compute_forward(together, None)
+        monkeypatch.setattr(continuous, "AT_ONCE", 4.0)  # two chunks, then one
+        assert [len(part.sig.data) for part in brain.parts(together)] == [2, 1]
+        torch.testing.assert_close(brain.compute_forward(together, None)[0], values)
         alone = [brain.compute_forward(whole(as_dataset([p], [audio_item], keys)), None) for p in pieces]
     assert len(pieces) == 3 and len({p.duration for p in pieces}) > 1
     torch.testing.assert_close(values, torch.cat([v for v, _ in alone]), atol=1e-4, rtol=1e-4)
