@@ -300,7 +300,7 @@ class SSLBrain(sb.Brain):
         scored = [row["ID"] for row in self.rows]
         if not self.debug and sorted(scored) != sorted(test_set.data_ids):
             raise RuntimeError(f"{len(scored)} scores for {len(test_set)} test utterances")
-        self.log_epoch({"test": "best on valid"}, test_stats={"loss": loss, **self.scores(self.rows)})
+        self.log_epoch({"test": "best on valid"}, test_stats={**loss_score(loss), **self.scores(self.rows)})
         return self.rows
 
     def record(self, utterances, rows, split, system):
@@ -372,7 +372,7 @@ class SSLBrain(sb.Brain):
     def on_stage_end(self, stage, stage_loss, epoch=None):
         if stage != VALID:
             return
-        scores = {"loss": float(stage_loss), **self.scores(self.rows)}
+        scores = {**loss_score(stage_loss), **self.scores(self.rows)}
         self.log_step(VALID, epoch=epoch, train_loss=self.train_loss, **scores)
         self.log_epoch({"epoch": epoch, "update": self.optimizer_step}, {"loss": self.train_loss}, scores)
         key, lower = self.hparams.key_metric, self.hparams.key_metric_is_better == "lower"
@@ -438,6 +438,11 @@ def forget_steps_after(path, update):
     temporary = path.with_suffix(".tmp")
     temporary.write_text("".join(kept), encoding="utf-8")
     temporary.replace(path)
+
+
+def loss_score(loss):
+    """{"loss": number}, or nothing where a task has no loss on a stage (None)"""
+    return {} if loss is None else {"loss": float(loss)}
 
 
 def shared_speakers(utterances):

@@ -29,7 +29,7 @@ from lebench_sb.metrics.errors import mean, rate
 
 RESULTS, UTTERANCES = "results.json", "utterances.csv"
 LEADING = ("ID", "spk_id", "gender", "duration")  # first columns of utterances.csv
-TEXTS = ("reference", "hypothesis")  # its last columns
+TEXTS = ("spk_id_test", "reference", "hypothesis")  # its last columns; the first where a row is a trial
 STAMPS = (
     "synthetic speech",
     "same speaker in train and test",
