@@ -250,8 +250,8 @@ class ASVBrain(SSLBrain):
         self.rows = tested
         if len(of_speaker) < 2 or self.hparams.snorm_top < 2:
             raise UsageError(
-                f"snorm_top {self.hparams.snorm_top} of {len(of_speaker)} cohort speakers: give 0, no s-norm, "
-                "or two and more of each."
+                f"snorm_top {self.hparams.snorm_top} of {len(of_speaker)} cohort speakers: give 0, no "
+                "s-norm, or two and more of each."
             )
         means = np.stack([np.mean(found, axis=0) for _, found in sorted(of_speaker.items())])
         return means / np.linalg.norm(means, axis=1, keepdims=True)
