@@ -15,11 +15,12 @@ ALLOWED = {
     "checkpoints": [],
     "data": ["manifest"],
     "trials": ["manifest"],
+    "features": ["data", "manifest"],  # frames kept on disk between epochs, runs and heads
     "command_line": ["manifest"],
     "results": ["metrics"],
     "plots": ["metrics", "results"],
     "brain": ["data", "metrics", "results"],
-    "run": ["brain", "data", "results", "command_line"],
+    "run": ["brain", "data", "features", "results", "command_line"],
     "corpora": ["manifest", "text", "trials", "corpora"],
     # a task is put together from other tasks' parts and draws its own pictures
     "tasks": ["brain", "data", "metrics", "manifest", "plots", "results", "tasks", "trials"],

@@ -30,7 +30,7 @@ MOST = 5000  # trials
 
 
 def clips(seed, scale):
-    """The plan, as every corpus's but with LEAST excerpts or more of each speaker, so that there are trials"""
+    """The plan, as every corpus's but with LEAST excerpts of each speaker at least, for the trials"""
     held_out, said, plan = [], set(), []
     for split in ("test", "train"):
         rng = random.Random(f"{seed}-fabiole-{split}-text")
