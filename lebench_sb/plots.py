@@ -44,7 +44,7 @@ AXES = {
     "temperature": "Gumbel temperature",
     "audio_per_s": "audio per second (s)",
 }
-DET_TICKS = (0.0001, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)  # of both axes
+DET_TICKS = (0.00001, 0.0001, 0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)  # of both axes
 SMOOTH = ("lr", "temperature")  # set by the run, not measured: no moving average
 USUAL = ("loss", "WER", "CER", "accuracy", "perplexity", "lr")  # panels drawn when the caller names none
 
@@ -112,7 +112,7 @@ def det_curve(systems, output_png):
     rates = {name: det_points(*system) for name, system in systems.items()}
     inside = np.concatenate([np.ravel(pair) for pair in rates.values()])
     inside = inside[(inside > 0) & (inside < 1)]
-    low, high = (inside.min() / 2, max(inside.max(), 0.5)) if inside.size else (0.01, 0.5)
+    low, high = (inside.min() / 2 if inside.size else 0.01), 0.7
     for number, (name, (false_alarms, misses)) in enumerate(rates.items()):
         eer = float(equal_error_rate(*Ranking(*systems[name]).counts()))
         colour = COLOURS[number % len(COLOURS)]

@@ -15,6 +15,7 @@ sums give both error rates at all of them.
 Letters: n trials, K distinct scores, U speakers, R resamples.
 """
 
+import re
 from functools import partial
 
 import numpy as np
@@ -122,6 +123,15 @@ def measures(p_target=0.01, c_miss=1.0, c_fa=1.0):
         "minDCF": (partial(min_dcf, **costs), said, "lower"),
         "minDCF_norm": (partial(normalised_min_dcf, **costs), f"{said}, over the trivial cost", "lower"),
     }
+
+
+def measure(name, unit):
+    """The function of a metric of `measures`, with the parameters that stand in its unit"""
+    costs = re.match(r"Ptar (\S+), Cmiss (\S+), Cfa ([^\s,]+)", unit)
+    found = measures(*map(float, costs.groups())) if costs else measures()
+    if name not in found:
+        raise ValueError(f"{name} is no metric of verification: {', '.join(found)}.")
+    return found[name][0]
 
 
 def det_points(scores, targets, most=2000):

@@ -8,7 +8,9 @@ Letters: B utterances, T samples, F frames, D features, E embedding, S training 
 """
 
 import logging
+import random
 from collections import defaultdict
+from functools import partial
 
 import numpy as np
 import torch
@@ -21,7 +23,7 @@ from torch.nn import functional as F
 
 from lebench_sb import plots, results
 from lebench_sb.brain import TEST, TRAIN, VALID, SSLBrain
-from lebench_sb.data import SAMPLE_RATE, EpochPlan, as_dataset, audio_item, cropped_audio_item
+from lebench_sb.data import SAMPLE_RATE, EpochPlan, as_dataset, audio_item, cropped_audio_item, seed_of
 from lebench_sb.manifest import DataError, Problems, UsageError
 from lebench_sb.metrics import verification
 from lebench_sb.trials import Trials, make_trials, read_trials, trials_csv
@@ -98,16 +100,26 @@ def filled(seconds):
 
 
 def datasets(utterances, hparams):
-    """Utterances of each split -> SpeechDataset: chunks of `chunk` seconds for train, whole ones else;
-    "cohort" holds whole training utterances for the s-norm, at most `snorm_utterances` of each speaker."""
+    """Utterances of each split -> SpeechDataset: chunks of `chunk` seconds for train, whole utterances else.
+
+    "whole" holds the whole training utterances, "cohort" at most `snorm_utterances` of each speaker.
+    """
     seconds = hparams["chunk"]
     chunks = cropped_audio_item(hparams["seed"], seconds, filled(seconds))
     made = {split: as_dataset(found, [audio_item], COLUMNS) for split, found in utterances.items()}
+    made["whole"] = made["train"]
     made["train"] = as_dataset(utterances["train"], [chunks], COLUMNS)
     made["cohort"] = as_dataset(
         few_of_each(utterances["train"], hparams["snorm_utterances"]), [audio_item], COLUMNS
     )
     return made
+
+
+def frame_crop(seed, most, name, number, count):
+    """(first, last) of at most `most` frames out of `count`, decided by (seed, pass, utterance) alone"""
+    share = random.Random(seed_of("frames", seed, number, name)).random()
+    first = int(share * (max(count - most, 0) + 1))
+    return first, min(first + most, count)
 
 
 def few_of_each(utterances, most):
@@ -161,13 +173,14 @@ class ASVBrain(SSLBrain):
     """modules: encoder, head (SpeakerEmbedder), classifier (SpeechBrain's: cosines with S speakers).
 
     names: the S training speakers, in the classifier's order; trials: as `trial_lists`; shared: as
-    `check_speakers`; cohort: dataset of training utterances for the s-norm.
+    `check_speakers`; data: as `datasets`.
     """
 
-    def __init__(self, modules, hparams, run_opts, checkpointer, names, trials, shared, cohort):
+    def __init__(self, modules, hparams, run_opts, checkpointer, names, trials, shared, data):
         super().__init__(modules, hparams, run_opts, checkpointer)
         self.number = {name: i for i, name in enumerate(names)}
-        self.trials, self.shared, self.cohort, self.means = trials, shared, cohort, None
+        self.trials, self.shared, self.whole, self.cohort = trials, shared, data["whole"], data["cohort"]
+        self.means = None  # of the cohort
         self.margin = AdditiveAngularMargin(self.hparams.margin, self.hparams.scale)
         self.measures = verification.measures(*(hparams[k] for k in ("p_target", "c_miss", "c_fa")))
         if self.hparams.max_batch_seconds < 2 * self.hparams.chunk:
@@ -181,13 +194,25 @@ class ASVBrain(SSLBrain):
             return ChunkPlan(
                 len(dataset), self.hparams.chunk, self.hparams.max_batch_seconds, self.hparams.seed
             )
-        if self.debug and dataset is not self.cohort:
+        if self.debug and set(dataset.data_ids) != set(self.cohort.data_ids):
             return FewPlan(dataset, self.trials[stage])
         return super().plan(dataset, stage)
 
+    def loader(self, dataset, stage):
+        """As SSLBrain; from a cache, which holds whole utterances, chunks are cut out of their frames"""
+        if self.cache is None or stage != TRAIN:
+            return super().loader(dataset, stage)
+        loader = super().loader(self.whole, stage)
+        frames = round(self.hparams.chunk * self.hparams.encoder.frame_rate)
+        loader.dataset.crop = partial(frame_crop, self.hparams.seed, frames)
+        return loader
+
     def compute_forward(self, batch, stage):
         """-> embeddings (B, E) float32"""
-        return self.modules.head(*self.encode(batch, stage)).float()
+        frames, lens = self.encode(batch, stage)
+        if stage == TRAIN:  # where an utterance is shorter than a chunk, it is said again
+            frames, lens = repeated(frames, lens.to(frames.device), frames.shape[1])
+        return self.modules.head(frames, lens).float()
 
     def compute_objectives(self, embeddings, batch, stage):
         """AAM-softmax, mean over the utterances of training speakers (in training, all of them)"""

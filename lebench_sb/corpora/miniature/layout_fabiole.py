@@ -1,12 +1,17 @@
 """A FABIOLE-like test set in the layout of `lebench_sb/corpora/fabiole.py`, and a training set of other
 voices as any prepared corpus leaves one: audio and a manifest.
 
-`fabiole/wav/SPEAKER/EXCERPT.wav`, `fabiole/trials.txt`, `fabiole/speakers.csv`;
-`fabiole_training/wav/SPEAKER/UTTERANCE.wav`, `fabiole_training/train.csv`.
+`fabiole/wav/SPEAKER/SHOW-EXCERPT.wav`, `fabiole/trials.txt`, `fabiole/speakers.csv`;
+`fabiole_training/wav/SPEAKER/SHOW-EXCERPT.wav`, `fabiole_training/train.csv`. A voice is heard in several of
+ten shows, each with its own band, noise and level of it, and never speaks quite alike: else the recording
+session alone would tell the speakers apart.
 """
 
 import random
 
+import numpy as np
+
+from lebench_sb.corpora.miniature.acoustics import RATE, noise
 from lebench_sb.corpora.miniature.patterns import PATTERNS
 from lebench_sb.corpora.miniature.slots import Draw
 from lebench_sb.corpora.miniature.speakers import speakers
@@ -16,15 +21,22 @@ from lebench_sb.corpora.miniature.texts import (
     Clip,
     Neighbourhood,
     Part,
+    Turn,
     estimated_seconds,
     sentences,
 )
-from lebench_sb.corpora.miniature.voices import write_atomically
+from lebench_sb.corpora.miniature.voices import write_atomically, write_clip
 from lebench_sb.manifest import Utterance, write_manifest
 from lebench_sb.trials import make_trials
 
-PARTS = {"train": Part(12, 30, 4), "test": Part(12, 32)}
+PARTS = {"train": Part(10, 30, 4), "test": Part(10, 32)}
 LONG_FORM = (3.5, 7.0)  # seconds after which an utterance ends
+# shows: lowest and highest frequency (Hz), kind of noise, its distance (dB)
+SHOWS = (
+    (60, 7600, "pink", 18), (300, 3400, "white", 15), (80, 6500, "babble", 10), (120, 5500, "hum", 14),
+    (60, 7900, "white", 20), (200, 4500, "babble", 12), (250, 3600, "pink", 10), (60, 7000, "babble", 8),
+    (150, 6000, "white", 12), (100, 5000, "pink", 14),
+)  # fmt: skip
 LEAST = 3  # excerpts of a speaker
 MOST = 5000  # trials
 
@@ -60,8 +72,9 @@ def utterance(source, speaker, rng):
 
 
 def name(clip):
-    """`SPEAKER/EXCERPT`, numbered through the split"""
-    return f"{clip.speaker.name.rpartition('-')[2].rjust(3, '0')}/{clip.number:05d}"
+    """`SPEAKER/SHOW-EXCERPT`, excerpts numbered through the split"""
+    show = random.Random(f"{clip.speaker.name}-{clip.number}-show").randrange(len(SHOWS))
+    return f"{clip.speaker.name.rpartition('-')[2].rjust(3, '0')}/show{show}-{clip.number:05d}"
 
 
 def path(clip):
@@ -69,6 +82,26 @@ def path(clip):
     if clip.split == "test":
         return f"fabiole/wav/F{name(clip)}.wav"
     return f"fabiole_training/wav/T{name(clip)}.wav"
+
+
+def turns(clip):
+    """The voice as it is that day: pitch, melody and rate vary from one excerpt to the next"""
+    rng = random.Random(f"{clip.speaker.name}-{clip.number}-voice")
+    return [Turn(clip.text, rng.uniform(0.85, 1.2), rng.uniform(0.9, 1.12), rng.uniform(0.6, 1.4))]
+
+
+def store(path, wave):
+    """int16 (T,) as the show in its name broadcasts it -> samples written"""
+    low, high, kind, distance = SHOWS[int(path.name.split("-")[0].removeprefix("show"))]
+    rng = np.random.default_rng([ord(letter) for letter in f"{path.parent.name}/{path.name}"])
+    clean = wave / 32768
+    background = noise(kind, len(clean), rng)
+    background *= np.sqrt(np.mean(clean**2) / np.mean(background**2)) * 10 ** (-distance / 20)
+    spectrum = np.fft.rfft(clean + background)
+    frequencies = np.fft.rfftfreq(len(clean), 1 / RATE)
+    slopes = 1 + (low / np.maximum(frequencies, 1)) ** 4 + (frequencies / high) ** 8
+    heard = np.fft.irfft(spectrum / slopes, len(clean))
+    return write_clip(path, np.round(np.clip(heard, -1, 1) * 32767).astype(np.int16))
 
 
 def write(folder, clips, recordings):

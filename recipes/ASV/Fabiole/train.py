@@ -19,7 +19,7 @@ def main(argv):
     modules["classifier"] = hparams["classifier"](out_neurons=len(names))
     checkpointer.add_recoverable("classifier", modules["classifier"])
     data = datasets(utterances, hparams)
-    brain = ASVBrain(modules, hparams, run_opts, checkpointer, names, trials, shared, data["cohort"])
+    brain = ASVBrain(modules, hparams, run_opts, checkpointer, names, trials, shared, data)
     fit_and_test(brain, utterances, data)
 
 
