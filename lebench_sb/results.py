@@ -350,13 +350,15 @@ def system_name(system):
 
 
 def show(entry, bounds=True):
-    """A metric entry -> "23.4 [21.9, 25.0]": one decimal for % and BLEU, three for other units."""
+    """A metric entry -> "23.4 [21.9, 25.0]": one decimal for % and BLEU, four for costs, three for others."""
     digits = _digits(entry["unit"])
     text = f"{entry['value']:.{digits}f}"
     return text + _brackets(entry["ci95"], digits) if bounds else text
 
 
 def _digits(unit):
+    if unit.startswith("Ptar"):  # a detection cost: of the order of a thousandth
+        return 4
     return 1 if unit in ("%", "BLEU") else 3
 
 

@@ -117,7 +117,7 @@ def measures(p_target=0.01, c_miss=1.0, c_fa=1.0):
     """{metric: (function of `Ranking.counts`, unit, better)}; the parameters of a cost stand in its unit."""
     check_costs(p_target, c_miss, c_fa)
     costs = {"p_target": p_target, "c_miss": c_miss, "c_fa": c_fa}
-    said = f"Ptar {p_target:g}, Cmiss {c_miss:g}, Cfa {c_fa:g}"
+    said = f"Ptar {p_target:.10g}, Cmiss {c_miss:.10g}, Cfa {c_fa:.10g}"
     return {
         "EER": (equal_error_rate, "%", "lower"),
         "minDCF": (partial(min_dcf, **costs), said, "lower"),

@@ -182,7 +182,10 @@ class ASVBrain(SSLBrain):
         self.trials, self.shared, self.whole, self.cohort = trials, shared, data["whole"], data["cohort"]
         self.means = None  # of the cohort
         self.margin = AdditiveAngularMargin(self.hparams.margin, self.hparams.scale)
-        self.measures = verification.measures(*(hparams[k] for k in ("p_target", "c_miss", "c_fa")))
+        try:
+            self.measures = verification.measures(*(hparams[k] for k in ("p_target", "c_miss", "c_fa")))
+        except ValueError as error:
+            raise UsageError(str(error)) from error
         if self.hparams.max_batch_seconds < 2 * self.hparams.chunk:
             raise UsageError(
                 f"max_batch_seconds is {self.hparams.max_batch_seconds}: batch normalisation needs two "
