@@ -39,7 +39,7 @@ BLOCK = 1 << 16  # trials whose cosines are computed at once
 
 
 class SpeakerEmbedder(nn.Module):
-    """ECAPA-TDNN (Desplanques et al., 2020; SpeechBrain's) on frames of any encoder; `options` are its own.
+    """ECAPA-TDNN (Desplanques et al., 2020; SpeechBrain's) on frames of any encoder.
 
     Its convolutions mirror the batch's edge, so SpeechBrain's embedding of an utterance depends on how much
     padding follows. Here utterances of equal length go through together, each without padding: a batch gives
@@ -47,9 +47,16 @@ class SpeakerEmbedder(nn.Module):
     normalisation needs them together.
     """
 
-    def __init__(self, input_size, **options):
+    def __init__(
+        self, input_size, lin_neurons=192, channels=(512, 512, 512, 512, 1536), kernel_sizes=(5, 3, 3, 3, 1),
+        dilations=(1, 2, 3, 4, 1), attention_channels=128, res2net_scale=8, se_channels=128, dropout=0.0,
+    ):  # fmt: skip
         super().__init__()
-        self.network = ECAPA_TDNN(input_size, **options)
+        self.network = ECAPA_TDNN(
+            input_size, lin_neurons=lin_neurons, channels=list(channels), kernel_sizes=list(kernel_sizes),
+            dilations=list(dilations), attention_channels=attention_channels, res2net_scale=res2net_scale,
+            se_channels=se_channels, dropout=dropout,
+        )  # fmt: skip
         shapes = [(c.kernel_size, c.dilation) for c in self.network.modules() if hasattr(c, "padding_mode")]
         # a mirrored edge must be shorter than what it mirrors
         self.least_frames = 1 + max(_first(d) * (_first(k) - 1) // 2 for k, d in shapes)

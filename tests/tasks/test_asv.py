@@ -289,6 +289,7 @@ def test_a_run_on_ones_own_manifests(filterbank, voices):
     assert "valid loss" not in log  # no loss on speakers that training does not know
 
 
+@pytest.mark.slow
 def test_scores_do_not_depend_on_batches_or_processes(root, voices, filterbank, tmp_path):
     """The test set again, in other batches: same scores; two processes score each trial once"""
     output, record, rows = filterbank
@@ -314,30 +315,49 @@ def test_s_norm_takes_its_cohort_from_training(root, voices, filterbank, tmp_pat
     assert "minDCF_norm (Ptar 0.01" in text
 
 
-@pytest.mark.parametrize(
-    "more, code, said",
-    [
-        (["--test_csv", "train.csv"], 3, "test speakers heard in train or valid"),
-        (["--trials", "absent.txt"], 2, "absent.txt not found"),
-        (["--trials", "bad.txt"], 3, "unknown utterances (1): line 2 eve"),
-        (["--max_batch_seconds", "0.9"], 2, "batch normalisation needs two"),
-        (["--p_target", "1.5"], 2, "p_target must lie between 0 and 1"),
-    ],
-)
-def test_mistakes_stop_before_any_embedding(root, voices, tmp_path, more, code, said):
+MISTAKES = [
+    ("--test_csv", "train.csv", "DataError", "test speakers heard in train or valid"),
+    ("--trials", "absent.txt", "FileNotFoundError", "absent.txt not found"),
+    ("--trials", "bad.txt", "DataError", "unknown utterances (1): line 2 eve"),
+    ("--max_batch_seconds", "0.9", "UsageError", "batch normalisation needs two"),
+    ("--p_target", "1.5", "UsageError", "p_target must lie between 0 and 1"),
+    ("--snorm_top", "x", "UsageError", "a number is expected"),
+]
+SEVERAL = """
+import importlib.util, json, sys
+spec = importlib.util.spec_from_file_location("train", sys.argv[1])
+train = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(train)
+for argv in json.loads(sys.argv[2]):
+    try:
+        train.main(argv)
+        print(json.dumps(["none", ""]))
+    except Exception as error:
+        print(json.dumps([type(error).__name__, str(error)]))
+"""
+
+
+def test_mistakes_stop_before_any_embedding(root, voices, tmp_path):
     (voices / "bad.txt").write_text("1 test-0-0 test-0-1\n0 test-0-0 eve\n")
-    key, value = more
-    arguments = words(voices, tmp_path / "r", *FILTERBANK)
-    given = str(voices / value) if value.endswith((".csv", ".txt")) else value
-    if key in arguments:
-        arguments[arguments.index(key) + 1] = given
-    else:
-        arguments += [key, given]
-    done = run(root, arguments)
-    assert done.returncode == code and said in done.stderr, done.stderr[-2000:]
-    assert not (tmp_path / "r" / "steps.jsonl").exists()
+    recipe, lines = root / "recipes" / "ASV" / "Fabiole", []
+    for number, (key, value, *_) in enumerate(MISTAKES):
+        given = str(voices / value) if value.endswith((".csv", ".txt")) else value
+        arguments = words(voices, tmp_path / str(number), *FILTERBANK)
+        if key in arguments:
+            arguments[arguments.index(key) + 1] = given
+        else:
+            arguments += [key, given]
+        lines.append([str(recipe / "hparams" / "ecapa.yaml"), *arguments])
+    argv = [sys.executable, "-c", SEVERAL, str(recipe / "train.py"), json.dumps(lines)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
+    done = subprocess.run(argv, capture_output=True, text=True, env=environment)
+    answers = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('["')]
+    for (kind, message), (*_, expected, said) in zip(answers, MISTAKES, strict=True):
+        assert kind == expected and said in message
+    assert not list(tmp_path.rglob("steps.jsonl"))
 
 
+@pytest.mark.slow
 def test_overlap_is_stamped(root, voices, tmp_path):
     found = read_manifest(voices / "train.csv", voices) + read_manifest(voices / "test.csv", voices)
     write_manifest(tmp_path / "both.csv", found, voices, {})
