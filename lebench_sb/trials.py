@@ -7,7 +7,9 @@ A line compares two utterances. Read are, with any of comma, semicolon, tab or s
 - columns named by a header: `enrol`, `test` and `label` (or the names in HEADER).
 
 An utterance is named by its ID, or by the end of its path, with or without suffix (`S01/0003.wav`), where
-only one utterance has it. Cosines are symmetric: `a b` and `b a` are one comparison.
+only one utterance has it. The enrolment side may be a model of several utterances of one speaker: `a+b`, or a
+name that an enrolment file explains (`model a b` a line, Kaldi's spk2utt). Cosines are symmetric: `a b` and
+`b a` are one comparison.
 """
 
 import csv
@@ -16,7 +18,7 @@ import logging
 import random
 import re
 from collections import Counter, defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePath
 
 import numpy as np
@@ -40,41 +42,81 @@ FORMATS = "`1 a b`, `a b target`, or a header with enrol, test, label"
 
 @dataclass(frozen=True)
 class Trials:
-    """n trials: IDs of both sides (lists of n) and targets (n,) bool, True for the same speaker."""
+    """n trials: both sides (lists of n) and targets (n,) bool, True for the same speaker.
+
+    A test side is the ID of an utterance; an enrolment side too, or a key of models: {`a+b`: [a, b]}.
+    """
 
     enrol: list
     test: list
     targets: np.ndarray
+    models: dict = field(default_factory=dict)
 
     def __len__(self):
         return len(self.enrol)
 
 
-def read_trials(path, utterances):
+def read_trials(path, utterances, enrolment=""):
     """Reads the list `path` and compares it with the Utterances it names, before anything is computed.
 
+    enrolment: file that says which utterances a model is made of, or "" where trials name utterances.
     Returns Trials with IDs and logs their numbers. A comparison that is listed several times is kept as often
     and logged: a published list is scored as it is. Raises FileNotFoundError, or DataError that lists all of:
     lines in no known format (a header without known names is one), labels that are none, unknown or
-    ambiguous names, trials of an utterance with itself, comparisons listed with both labels, labels that
-    contradict the speakers of the manifest, no target or no non-target.
+    ambiguous names, models of two speakers, trials of an utterance with itself, comparisons listed with both
+    labels, labels that contradict the speakers of the manifest, no target or no non-target.
     """
     problems = Problems(path)
     lines = _lines(path, problems)
-    resolve, trials = _resolver(utterances), []
+    resolve, trials, models = _resolver(utterances), [], {}
+    named = _read_models(enrolment, resolve, problems) if enrolment else {}
     for number, enrol, test, label in lines:
-        found = [_utterance(resolve, name, number, problems) for name in (enrol, test)]
+        sides = [_enrolled(resolve, enrol, number, problems, named)]
+        sides.append(_utterance(resolve, test, number, problems))
         if label.lower() not in LABELS:
             problems.add("labels that are neither target nor non-target", f"line {number} {label!r}")
-        elif None not in found:
-            trials.append((number, *found, LABELS[label.lower()]))
-    _check(trials, {u.id: u.speaker for u in utterances}, problems)
+        elif None not in sides:
+            key = "+".join(sides[0])
+            models.setdefault(key, sides[0])
+            trials.append((number, key, sides[1], LABELS[label.lower()]))
+    _check(trials, models, {u.id: u.speaker for u in utterances}, problems)
     problems.raise_if_any()
-    made = Trials(
-        [t[1] for t in trials], [t[2] for t in trials], np.array([t[3] for t in trials], dtype=bool)
-    )
+    enrol, test, targets = ([trial[column] for trial in trials] for column in (1, 2, 3))
+    models = {key: ids for key, ids in models.items() if len(ids) > 1}
+    made = Trials(enrol, test, np.array(targets, dtype=bool), models)
     _describe(path, made, utterances)
     return made
+
+
+def _read_models(path, resolve, problems):
+    """{model: sorted IDs} of an enrolment file"""
+    found = {}
+    for number, line in enumerate(read_text(path).splitlines(), 1):
+        model, *names = _split(line) if line.strip() else [""]
+        where = f"{number} of {PurePath(path).name}"
+        if model and not names:
+            problems.add("models without utterances", f"line {where} {model}")
+        if model in found:
+            problems.add("models listed twice", f"line {where} {model}")
+        if model:
+            found[model] = _all(resolve, [name.strip() for name in names], where, problems)
+    return found
+
+
+def _enrolled(resolve, name, number, problems, models):
+    """Sorted IDs of the enrolment side `name`, or None with a problem noted"""
+    if name in models:
+        return models[name] or None
+    if "+" in name and not resolve(name):
+        return _all(resolve, name.split("+"), number, problems)
+    found = _utterance(resolve, name, number, problems)
+    return None if found is None else [found]
+
+
+def _all(resolve, names, number, problems):
+    """Sorted IDs of `names`, or None where one is unknown, with a problem noted"""
+    found = [_utterance(resolve, name, number, problems) for name in names]
+    return None if None in found else sorted(set(found))
 
 
 def _lines(path, problems):
@@ -133,14 +175,14 @@ def _labelled(fields, order):
 
 def _resolver(utterances):
     """-> function name -> set of IDs that may be meant"""
-    ids, ends = {u.id for u in utterances}, {}
+    ends, known = {}, {u.id: {u.id} for u in utterances}
 
     def resolve(name):
-        if name in ids:
-            return {name}
-        if not ends:  # every end of every path, only when some name is no ID
-            ends.update(_path_ends(utterances))
-        return ends.get(PurePath(name).as_posix().lstrip("/"), set())
+        if name not in known:
+            if not ends:  # every end of every path, only when some name is no ID
+                ends.update(_path_ends(utterances))
+            known[name] = ends.get(PurePath(name).as_posix().lstrip("/"), set())
+        return known[name]
 
     return resolve
 
@@ -167,19 +209,25 @@ def _utterance(resolve, name, number, problems):
     return None
 
 
-def _check(trials, speakers, problems):
-    """Adds what is wrong with the trials as a whole. trials: (line, enrol, test, target); speakers: by ID"""
-    labels = {}
+def _check(trials, models, speakers, problems):
+    """Adds what is wrong with the trials as a whole.
+
+    trials: (line, enrolment key, test, target); models: {key: IDs}; speakers: {ID: name}.
+    """
+    labels, voices = {}, {key: {speakers[name] for name in ids} - {""} for key, ids in models.items()}
+    for key, heard in voices.items():
+        if len(heard) > 1:
+            problems.add("models of several speakers", f"{key}: {' '.join(sorted(heard))}")
     for number, enrol, test, target in trials:
-        if enrol == test:
-            problems.add("trials of an utterance with itself", f"line {number} {enrol}")
+        if test in models[enrol]:
+            problems.add("trials of an utterance with itself", f"line {number} {test}")
         pair = (enrol, test) if enrol < test else (test, enrol)
         if labels.setdefault(pair, target) != target:
             problems.add("comparisons listed as target and as non-target", f"line {number} {enrol} {test}")
-        a, b = speakers[enrol], speakers[test]
-        if a and b and (a == b) != target:
-            said = "target" if target else "non-target"
-            problems.add("labels that contradict the manifest's speakers", f"line {number} {said} {a} {b}")
+        heard, b = voices[enrol], speakers[test]
+        if len(heard) == 1 and b and (b in heard) != target:
+            said = f"{'target' if target else 'non-target'} {' '.join(heard)} {b}"
+            problems.add("labels that contradict the manifest's speakers", f"line {number} {said}")
     targets = sum(target for *_, target in trials)
     if trials and targets in (0, len(trials)):
         kind = "no target trial" if not targets else "no non-target trial"
@@ -191,7 +239,7 @@ def _check(trials, speakers, problems):
 def _describe(path, trials, utterances):
     """Logs the numbers of a list, and what is odd but scored"""
     speakers = {u.id: u.speaker for u in utterances}
-    named = {*trials.enrol, *trials.test}
+    named = {*trials.test}.union(*(trials.models.get(key, [key]) for key in set(trials.enrol)))
     heard = {speakers[name] for name in named}
     targets = int(trials.targets.sum())
     logger.info(

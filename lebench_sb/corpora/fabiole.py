@@ -7,6 +7,8 @@ what `prepare_fabiole` reads is a layout of ours, one folder a speaker, into whi
     fabiole/wav/<speaker>/**/<excerpt>.wav   (or .flac .mp3 .ogg .opus)
     fabiole/trials.txt                       `1 <speaker>/<excerpt>.wav <speaker>/<excerpt>.wav`, 0 for two
                                              speakers, or any other format of lebench_sb/trials.py
+    fabiole/enrolment.txt                    `model <speaker>/<excerpt>.wav ...`, where trials name models of
+                                             several excerpts; may be absent
     fabiole/speakers.csv                     `speaker,gender`; may be absent
 
 FABIOLE is a test set: speakers are learnt from manifests of any other corpora whose `spk_id` is filled.
@@ -156,7 +158,8 @@ def _parameters(root, data_folder, manifests, roots, valid_share, seed):
                 f"{path} not found: --training names manifests with spk_id to learn speakers from."
             )
     listing = "".join(f"{p.relative_to(root)} {p.stat().st_size}\n" for p in _wavs(root))
-    files = [path for path in (root / "trials.txt", root / "speakers.csv") if path.is_file()]
+    named = (root / name for name in ("trials.txt", "enrolment.txt", "speakers.csv"))
+    files = [path for path in named if path.is_file()]
     return {
         "corpus": "fabiole",
         "root": os.path.relpath(root, data_folder),
@@ -203,6 +206,8 @@ def hold_out(found, share, seed):
 
 def _write_trials(path, root, test):
     """Checks the list and writes it by IDs"""
-    text = trials_csv(read_trials(root / "trials.txt", test))
+    enrolment = root / "enrolment.txt"
+    trials = read_trials(root / "trials.txt", test, enrolment if enrolment.is_file() else "")
+    text = trials_csv(trials)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, text.encode())

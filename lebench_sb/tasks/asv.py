@@ -170,7 +170,8 @@ def trial_lists(utterances, hparams):
     except DataError as error:
         raise DataError(f"valid: {error}") from error
     if hparams["trials"] != MADE:
-        return {VALID: valid, TEST: read_trials(hparams["trials"], utterances["test"])}
+        test = read_trials(hparams["trials"], utterances["test"], hparams["enrolment"])
+        return {VALID: valid, TEST: test}
     test = make_trials(utterances["test"], hparams["seed"], hparams["valid_trials"])
     logger.info("test: %d trials made of the speakers of test", len(test))
     return {VALID: valid, TEST: test}
@@ -267,6 +268,10 @@ class ASVBrain(SSLBrain):
         if self.debug:
             trials = only(trials, place)
         vectors = np.stack([row["embedding"] for row in rows])
+        # a model of several utterances is the mean of their embeddings
+        models = [vectors[[place[name] for name in names]].mean(axis=0) for names in trials.models.values()]
+        place |= {key: len(vectors) + i for i, key in enumerate(trials.models)}
+        vectors = np.concatenate([vectors, unit(np.stack(models))]) if models else vectors
         sides = [np.array([place[name] for name in names]) for names in (trials.enrol, trials.test)]
         scores = cosines(vectors, *sides)
         if self.stage == TEST and self.hparams.snorm_top > 0:
@@ -288,8 +293,7 @@ class ASVBrain(SSLBrain):
                 f"snorm_top {self.hparams.snorm_top} of {len(of_speaker)} cohort speakers: give 0, no "
                 "s-norm, or two and more of each."
             )
-        means = np.stack([np.mean(found, axis=0) for _, found in sorted(of_speaker.items())])
-        return means / np.linalg.norm(means, axis=1, keepdims=True)
+        return unit(np.stack([np.mean(found, axis=0) for _, found in sorted(of_speaker.items())]))
 
     def evaluate(self, test_set):
         """Embeds the test set once with the checkpoint best on valid -> one row per trial; draws `det.png`"""
@@ -299,7 +303,8 @@ class ASVBrain(SSLBrain):
         if if_main_process():
             plots.det_curve({self.folder.name: (scores, trials.targets)}, self.folder / "det.png")
             (self.folder / "trials.csv").write_text(trials_csv(trials), encoding="utf-8")
-        return trial_rows({row["ID"]: row for row in embedded}, trials, scores)
+        of = {row["ID"]: row for row in embedded}
+        return trial_rows(of | {key: of[ids[0]] for key, ids in trials.models.items()}, trials, scores)
 
     def intervals(self, rows):
         """The metrics of results.json from rows of trials, with intervals over the speakers of both sides"""
@@ -321,6 +326,11 @@ class ASVBrain(SSLBrain):
         return record
 
 
+def unit(vectors):
+    """(U, E) -> the same directions, length 1"""
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
 def cosines(vectors, enrolled, tested):
     """vectors (U, E) of length 1; enrolled, tested (n,) rows -> (n,) float64"""
     found = np.empty(len(enrolled))
@@ -332,8 +342,11 @@ def cosines(vectors, enrolled, tested):
 
 def only(trials, ids):
     """The Trials of which both sides are in `ids`"""
-    kept = [k for k in range(len(trials)) if trials.enrol[k] in ids and trials.test[k] in ids]
-    return Trials([trials.enrol[k] for k in kept], [trials.test[k] for k in kept], trials.targets[kept])
+    whole = {key for key, names in trials.models.items() if ids.keys() >= set(names)}
+    here = whole | ids.keys()
+    kept = [k for k in range(len(trials)) if trials.enrol[k] in here and trials.test[k] in ids]
+    enrol, test = ([side[k] for k in kept] for side in (trials.enrol, trials.test))
+    return Trials(enrol, test, trials.targets[kept], {key: trials.models[key] for key in whole})
 
 
 def trial_rows(utterances, trials, scores):
@@ -372,7 +385,8 @@ class FewPlan:
 
     def __init__(self, dataset, trials):
         first = int(np.flatnonzero(trials.targets)[0]), int(np.flatnonzero(~trials.targets)[0])
-        names = {name for k in first for name in (trials.enrol[k], trials.test[k])}
+        names = {trials.test[k] for k in first}
+        names = names.union(*(trials.models.get(trials.enrol[k], [trials.enrol[k]]) for k in first))
         self.places = [i for i, name in enumerate(dataset.data_ids) if name in names]
 
     def batches(self, epoch):

@@ -107,6 +107,19 @@ def test_a_bad_trial_list_stops_before_anything_is_written(tmp_path):
     assert not (tmp_path / "m").exists()
 
 
+def test_models_of_several_excerpts(tmp_path):
+    fabiole(tmp_path / "fabiole", "PD PierreDupont/3.wav target\nPD Jean/01.wav nontarget\n")
+    wav(tmp_path / "fabiole" / "wav" / "PierreDupont" / "3.wav")
+    lines = "PD PierreDupont/france-inter_01.wav PierreDupont/lcp/02.flac\n"
+    (tmp_path / "fabiole" / "enrolment.txt").write_text(lines)
+    prepare_fabiole(tmp_path, tmp_path / "m", training(tmp_path))
+    model = "PierreDupont--france-inter_01+PierreDupont--lcp--02"
+    assert (tmp_path / "m" / "trials.csv").read_text().splitlines()[1:] == [
+        f"{model},PierreDupont--3,1",
+        f"{model},Jean--01,0",
+    ]
+
+
 def test_what_data_folder_must_hold(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"wav not found\. data_folder must hold fabiole/"):
         list(utterances(tmp_path))

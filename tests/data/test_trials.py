@@ -117,6 +117,37 @@ def test_labels_of_unknown_speakers_cannot_be_checked(tmp_path, caplog):
     assert "speakers unknown of some utterances" in caplog.text
 
 
+MODELS = "ada ada/e1.wav ada/e2.wav\nbob bob--e1\n"
+
+
+@pytest.mark.parametrize("name", ["ada", "ada--e2+ada--e1", "ada/e1+ada/e2.wav"])
+def test_models_of_several_utterances(tmp_path, name):
+    more = [*PEOPLE, Utterance("ada--e3", "/data/wav/ada/e3.wav", 1.0, speaker="ada")]
+    (tmp_path / "models").write_text(MODELS)
+    text = f"{name} ada--e3 target\n{name} bob--e2 nontarget\nbob--e1 ada--e1 nontarget\n"
+    (tmp_path / "trials.txt").write_text(text)
+    trials = read_trials(tmp_path / "trials.txt", more, tmp_path / "models" if name == "ada" else "")
+    assert listed(trials)[0] == ("ada--e1+ada--e2", "ada--e3", True)
+    assert trials.models == {"ada--e1+ada--e2": ["ada--e1", "ada--e2"]} and trials.enrol[2] == "bob--e1"
+    assert listed(read(tmp_path, trials_csv(trials), more)) == listed(trials)
+
+
+def test_everything_wrong_with_models(tmp_path):
+    (tmp_path / "models").write_text(MODELS + "bob bob--e2\nmix ada--e1 bob--e1\nnone\nbad eve\n")
+    (tmp_path / "t.txt").write_text("ada ada--e2 target\nada bob--e1 target\nmix bob--e2 nontarget\n")
+    with pytest.raises(DataError) as error:
+        read_trials(tmp_path / "t.txt", PEOPLE, tmp_path / "models")
+    for said in (
+        "models listed twice (1): line 3 of models bob",
+        "models without utterances (1): line 5 of models none",
+        "unknown utterances (1): line 6 of models eve",
+        "models of several speakers (1): ada--e1+bob--e1: ada bob",
+        "trials of an utterance with itself (1): line 1 ada--e2",
+        "(1): line 2 target ada bob",
+    ):
+        assert said in str(error.value)
+
+
 def test_a_missing_list_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="nothing.txt not found"):
         read_trials(tmp_path / "nothing.txt", PEOPLE)

@@ -29,6 +29,7 @@ from lebench_sb.tasks.asv import (
     few_of_each,
     filled,
     frame_crop,
+    only,
     repeated,
     trial_lists,
     trial_rows,
@@ -157,7 +158,7 @@ def test_training_needs_names_and_two_speakers():
 
 
 def test_trial_lists(tmp_path):
-    options = {"seed": 0, "valid_trials": 100, "trials": str(tmp_path / "t.txt")}
+    options = {"seed": 0, "valid_trials": 100, "trials": str(tmp_path / "t.txt"), "enrolment": ""}
     (tmp_path / "t.txt").write_text("1 test-f-0 test-f-1\n0 test-f-0 test-g-0\n")
     found = trial_lists(splits(), options)
     assert len(found[TEST]) == 2 and set(found[VALID].enrol) <= {u.id for u in splits()["valid"]}
@@ -173,6 +174,16 @@ def test_debug_takes_a_target_and_a_non_target():
 
     trials = Trials(["u1", "u2", "u3"], ["u4", "u5", "u6"], np.array([False, False, True]))
     assert [place for (batch) in FewPlan(Data(), trials).batches(1) for place, _ in batch] == [1, 3, 4, 6]
+
+
+def test_only_trials_of_known_utterances():
+    models = {"a+b": ["a", "b"], "a+z": ["a", "z"]}
+    trials = Trials(
+        ["a+b", "a+z", "c", "c"], ["c", "c", "a", "z"], np.array([True, False, False, True]), models
+    )
+    kept = only(trials, dict.fromkeys("abc"))
+    assert (kept.enrol, kept.test, kept.targets.tolist()) == (["a+b", "c"], ["c", "a"], [True, False])
+    assert kept.models == {"a+b": ["a", "b"]}
 
 
 def test_rows_of_trials_and_cosines():
