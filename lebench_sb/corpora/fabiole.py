@@ -43,7 +43,7 @@ SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus")
 LAYOUT = "data_folder must hold fabiole/ with wav/<speaker>/ and trials.txt."
 
 
-def prepare_fabiole(data_folder, manifest_folder, training, training_root=None, valid_share=0.1, seed=0):
+def prepare_fabiole(data_folder, manifest_folder, training="", training_root=None, valid_share=0.1, seed=0):
     """Writes train.csv, valid.csv, test.csv and trials.csv into `manifest_folder`; returns {split: marker}.
 
     data_folder: holds fabiole/ (or is it), and below it lies the training audio too; training: manifests of
