@@ -155,6 +155,17 @@ class SSLBrain(sb.Brain):
         if self.checkpointer is not None:
             self.checkpointer.add_recoverable("optimizer", self.optimizer)
 
+    def _wrap_distributed(self):
+        """As SpeechBrain, but on CPUs batch normalisation stays each process's own: only GPUs can share it"""
+        if not self.distributed_launch or torch.device(self.device).type != "cpu":
+            super()._wrap_distributed()
+            return
+        for name, module in self.modules.items():
+            if any(p.requires_grad for p in module.parameters()):
+                self.modules[name] = DistributedDataParallel(
+                    module, find_unused_parameters=self.find_unused_parameters
+                )
+
     def _fit_train(self, loader, epoch, bar):
         self.on_stage_start(TRAIN, epoch)
         self.modules.train()
