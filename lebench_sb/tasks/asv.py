@@ -251,6 +251,10 @@ class ASVBrain(SSLBrain):
 
     def run_stage(self, loader, stage, epoch):
         """As SSLBrain, with no loss (None) where no utterance is of a training speaker"""
+        if self.world > 1:  # statistics of batch normalisation that processes kept for themselves
+            with self.unwrapped():
+                for buffer in self.modules.head.buffers():
+                    torch.distributed.broadcast(buffer, 0)
         loss = super().run_stage(loader, stage, epoch)
         return loss if any(row["right"] is not None for row in self.rows) else None
 
