@@ -190,6 +190,11 @@ class ASVBrain(SSLBrain):
         self.trials, self.shared, self.whole, self.cohort = trials, shared, data["whole"], data["cohort"]
         self.means = None  # of the cohort
         self.margin = AdditiveAngularMargin(self.hparams.margin, self.hparams.scale)
+        self.check_options({row["spk_id"] for row in data["valid"].data.values()})
+
+    def check_options(self, validated):
+        """Raises UsageError for values that would stop the run at its end. validated: speakers of valid"""
+        hparams = vars(self.hparams)
         try:
             self.measures = verification.measures(*(hparams[k] for k in ("p_target", "c_miss", "c_fa")))
         except ValueError as error:
@@ -198,6 +203,16 @@ class ASVBrain(SSLBrain):
             raise UsageError(
                 f"max_batch_seconds is {self.hparams.max_batch_seconds}: batch normalisation needs two "
                 f"chunks of {self.hparams.chunk} s; raise it to {2 * self.hparams.chunk}."
+            )
+        if self.hparams.snorm_top < 0 or self.hparams.snorm_top == 1:
+            raise UsageError(
+                f"snorm_top is {self.hparams.snorm_top}: 0 for cosines, or two training speakers or more."
+            )
+        known = [*self.measures, *(("accuracy", "loss") if validated & self.number.keys() else ())]
+        if self.hparams.key_metric not in known:
+            raise UsageError(
+                f"key_metric {self.hparams.key_metric}: valid has {', '.join(known)} (accuracy and loss only "
+                "where it shares speakers with train)."
             )
 
     def plan(self, dataset, stage):
@@ -292,11 +307,6 @@ class ASVBrain(SSLBrain):
         for row in self.rows:
             of_speaker[row["spk_id"]].append(row["embedding"])
         self.rows = tested
-        if len(of_speaker) < 2 or self.hparams.snorm_top < 2:
-            raise UsageError(
-                f"snorm_top {self.hparams.snorm_top} of {len(of_speaker)} cohort speakers: give 0, no "
-                "s-norm, or two and more of each."
-            )
         return unit(np.stack([np.mean(found, axis=0) for _, found in sorted(of_speaker.items())]))
 
     def evaluate(self, test_set):
@@ -310,14 +320,36 @@ class ASVBrain(SSLBrain):
         of = {row["ID"]: row for row in embedded}
         return trial_rows(of | {key: of[ids[0]] for key, ids in trials.models.items()}, trials, scores)
 
-    def intervals(self, rows):
-        """The metrics of results.json from rows of trials, with intervals over the speakers of both sides"""
+    def trivial(self, rows):
+        """Every trial scored alike: EER 50 %, minDCF_norm 1"""
+        return "the same score for every trial", [{**row, "score": 0.0} for row in rows]
+
+    def against_trivial(self, rows):
+        """As SSLBrain, paired over the speakers of both sides of a trial"""
+        what, trivial = self.trivial(rows)
+        scores, *design = self.trial_columns(rows)
+        blind, *_ = self.trial_columns(trivial)
+        pairs = verification.differences(scores, blind, *design, seed=self.hparams.seed)
+        counts, found = verification.Ranking(blind, design[0]).counts(), {}
+        for name, (function, unit, _) in self.measures.items():
+            pair = pairs[name]
+            found[name] = {
+                "system": what, "value": float(function(*counts)), "unit": unit, "difference": pair.value,
+                "ci95": None if pair.low is None else [pair.low, pair.high],
+                "beats": None if pair.low is None else pair.high < 0,
+            }  # fmt: skip
+        return found
+
+    def trial_columns(self, rows):
+        """Rows of trials -> scores, targets, names of both sides, {metric: function}"""
         targets = [row["reference"] == "target" for row in rows]
         speakers = [[row[column] for row in rows] for column in ("spk_id", "spk_id_test")]
         functions = {name: function for name, (function, *_) in self.measures.items()}
-        found = verification.intervals(
-            [row["score"] for row in rows], targets, speakers, functions, seed=self.hparams.seed
-        )
+        return [row["score"] for row in rows], targets, speakers, functions
+
+    def intervals(self, rows):
+        """The metrics of results.json from rows of trials, with intervals over the speakers of both sides"""
+        found = verification.intervals(*self.trial_columns(rows), seed=self.hparams.seed)
         entries = {}
         for name, (_, unit, better) in self.measures.items():
             entries |= results.metric_entry(name, found[name].value, unit, found[name], better)

@@ -298,6 +298,9 @@ def test_a_run_on_ones_own_manifests(filterbank, voices):
     log = (output / "log.txt").read_text()
     assert log.index("144 trials, 12 target and 132 non-target") < log.index("epoch: 1")
     assert "valid loss" not in log  # no loss on speakers that training does not know
+    blind = json.loads((output / "trivial.json").read_text())
+    assert blind["EER"]["value"] == 50 and blind["minDCF_norm"]["value"] == pytest.approx(1)
+    assert blind["EER"]["difference"] == pytest.approx(eer - 50)
 
 
 @pytest.mark.slow
@@ -339,6 +342,8 @@ MISTAKES = [
     ("--trials", "bad.txt", "DataError", "unknown utterances (1): line 2 eve"),
     ("--max_batch_seconds", "0.9", "UsageError", "batch normalisation needs two"),
     ("--p_target", "1.5", "UsageError", "p_target must lie between 0 and 1"),
+    ("--snorm_top", "1", "UsageError", "snorm_top is 1"),
+    ("--key_metric", "accuracy", "UsageError", "where it shares speakers with train"),
     ("--snorm_top", "x", "UsageError", "a number is expected"),
 ]
 SEVERAL = """
