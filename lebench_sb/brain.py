@@ -21,7 +21,14 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm.auto import tqdm
 
 from lebench_sb import results
-from lebench_sb.data import EpochPlan, PlannedLoader, describe_split, sample_lengths, seed_everything
+from lebench_sb.data import (
+    EpochPlan,
+    PlannedLoader,
+    describe_split,
+    preparation_stamps,
+    sample_lengths,
+    seed_everything,
+)
 from lebench_sb.metrics.bootstrap import interval, paired_interval
 
 logger = logging.getLogger(__name__)
@@ -332,6 +339,8 @@ class SSLBrain(sb.Brain):
         hparams = vars(self.hparams)
         unused = {"train": {}, "valid": {}, "test": {}}
         data = {s: describe_split(hparams[f"{s}_csv"], found) for s, found in utterances.items()}
+        prepared = preparation_stamps([hparams[f"{s}_csv"] for s in utterances])
+        stamps = [*hparams["stamps"], *prepared, *shared_speakers(utterances), "one seed"]
         return {
             "task": hparams["task"],
             "corpus": hparams["corpus"],
@@ -343,7 +352,7 @@ class SSLBrain(sb.Brain):
             "data": {**unused, **data},
             "text_normaliser": hparams["normaliser"],
             "parameters": self.parameter_counts(),
-            "stamps": [*hparams["stamps"], *shared_speakers(utterances), "one seed"],
+            "stamps": list(dict.fromkeys(stamps)),
             "time": {
                 "train_s": round(self.train_seconds, 1),
                 "device_h": round(self.busy_seconds * self.world / 3600, 4),

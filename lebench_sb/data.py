@@ -14,7 +14,7 @@ from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.utils.data_pipeline import provides, takes
 
-from lebench_sb.manifest import DataError, manifest_hash, read_manifest
+from lebench_sb.manifest import DataError, manifest_hash, read_manifest, read_marker
 
 logger = logging.getLogger(__name__)
 SAMPLE_RATE = 16000
@@ -166,6 +166,12 @@ def describe_split(csv_value, utterances):
     sha256 = hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
     hours = sum(u.duration for u in utterances) / 3600
     return {"sha256": sha256, "utterances": len(utterances), "hours": round(hours, 4)}
+
+
+def preparation_stamps(csv_values):
+    """`<split>_csv` values -> what their preparations say weakens a score, such as "synthetic speech" """
+    markers = [read_marker(path) for value in csv_values for path in manifest_paths(value)]
+    return [stamp for marker in markers for stamp in marker.get("stamps", [])]
 
 
 class EpochPlan:
