@@ -430,6 +430,26 @@ def test_every_mode(root, voices, tmp_path):
 
 
 @pytest.mark.slow
+def test_the_recipe_runs_on_the_miniature_as_it_lies_on_disk(root, tmp_path):
+    pytest.importorskip("espeakng_loader")
+    pytest.importorskip("py_nanotts")
+    from lebench_sb.corpora.miniature import build_miniature
+
+    build_miniature(tmp_path / "data", scale=0.03, workers=1, corpora=("fabiole",))
+    arguments = words(tmp_path, tmp_path / "r", *FILTERBANK)
+    del arguments[4:12]  # trials and manifests: as prepared
+    arguments[1] = str(tmp_path / "data")
+    assert not [word for word in arguments if word.endswith((".csv", ".txt"))]
+    done = run(root, arguments)
+    assert done.returncode == 0, done.stderr[-2000:]
+    record = results.read_results(tmp_path / "r")
+    assert record["stamps"] == ["synthetic speech", "one seed"]
+    assert record["metrics"]["EER"]["n_units"] == 10
+    lines = (tmp_path / "data" / "fabiole" / "trials.txt").read_text().splitlines()
+    assert len(results.read_utterances(tmp_path / "r")) == len(lines)
+
+
+@pytest.mark.slow
 def test_real_voices(root, shared_data, tmp_path):
     """100 readers of LibriSpeech: learnt on 40, tested on the trials of 50 others, better than chance"""
     pack = shared_data / "dev_pack"
