@@ -25,7 +25,11 @@ from lebench_sb.data import (
     EpochPlan,
     PlannedLoader,
     describe_split,
+<<<<<<< HEAD
     manifest_stamps,
+=======
+    preparation_stamps,
+>>>>>>> task-asv
     sample_lengths,
     seed_everything,
 )
@@ -166,6 +170,17 @@ class SSLBrain(sb.Brain):
         self.optimizers_dict = {"optimizer": self.optimizer}
         if self.checkpointer is not None:
             self.checkpointer.add_recoverable("optimizer", self.optimizer)
+
+    def _wrap_distributed(self):
+        """As SpeechBrain, but on CPUs batch normalisation stays each process's own: only GPUs can share it"""
+        if not self.distributed_launch or torch.device(self.device).type != "cpu":
+            super()._wrap_distributed()
+            return
+        for name, module in self.modules.items():
+            if any(p.requires_grad for p in module.parameters()):
+                self.modules[name] = DistributedDataParallel(
+                    module, find_unused_parameters=self.find_unused_parameters
+                )
 
     def _fit_train(self, loader, epoch, bar):
         self.on_stage_start(TRAIN, epoch)
@@ -320,7 +335,7 @@ class SSLBrain(sb.Brain):
         scored = [row["ID"] for row in self.rows]
         if not self.debug and sorted(scored) != sorted(test_set.data_ids):
             raise RuntimeError(f"{len(scored)} scores for {len(test_set)} test utterances")
-        self.log_epoch({"test": "best on valid"}, test_stats={"loss": loss, **self.scores(self.rows)})
+        self.log_epoch({"test": "best on valid"}, test_stats={**loss_score(loss), **self.scores(self.rows)})
         return self.rows
 
     def record(self, utterances, rows, split, system):
@@ -328,8 +343,13 @@ class SSLBrain(sb.Brain):
         hparams = vars(self.hparams)
         unused = {"train": {}, "valid": {}, "test": {}}
         data = {s: describe_split(hparams[f"{s}_csv"], found) for s, found in utterances.items()}
+<<<<<<< HEAD
         told = [stamp for s in utterances for stamp in manifest_stamps(hparams[f"{s}_csv"])]
         stamps = [*hparams["stamps"], *told, *shared_speakers(utterances), "one seed"]
+=======
+        prepared = preparation_stamps([hparams[f"{s}_csv"] for s in utterances])
+        stamps = [*hparams["stamps"], *prepared, *shared_speakers(utterances), "one seed"]
+>>>>>>> task-asv
         return {
             "task": hparams["task"],
             "corpus": hparams["corpus"],
@@ -416,7 +436,7 @@ class SSLBrain(sb.Brain):
     def on_stage_end(self, stage, stage_loss, epoch=None):
         if stage != VALID:
             return
-        scores = {"loss": float(stage_loss), **self.scores(self.rows)}
+        scores = {**loss_score(stage_loss), **self.scores(self.rows)}
         self.log_step(VALID, epoch=epoch, train_loss=self.train_loss, **scores)
         self.log_epoch({"epoch": epoch, "update": self.optimizer_step}, {"loss": self.train_loss}, scores)
         key, lower = self.hparams.key_metric, self.hparams.key_metric_is_better == "lower"
@@ -482,6 +502,11 @@ def forget_steps_after(path, update):
     temporary = path.with_suffix(".tmp")
     temporary.write_text("".join(kept), encoding="utf-8")
     temporary.replace(path)
+
+
+def loss_score(loss):
+    """{"loss": number}, or nothing where a task has no loss on a stage (None)"""
+    return {} if loss is None else {"loss": float(loss)}
 
 
 def shared_speakers(utterances):

@@ -24,12 +24,13 @@ import numpy as np
 from tabulate import tabulate
 
 from lebench_sb import __version__
+from lebench_sb.metrics import verification
 from lebench_sb.metrics.bootstrap import OVER_SPEAKERS, paired_interval
 from lebench_sb.metrics.errors import mean, rate
 
 RESULTS, UTTERANCES = "results.json", "utterances.csv"
 LEADING = ("ID", "spk_id", "gender", "duration")  # first columns of utterances.csv
-TEXTS = ("reference", "hypothesis")  # its last columns
+TEXTS = ("spk_id_test", "reference", "hypothesis")  # its last columns; the first where a row is a trial
 STAMPS = (
     "synthetic speech",
     "same speaker in train and test",
@@ -351,13 +352,15 @@ def system_name(system):
 
 
 def show(entry, bounds=True):
-    """A metric entry -> "23.4 [21.9, 25.0]": one decimal for % and BLEU, three for other units."""
+    """A metric entry -> "23.4 [21.9, 25.0]": one decimal for % and BLEU, four for costs, three for others."""
     digits = _digits(entry["unit"])
     text = f"{entry['value']:.{digits}f}"
     return text + _brackets(entry["ci95"], digits) if bounds else text
 
 
 def _digits(unit):
+    if unit.startswith("Ptar"):  # a detection cost: of the order of a thousandth
+        return 4
     return 1 if unit in ("%", "BLEU") else 3
 
 
@@ -467,9 +470,11 @@ def _notes(records):
 
 def _how(entry):
     """How an interval was made: "bootstrap over speakers, 512 utterances of 24 speakers, 1000 resamples" """
-    speakers = f" of {entry['n_units']} speakers" if entry["method"] == OVER_SPEAKERS else ""
+    counted = (OVER_SPEAKERS, verification.OVER_PAIRS)
+    speakers = f" of {entry['n_units']} speakers" if entry["method"] in counted else ""
+    things = "trials" if "trials" in entry["method"] else "utterances"
     resamples = f", {entry['resamples']} resamples" if entry["resamples"] else ""
-    return f"{entry['method']}, {entry['n']} utterances{speakers}{resamples}"
+    return f"{entry['method']}, {entry['n']} {things}{speakers}{resamples}"
 
 
 def _csv_table(files, records, cells):
@@ -528,7 +533,11 @@ def compare_records(a, b, metric=None):
     rows = read_utterances(a), read_utterances(b)
     _check_same_test_set(rows, (a, b))
     shared = [name for name in records[0]["metrics"] if name in records[1]["metrics"]]
-    comparable = [name for name in shared if len(_sums(rows[0], name)) == 2 == len(_sums(rows[1], name))]
+    if all(found and "spk_id_test" in found[0] for found in rows):
+        differ, comparable = _trial_difference, shared
+    else:
+        differ = _difference
+        comparable = [n for n in shared if len(_sums(rows[0], n)) == 2 == len(_sums(rows[1], n))]
     names = comparable if metric is None else [metric]
     if not comparable or not set(names) <= set(comparable):
         known = ", ".join(comparable) or "none"
@@ -540,7 +549,7 @@ def compare_records(a, b, metric=None):
         "test": ", ".join(records[0][key] for key in ("task", "corpus", "split")),
         "a": _describe(a, records[0]),
         "b": _describe(b, records[1]),
-        "metrics": {name: _difference(name, records, rows, (a, b)) for name in names},
+        "metrics": {name: differ(name, records, rows, (a, b)) for name in names},
         "notes": _comparison_notes(records, [name for name in shared if name not in comparable]),
     }
 
@@ -580,10 +589,34 @@ def _difference(name, records, rows, paths):
         if not math.isclose(again, value, abs_tol=0.01):
             raise ValueError(f"{path}: {name} is {again:.3f} by {UTTERANCES} but {value:.3f} in {RESULTS}.")
     found = paired_interval(*sums, score, [row["spk_id"] for row in rows[0]], resamples=10_000)
+    return _described_difference(found, entry, records[1]["metrics"][name])
+
+
+def _trial_difference(name, records, rows, paths):
+    """As `_difference`, of a metric of verification whose rows are trials with a score each"""
+    entries = [record["metrics"][name] for record in records]
+    if entries[0]["unit"] != entries[1]["unit"]:
+        units = " and ".join(entry["unit"] for entry in entries)
+        raise ValueError(f"{paths[0]} and {paths[1]}: {name} has other parameters ({units}).")
+    function = verification.measure(name, entries[0]["unit"])
+    targets = np.array([row["reference"] == "target" for row in rows[0]])
+    speakers = [[row[column] for row in rows[0]] for column in ("spk_id", "spk_id_test")]
+    scores = [np.array([float(row["score"]) for row in found]) for found in rows]
+    for found, entry, path in zip(scores, entries, paths, strict=True):
+        again = float(function(*verification.Ranking(found, targets).counts()))
+        if not math.isclose(again, entry["value"], abs_tol=1e-6):
+            raise ValueError(f"{path}: {name} is {again} by {UTTERANCES} but {entry['value']} in {RESULTS}.")
+    resamples = 10_000 if len(targets) <= 100_000 else 1000  # minutes otherwise
+    found = verification.differences(*scores, targets, speakers, {name: function}, resamples)[name]
+    return _described_difference(found, *entries)
+
+
+def _described_difference(found, entry, other):
+    """A Difference of the metric entries of A and B as `compare_records` gives it"""
     excludes = found.low is not None and (found.low > 0 or found.high < 0)
     better = "A" if (found.value < 0) == (entry["better"] == "lower") else "B"
     return {
-        "a": entry["value"], "b": records[1]["metrics"][name]["value"], "difference": found.value,
+        "a": entry["value"], "b": other["value"], "difference": found.value,
         "ci95": None if found.low is None else [found.low, found.high], "probability": found.probability,
         "excludes_zero": excludes, "better": better if excludes else None, "unit": entry["unit"],
         "method": found.method, "resamples": found.resamples, "n": found.n, "n_units": found.n_units,
