@@ -39,6 +39,7 @@ STAMPS = (
     "speaker overlap allowed",
     "speakers not known",
     "emotion by prosody presets: plumbing check",
+    "labels of another scheme",
 )
 OVER_SEEDS = " over seeds"  # ends the title of a column
 NUMBER = (int, float)

@@ -32,8 +32,8 @@ ALLOWED = {
     # a task is put together from other tasks' parts and draws its own pictures; a chain of runs reads the
     # checkpoint of the run before
     "tasks": [
-        "beam", "brain", "checkpoints", "ctc_search", "data", "language_model", "manifest", "metrics", "parser",
-        "plots", "results", "subwords", "tasks", "text", "traces", "trees", "trials",
+        "beam", "brain", "checkpoints", "ctc_search", "data", "language_model", "manifest", "metrics",
+        "parser", "plots", "results", "subwords", "tasks", "text", "traces", "trees", "trials",
     ],
     # a finished recognition run, then a parser of text: scored as the task of speech parsing
     "cascade": ["command_line", "data", "manifest", "metrics", "results", "tasks", "trees"],
