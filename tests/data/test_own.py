@@ -381,3 +381,14 @@ def test_real_recordings(dev_pack, tmp_path, where, text, normaliser, sizes):
     for name in sizes:
         utterances = read_manifest(tmp_path / f"{name}.csv", dev_pack)
         assert all(Path(u.wav).is_file() and u.labels["wrd"] for u in utterances)
+
+
+def test_the_words_between_tags_are_normalised_and_bad_tags_are_named(corpus):
+    rows = ["path,sem", *(f"clips/{i}.wav,<Ville> L'Hôtel du Mans > ; OUI" for i in range(12))]
+    columns = {"wav": "path", "semantics": "sem"}
+    report = prepare(corpus, corpus(*rows), columns)
+    assert {u.labels["semantics"] for u in read_all(corpus, report)} == {"<Ville> l' hôtel du mans > oui"}
+    rows[3], rows[7] = "clips/2.wav,<a> x <b> y >", "clips/6.wav,x >"
+    with pytest.raises(DataError) as error:
+        prepare(corpus, corpus(*rows), columns)
+    assert "line 4: <b> opens inside <a>, line 8: > closes no concept" in str(error.value)
