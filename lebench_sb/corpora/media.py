@@ -17,9 +17,10 @@ XML of the lots: `dialogue` (id, nameSpk) > `turn` (speaker "spk" is the user, s
 `transcription`, whose text is cut by `Sync` (time). Files of test2 are flat: in a `Turn`, `SemDebut`
 (concept, already with its specifier), text, `SemFin`.
 
-A turn is cut at each `Sync` outside the words of a concept, as SpeechBrain does. SpeechBrain also cuts inside a concept,
-after its end but at the time of the `Sync`, so that words are in one segment and their sound in the next;
-here such a `Sync` cuts nothing. `(...)` and `*`, marks of unheard and broken words, are dropped.
+A turn is cut at each `Sync` outside the words of a concept, as SpeechBrain does. SpeechBrain also cuts where
+it stands inside a concept, after its end but at the time of the `Sync`, so that words are in one segment and
+their sound in the next; here such a `Sync` cuts nothing. `(...)` and `*`, marks of unheard and broken words,
+are dropped.
 """
 
 import csv

@@ -8,7 +8,7 @@ import pytest
 import soundfile
 
 from lebench_sb.corpora.media import DATA, prepare_media, read_xml
-from lebench_sb.data import audio_item, as_dataset
+from lebench_sb.data import as_dataset, audio_item
 from lebench_sb.manifest import DataError, UsageError, read_manifest
 
 LOT = """\

@@ -20,8 +20,9 @@ ALLOWED = {
     "brain": ["data", "metrics", "results"],
     "run": ["brain", "data", "results", "command_line"],
     "corpora": ["manifest", "text", "corpora"],
-    # a task is put together from other tasks' parts and draws its own pictures
-    "tasks": ["brain", "data", "metrics", "manifest", "plots", "results", "tasks"],
+    # a task is put together from other tasks' parts and draws its own pictures; a chain of runs reads the
+    # checkpoint of the run before
+    "tasks": ["brain", "checkpoints", "data", "metrics", "manifest", "plots", "results", "tasks"],
     "pretraining": ["brain", "data", "encoders", "results", "metrics", "plots", "pretraining"],
     "import_speechbrain": ["encoders"],
     "demo": ["results", "plots"],
