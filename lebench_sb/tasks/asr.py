@@ -94,7 +94,9 @@ class ASRBrain(SSLBrain):
             torch.tensor([len(t) for t in targets], device=lens.device), reduction="none", zero_infinity=True,
         )  # fmt: skip
         if stage != TRAIN:
-            self.rows += self.score(batch, log_probs.argmax(-1).cpu(), lens.tolist())
+            paths = log_probs.argmax(-1).cpu()
+            decoded = [self.characters.decode(p[:n]) for p, n in zip(paths, lens.tolist(), strict=True)]
+            self.rows += self.score(batch, decoded)
         return losses.sum() / max(int(fits.sum()), 1)
 
     def texts(self, batch):
@@ -131,9 +133,8 @@ class ASRBrain(SSLBrain):
             self.unseen = set()
         super().on_stage_end(stage, stage_loss, epoch)
 
-    def score(self, batch, paths, lens):
-        """Greedy decoding -> one row per utterance: errors, reference lengths, reference, hypothesis"""
-        texts = [self.characters.decode(path[:n]) for path, n in zip(paths, lens, strict=True)]
+    def score(self, batch, texts):
+        """Hypotheses -> one row per utterance: errors, reference lengths, reference, hypothesis"""
         references = self.texts(batch)
         counts = {name: found.statistics for name, found in self.count(references, texts).items()}
         rows = []

@@ -5,6 +5,7 @@ Letters: V symbols of an output layer.
 
 import json
 import logging
+from collections import Counter
 from pathlib import Path
 
 import torch
@@ -28,6 +29,8 @@ def start_from_run(folder, encoder, head, characters, source):
     if str(folder) == NONE:
         return [], []
     folder = Path(folder)
+    if not (folder / "characters.json").is_file():
+        raise UsageError(f"{folder} is not a run of characters: it has no characters.json.")
     checkpoint, settings = best_checkpoint(folder), read_settings(folder)
     check_source(folder, settings, source)
     old = json.loads((folder / "characters.json").read_text(encoding="utf-8"))
@@ -39,9 +42,17 @@ def start_from_run(folder, encoder, head, characters, source):
     mixed = torch.load(checkpoint / "encoder.ckpt", map_location="cpu", weights_only=True)
     copied += copy_mix(mixed, encoder)
     shared = f"{len(rows) - 1} of {len(characters.symbols)} symbols and the blank"
-    logger.info("Started from %s: %s copied; of %s the rows of %s", checkpoint, copied, OUTPUT, shared)
-    logger.info("Starting fresh: %s", fresh or "nothing")
+    logger.info("Started from %s: %s copied", checkpoint, parts(copied))
+    if any(name.startswith(OUTPUT) for name in copied):
+        logger.info("Of the output layer, the rows of %s were copied", shared)
+    logger.info("Starting fresh: %s", parts(fresh) or "nothing")
     return copied, fresh
+
+
+def parts(names):
+    """Names of tensors -> their parts and how many tensors each has, in words"""
+    counts = Counter(name.rsplit(".", 1)[0] for name in names)
+    return ", ".join(f"{part} ({count})" for part, count in counts.items())
 
 
 def check_source(folder, settings, source):
@@ -55,23 +66,25 @@ def check_source(folder, settings, source):
 
 
 def copy_head(saved, head, rows):
-    """{name: tensor} -> (names copied, names fresh) of the state of `head`; rows: [(new, old) symbol]"""
-    copied, fresh = [], []
-    with torch.no_grad():
-        for name, tensor in head.state_dict().items():
-            found = saved.get(name)
-            if found is None or found.shape[1:] != tensor.shape[1:]:
-                fresh.append(name)
-            elif name.startswith(OUTPUT):
-                new, old = (list(numbers) for numbers in zip(*rows, strict=True))
-                tensor[new] = found[old].to(tensor)
-                copied.append(name)
-            elif found.shape == tensor.shape:
-                tensor.copy_(found)
-                copied.append(name)
-            else:
-                fresh.append(name)
-    return copied, fresh
+    """{name: tensor} -> (names copied, names fresh) of the state of `head`; rows: [(new, old) symbol].
+
+    The output layer starts fresh as a whole where its input has another size.
+    """
+    state = head.state_dict()
+    outputs = {name for name in state if name.startswith(OUTPUT)}
+    fitting = {n for n, t in state.items() if n in saved and saved[n].shape[1:] == t.shape[1:]}
+    fitting -= set() if outputs <= fitting else outputs
+    copied = []
+    new, old = (list(numbers) for numbers in zip(*rows, strict=True))
+    for name in [name for name in state if name in fitting]:
+        if name in outputs:
+            state[name][new] = saved[name][old].to(state[name])
+        elif saved[name].shape == state[name].shape:
+            state[name].copy_(saved[name])
+        else:
+            continue
+        copied.append(name)
+    return copied, [name for name in state if name not in copied]
 
 
 def copy_mix(saved, encoder):
