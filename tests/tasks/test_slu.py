@@ -288,7 +288,7 @@ def run(root, name, words, code=0):
     argv = [sys.executable, *map(str, script), *SMALL, *words]
     done = subprocess.run(argv, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == code, done.stderr[-3000:]
-    return done.stderr
+    return done.stdout + done.stderr
 
 
 def record(folder):
