@@ -281,6 +281,8 @@ def _label(name, value, folders, normalise, line, problems):
     if name in PATH_LABELS:
         path = _find(value, folders)
         return path if value and (name == "trace" or os.path.isfile(path)) else value
+    if name == "channel" and value and not (value.isdecimal() and int(value) > 0):
+        problems.add("channel is no number (1 is the left one)", f"line {line} {value!r}")
     if name not in ("wrd", "semantics"):
         return compose(value)
     if name == "semantics" and (faults := tag_faults(value)):

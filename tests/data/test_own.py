@@ -392,3 +392,11 @@ def test_the_words_between_tags_are_normalised_and_bad_tags_are_named(corpus):
     with pytest.raises(DataError) as error:
         prepare(corpus, corpus(*rows), columns)
     assert "line 4: <b> opens inside <a>, line 8: > closes no concept" in str(error.value)
+
+
+def test_a_channel_is_a_number(corpus):
+    rows = ["path,side", *(f"clips/{i}.wav,{i % 2 + 1 if i else ''}" for i in range(12))]
+    report = prepare(corpus, corpus(*rows), {"wav": "path", "channel": "side"})
+    assert sorted(u.labels["channel"] for u in read_all(corpus, report)) == ["", *"1" * 5, *"2" * 6]
+    with pytest.raises(DataError, match=r"channel is no number \(1 is the left one\) \(1\): line 2 'L'"):
+        prepare(corpus, corpus(rows[0], "clips/0.wav,L", *rows[2:]), {"wav": "path", "channel": "side"})
