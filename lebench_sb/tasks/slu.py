@@ -5,14 +5,18 @@ implies the spaces around it, so they are no symbols of their own. Letters: see 
 """
 
 import re
+from collections import Counter
 
 from lebench_sb.data import manifest_paths
 from lebench_sb.manifest import TAG, DataError, Problems, nearest, read_table
 from lebench_sb.metrics.concepts import COLUMNS, concepts, count_all, symbols
+from lebench_sb.metrics.errors import count_edits
 from lebench_sb.tasks.asr import ASRBrain, Characters, datasets
 from lebench_sb.tasks.curriculum import start_from_run
 
 AROUND_TAGS = re.compile(rf" *({TAG.pattern}|>) *")
+SILENT = dict(COLUMNS[name] for name in ("CVER", "ChER"))  # errors: reference length
+TRIED = 30  # sequences of concepts that a trivial system may say
 COUNT = "count"  # of `unseen_concepts`
 
 
@@ -35,6 +39,21 @@ class SLUBrain(ASRBrain):
     """modules: encoder and head, as for recognition; rates of concepts, concepts and values, symbols."""
 
     columns, count = COLUMNS, staticmethod(count_all)
+
+    def trivial(self, rows):
+        """Always the same concepts without words: of the references' commonest sequences and their single
+        concepts the one with the least COER on these very references; nothing said for the other rates"""
+        references = [row["reference"] for row in rows]
+        tags = [tuple(concepts(text)) for text in references]
+        singles = Counter((tag,) for found in tags for tag in found)
+        commonest = [found for counts in (Counter(tags), singles) for found, _ in counts.most_common(TRIED)]
+        counts = {found: count_edits(tags, [found] * len(tags)).errors for found in ((), *commonest)}
+        best = min(counts, key=lambda found: (counts[found].sum(), found))
+        trivial = [
+            {**row, "COER_errors": int(errors), **{n: row[length] for n, length in SILENT.items()}}
+            for row, errors in zip(rows, counts[best], strict=True)
+        ]
+        return f"saying always {' '.join(best)}" if best else "saying nothing", trivial
 
 
 def concepts_brain(hparams, run_opts, utterances):

@@ -23,10 +23,10 @@ from lebench_sb.heads import (
     halved,
 )
 from lebench_sb.manifest import DataError, UsageError, Utterance, read_manifest, write_manifest
-from lebench_sb.metrics.concepts import concepts, symbols
+from lebench_sb.metrics.concepts import COLUMNS, concepts, count_all, symbols
 from lebench_sb.tasks.cascade import WordLabels, labelled, plain, trigrams
 from lebench_sb.tasks.curriculum import check_source, copy_head, copy_mix
-from lebench_sb.tasks.slu import TaggedCharacters, check_concepts
+from lebench_sb.tasks.slu import SLUBrain, TaggedCharacters, check_concepts
 
 WORD = st.text("aàb'é", min_size=1, max_size=4)
 WORDS = st.lists(WORD, max_size=3).map(" ".join)
@@ -99,6 +99,19 @@ def test_a_split_without_concepts_is_refused(split, tmp_path):
     texts = {"train": ["<a> x >"], "valid": ["<a> x >"], "test": ["<a> x >"]} | {split: ["x"]}
     with pytest.raises(DataError, match=f"{split}.csv: no concept in {split}"):
         check_concepts(settings_of(tmp_path, "count"), split_texts(**texts))
+
+
+def test_a_system_that_hears_nothing_says_the_concepts_that_cost_least():
+    references = ["<a> x > <b> y >", "<a> z >", "<a> y > <c> x >", "x"]
+    counts = count_all(references, [""] * 4)
+    rows = [{"reference": text} for text in references]
+    for name, (errors, length) in COLUMNS.items():
+        for row, found in zip(rows, counts[name].statistics.tolist(), strict=True):
+            row[errors], row[length] = found
+    what, trivial = SLUBrain.trivial(None, rows)
+    assert what == "saying always <a>" and sum(r["COER_errors"] for r in trivial) == 1 + 0 + 1 + 1
+    assert [r["CVER_errors"] for r in trivial] == [r["CVER_concepts"] for r in rows]
+    assert [r["ChER_errors"] for r in trivial] == [len(symbols(text)) for text in references]
 
 
 # ---- heads
@@ -432,7 +445,8 @@ def test_eight_utterances_are_learnt_by_heart(root, corpus, tagged, tmp_path):
     words += [w for s in ("train", "valid", "test") for w in (f"--{s}_csv", str(tmp_path / "eight.csv"))]
     script = [str(root / "recipes/SLU/MEDIA/train.py"), str(root / "recipes/SLU/MEDIA/hparams/ctc.yaml")]
     options = ["--head={dropout: 0.0, hidden: 128}", "--mask=!name:lebench_sb.augment.no_mask"]
-    options += ["--num_workers=0", "--number_of_epochs=200", "--noprogressbar", "--output_folder", str(tmp_path / "r")]
+    options += ["--num_workers=0", "--number_of_epochs=200", "--noprogressbar"]
+    options += ["--output_folder", str(tmp_path / "r")]
     argv = [sys.executable, *script, *words, *options]
     done = subprocess.run(argv, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr[-3000:]
