@@ -19,7 +19,7 @@ from lebench_sb.corpora.miniature.patterns import HOTEL
 from lebench_sb.corpora.miniature.texts import Part, Turn
 from lebench_sb.corpora.miniature.voices import write_atomically
 
-PARTS = {"train": Part(10, 10, 2), "dev": Part(2, 4), "test": Part(4, 10)}
+PARTS = {"train": Part(7, 10, 2), "dev": Part(2, 4), "test": Part(4, 10)}
 WORDS = (4.0, 0.2)
 SAID = HOTEL
 RATE = 8000
