@@ -104,7 +104,7 @@ class PyramidDecoderHead(PyramidHead):
 
     At step t two LSTM layers read the pyramid's state, what the first attention finds with the last output
     as query, and what the second finds among the expected embeddings of the predictions before t. Trained by
-    CTC like the simple head, so no reference is fed.
+    CTC like the simple head, so no reference is fed. Memory grows with the square of the steps.
     """
 
     def __init__(
@@ -130,15 +130,16 @@ class PyramidDecoderHead(PyramidHead):
         query = states.new_zeros(len(states), self.start.shape[0])
         first, second = (query, query), (query, query)
         past, outputs = [self.start.expand(len(states), -1).to(states.dtype)], []
+        past_keys = [self.past_keys(past[0])]
         for step in range(states.shape[1]):
             seen = attend(query, keys, states, hidden)
-            before = torch.stack(past, dim=1)
-            said = attend(query, self.past_keys(before), before)
+            said = attend(query, torch.stack(past_keys, dim=1), torch.stack(past, dim=1))
             first = self.first(torch.cat([states[:, step], seen, said], dim=-1), first)
             second = self.second(self.decoder_dropout(first[0]), second)
             query = second[0]
             outputs.append(self.output_norm(self.output(self.decoder_dropout(query))).float().log_softmax(-1))
             past.append(self.embeddings(outputs[-1].exp().to(states.dtype)))
+            past_keys.append(self.past_keys(past[-1]))
         return torch.stack(outputs, dim=1), lens
 
 

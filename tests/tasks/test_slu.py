@@ -25,7 +25,7 @@ from lebench_sb.heads import (
 from lebench_sb.manifest import DataError, UsageError, Utterance, read_manifest, write_manifest
 from lebench_sb.metrics.concepts import COLUMNS, concepts, count_all, symbols
 from lebench_sb.tasks.cascade import WordLabels, labelled, plain, trigrams
-from lebench_sb.tasks.curriculum import check_source, copy_head, copy_mix
+from lebench_sb.tasks.curriculum import check_source, copy_head, copy_mix, start_from_run
 from lebench_sb.tasks.slu import SLUBrain, TaggedCharacters, check_concepts
 
 WORD = st.text("aàb'é", min_size=1, max_size=4)
@@ -211,6 +211,20 @@ def test_a_decoder_takes_the_pyramid_and_starts_its_output_fresh():
     assert set(fresh) == set(new.state_dict()) - set(copied)
     copied, _ = copy_head(RecurrentHead(7, 50.0, 4, hidden=5).state_dict(), new, [(0, 0)])
     assert copied == []
+
+
+def test_folders_that_hold_nothing_to_start_from_are_named(tmp_path):
+    start = (torch.nn.Linear(1, 1), torch.nn.Linear(1, 1), TaggedCharacters(["a"]), "mel_filterbank")
+    assert start_from_run("none", *start) == ([], [])
+    with pytest.raises(UsageError, match="is not a run of characters"):
+        start_from_run(tmp_path, *start)
+    (tmp_path / "characters.json").write_text('["a"]')
+    with pytest.raises(FileNotFoundError, match="is not the folder of a run"):
+        start_from_run(tmp_path, *start)
+    (tmp_path / "hyperparams.yaml").write_text("key_metric: COER\nkey_metric_is_better: lower\n")
+    (tmp_path / "save").mkdir()
+    with pytest.raises(FileNotFoundError, match="holds no checkpoint of a whole epoch"):
+        start_from_run(tmp_path, *start)
 
 
 class Mixed(torch.nn.Module):
