@@ -185,7 +185,8 @@ def described(dataset):
     for name in dataset.data_ids:
         row = dataset.data[name]
         state = os.stat(row["wav"])
-        told = [name, row["wav"], row["start"], row["stop"], state.st_size, state.st_mtime_ns]
+        stretch = [row["start"], row["stop"], row["channel"]]
+        told = [name, row["wav"], *stretch, state.st_size, state.st_mtime_ns]
         digest.update(json.dumps(told).encode())
     return digest.hexdigest()[:16]
 
