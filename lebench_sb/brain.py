@@ -46,6 +46,7 @@ class SSLBrain(sb.Brain):
         self.rank = torch.distributed.get_rank() if self.world > 1 else 0
         self.folder = Path(self.hparams.output_folder)
         self.train_seconds, self.rows, self.update_units, self.skipped = 0.0, [], 0.0, 0
+        self.tested = "best on valid"  # whose weights `load_best` loads, in words
         self.cache = None  # lebench_sb.features.FeatureCache, or None: frames are computed in every epoch
 
     # ---- what a task may override
@@ -308,7 +309,7 @@ class SSLBrain(sb.Brain):
         scored = [row["ID"] for row in self.rows]
         if not self.debug and sorted(scored) != sorted(test_set.data_ids):
             raise RuntimeError(f"{len(scored)} scores for {len(test_set)} test utterances")
-        self.log_epoch({"test": "best on valid"}, test_stats={"loss": loss, **self.scores(self.rows)})
+        self.log_epoch({"test": self.tested}, test_stats={"loss": loss, **self.scores(self.rows)})
         return self.rows
 
     def record(self, utterances, rows, split, system):
@@ -326,6 +327,7 @@ class SSLBrain(sb.Brain):
             "metrics": self.intervals(rows),
             "data": {**unused, **data},
             "text_normaliser": hparams["normaliser"],
+            "details": self.details(),
             "parameters": self.parameter_counts(),
             "stamps": [*hparams["stamps"], *shared_speakers(utterances), "one seed"],
             "time": {
@@ -334,6 +336,10 @@ class SSLBrain(sb.Brain):
             },
             **results.provenance(hparams["seed"], hparams["run"]["overrides"], hparams["run"]["command"]),
         }
+
+    def details(self):
+        """What results.json says of this task alone: {name: JSON value}"""
+        return {"tested": self.tested}
 
     @property
     def busy_seconds(self):

@@ -50,6 +50,10 @@ METRIC = {
     "value": NUMBER, "unit": str, "ci95": (list, NONE), "method": str, "resamples": int, "n": int,
     "n_units": int, "better": str,
 }  # fmt: skip
+# What a record and a metric may hold besides: facts of a task (which weights were tested, ...); the signature
+# and the own interval of the program that counted, "sacrebleu": {"plus_minus": 0.53, ...}
+SCHEMA_OPTIONAL = {"details": dict}
+METRIC_OPTIONAL = {"signature": str, "sacrebleu": dict}
 SPLIT = {"sha256": str, "utterances": int, "hours": NUMBER}
 SECTIONS = {
     "parameters": {"encoder": int, "trained": int},
@@ -187,12 +191,12 @@ def check_record(record):
     """
     if not isinstance(record, dict):
         raise ValueError(f"results: the record is a {type(record).__name__}, expected a dict")
-    problems = _key_problems(record, SCHEMA, "")
+    problems = _key_problems(record, SCHEMA, "", SCHEMA_OPTIONAL)
     for section, schema in SECTIONS.items():
         problems += _key_problems(record[section], schema, f"{section}.") if section in record else []
     for name, entry in _items(record, "metrics"):
         where = f"metrics.{name}."
-        problems += _key_problems(entry, METRIC, where) or _metric_problems(entry, where)
+        problems += _key_problems(entry, METRIC, where, METRIC_OPTIONAL) or _metric_problems(entry, where)
     for split in ("train", "valid", "test"):
         if split not in dict(_items(record, "data")):
             problems.append(f"data.{split} is missing ({{}} if there is none)")
@@ -212,10 +216,11 @@ def _items(record, section):
     return list(found.items()) if isinstance(found, dict) else []
 
 
-def _key_problems(found, schema, where):
+def _key_problems(found, schema, where, optional=None):
     if not isinstance(found, dict):
         return [f"{where[:-1]} is {found!r}, expected a dict"]
     problems = [f"{where}{key} is missing" for key in schema if key not in found]
+    schema = {**schema, **(optional or {})}
     problems += [_unknown(key, schema, where) for key in found if key not in schema]
     for key, kinds in schema.items():
         if key in found and not _is_a(found[key], kinds):
@@ -349,14 +354,15 @@ def system_name(system):
 
 
 def show(entry, bounds=True):
-    """A metric entry -> "23.4 [21.9, 25.0]": one decimal for % and BLEU, three for other units."""
+    """A metric entry -> "23.4 [21.9, 25.0]": one decimal for %, BLEU and chrF2, three for other
+    units."""
     digits = _digits(entry["unit"])
     text = f"{entry['value']:.{digits}f}"
     return text + _brackets(entry["ci95"], digits) if bounds else text
 
 
 def _digits(unit):
-    return 1 if unit in ("%", "BLEU") else 3
+    return 1 if unit in ("%", "BLEU", "chrF2") else 3
 
 
 def _brackets(bounds, digits, sign=""):
