@@ -8,6 +8,7 @@ import sacrebleu
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sacrebleu.metrics import BLEU, CHRF
+from sacrebleu.significance import _bootstrap_resample, estimate_ci
 
 from lebench_sb.metrics import translation
 from lebench_sb.metrics.bootstrap import interval
@@ -63,6 +64,17 @@ def test_sacrebleus_own_interval(name, spoil, seed, monkeypatch):
     assert found.half_width == pytest.approx(expected._ci, abs=1e-4)
     assert found.mean == pytest.approx(expected._mean, abs=1e-4)
     assert translation.signature(name, confidence=True) == str(public.get_signature())
+
+
+def test_sacrebleus_own_interval_where_it_fails_itself():
+    """Resamples without any match: sacrebleu 2.6 cannot average the kinds of numbers it has then"""
+    references, hypotheses = ["the cat sat on it", *["dog"] * 9], ["the cat sat on it", *["x"] * 9]
+    counts = translation.statistics("BLEU", references, hypotheses)
+    _, scores = _bootstrap_resample(counts.tolist(), BLEU(), 1000)
+    mean, half_width = estimate_ci(np.array([float(found.score) for found in scores]))
+    found = translation.sacrebleu_interval("BLEU", counts)
+    assert found.half_width == pytest.approx(half_width, abs=1e-4) and half_width > 1
+    assert found.mean == pytest.approx(mean, abs=1e-4)
 
 
 def test_signatures():
