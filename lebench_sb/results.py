@@ -24,6 +24,7 @@ import numpy as np
 from tabulate import tabulate
 
 from lebench_sb import __version__
+from lebench_sb.metrics import translation
 from lebench_sb.metrics.bootstrap import OVER_SPEAKERS, paired_interval
 from lebench_sb.metrics.errors import mean, rate
 
@@ -526,19 +527,19 @@ def compare_records(a, b, metric=None):
 
     Per metric: a, b, difference (a - b), ci95, probability (two-sided), excludes_zero, better ("A", "B" or
     None), unit, method, resamples, n, n_units: see metrics.bootstrap. ValueError: the test sets differ in ids
-    or references, or no metric (or not `metric`) is shared and a quotient of two sums in utterances.csv.
+    or references, or no metric (or not `metric`) is shared and a function of sums in utterances.csv.
     """
     records = read_results(a), read_results(b)
     rows = read_utterances(a), read_utterances(b)
     _check_same_test_set(rows, (a, b))
     shared = [name for name in records[0]["metrics"] if name in records[1]["metrics"]]
-    comparable = [name for name in shared if len(_sums(rows[0], name)) == 2 == len(_sums(rows[1], name))]
+    comparable = [name for name in shared if all(_is_summed(name, found) for found in rows)]
     names = comparable if metric is None else [metric]
     if not comparable or not set(names) <= set(comparable):
         known = ", ".join(comparable) or "none"
         wanted = metric or "no metric that both have"
         raise ValueError(
-            f"{a} and {b}: {UTTERANCES} lacks the two sums of {wanted}; it has those of: {known}."
+            f"{a} and {b}: {UTTERANCES} lacks the sums of {wanted}; it has those of: {known}."
         )
     return {
         "test": ", ".join(records[0][key] for key in ("task", "corpus", "split")),
@@ -552,6 +553,12 @@ def compare_records(a, b, metric=None):
 def _sums(rows, metric):
     """The columns a metric is made of"""
     return [column for column in (rows[0] if rows else ()) if column.startswith(f"{metric}_")]
+
+
+def _is_summed(metric, rows):
+    """Whether the rows hold what the metric is a function of: two sums, or those of BLEU and chrF2"""
+    columns = _sums(rows, metric)
+    return len(columns) == 2 or tuple(columns) == translation.COLUMNS.get(metric)
 
 
 def _check_same_test_set(rows, paths):
@@ -577,7 +584,7 @@ def _first(ids):
 def _difference(name, records, rows, paths):
     """Paired interval of one metric, and the check that the sums give the scores of results.json"""
     entry, sums = records[0]["metrics"][name], []
-    score = rate if entry["unit"] == "%" else mean
+    score = translation.SCORES.get(name, rate if entry["unit"] == "%" else mean)
     for record, found, path in zip(records, rows, paths, strict=True):
         sums.append(np.array([[float(row[column]) for column in _sums(found, name)] for row in found]))
         again, value = float(score(sums[-1].sum(axis=0))), record["metrics"][name]["value"]
@@ -611,7 +618,7 @@ def _verdict(entry):
 def _comparison_notes(records, skipped):
     notes = ["One training run each: the interval tells of other test utterances, not of other seeds."]
     if skipped:
-        notes.append(f"Not compared (no pair of sums in {UTTERANCES}): {', '.join(skipped)}.")
+        notes.append(f"Not compared (no sums in {UTTERANCES}): {', '.join(skipped)}.")
     for key in ("text_normaliser", "split"):
         if records[0][key] != records[1][key]:
             notes.append(f"The runs differ in {key}: {records[0][key]} and {records[1][key]}.")
