@@ -45,7 +45,7 @@ UNUSABLE, NO_TARGET, NO_TRANSCRIPT = "segment outside its talk", "empty translat
 logger = logging.getLogger(__name__)
 
 
-def prepare_mtedx(data_folder, manifest_folder, target_language, normaliser="fr-1"):
+def prepare_mtedx(data_folder, manifest_folder, target_language="en", normaliser="fr-1"):
     """Writes train.csv, valid.csv and test.csv of one pair into `manifest_folder`; returns {split: marker}.
 
     data_folder: the folder that holds fr-en/, fr-es/ or fr-pt/, or one of these; target_language: en, es, pt.
