@@ -26,17 +26,14 @@ def label(language):
 
 
 def datasets(utterances, language):
-    """Utterances of each split -> SpeechDataset with `sig` and the text in `language`; training
-    drops empty texts. Raises DataError where a split lacks the column."""
-    made = {}
+    """Utterances of each split (`with_targets`) -> SpeechDataset with `sig` and the text in `language`"""
     keys = ["sig", label(language), "spk_id", "gender", "duration"]
-    for split, found in with_targets(utterances, language).items():
-        made[split] = as_dataset(found, [audio_item], keys)
-    return made
+    return {split: as_dataset(found, [audio_item], keys) for split, found in utterances.items()}
 
 
 def with_targets(utterances, language):
-    """{split: Utterances that have a translation}: all of valid and test, whose empty ones are told"""
+    """{split: Utterances}: train without those whose translation is empty, which the log counts; valid and
+    test keep theirs. Raises DataError where a split lacks the column or every text in it is empty."""
     kept = {}
     for split, found in utterances.items():
         names = sorted({name for u in found for name in u.labels})

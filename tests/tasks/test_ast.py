@@ -166,6 +166,18 @@ def test_the_mean_of_the_last_epochs(tmp_path):
     assert LastEpochs({"head": head}, SafeCheckpointer(tmp_path, {}), 0).load() == []
 
 
+KILLED = [*SMALL, "--number_of_epochs", "4", "--average_checkpoints", "2", "--head_lr", "20"]
+KILLED += ["--max_length", "9", "--max_batch_seconds", "8", "--grad_accumulation_factor", "1"]
+KILLED += ["--checkpoint_every_updates", "0"]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(root, translated, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    run(command(root, [*translated, *KILLED], folder))
+    return folder
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "module, owner, name, number",
@@ -175,17 +187,15 @@ def test_the_mean_of_the_last_epochs(tmp_path):
         ("lebench_sb.checkpoints", "", "describe", 6),  # epoch 3 is kept, its checkpoint is not
     ],
 )
-def test_a_killed_run_averages_what_it_would_have(root, translated, tmp_path, module, owner, name, number):
-    words = [*translated, *SMALL, "--number_of_epochs", "4", "--average_checkpoints", "2", "--head_lr", "20"]
-    words += ["--max_length", "9", "--max_batch_seconds", "8", "--grad_accumulation_factor", "1"]
-    words += ["--checkpoint_every_updates", "0"]
-    whole, killed = (command(root, words, tmp_path / name) for name in ("whole", "killed"))
-    run(whole)
-    code = KILL.format(module=module, owner=owner, name=name, number=number, argv=killed)
+def test_a_killed_run_averages_what_it_would_have(
+    root, translated, uninterrupted, tmp_path, module, owner, name, number
+):
+    argv = command(root, [*translated, *KILLED], tmp_path / "run")
+    code = KILL.format(module=module, owner=owner, name=name, number=number, argv=argv)
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == -signal.SIGKILL
-    run(killed)
-    assert steps(tmp_path / "whole") == steps(tmp_path / "killed")
-    (one, first), (two, second) = read(tmp_path / "whole"), read(tmp_path / "killed")
+    run(argv)
+    assert steps(tmp_path / "run") == steps(uninterrupted)
+    (one, first), (two, second) = read(uninterrupted), read(tmp_path / "run")
     assert first == second and one["metrics"] == two["metrics"]
     assert one["details"]["tested"] == two["details"]["tested"] == "average of epochs 3 to 4"
 
