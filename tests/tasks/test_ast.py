@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from ast import literal_eval
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from lebench_sb.checkpoints import SafeCheckpointer
 from lebench_sb.manifest import DataError, Utterance, read_manifest, write_manifest
 from lebench_sb.results import read_results, show, table
 from lebench_sb.schedules import inverse_sqrt
-from lebench_sb.tasks.ast import LastEpochs, with_targets
+from lebench_sb.tasks.ast import LastEpochs, best_constant, with_targets
 
 RECIPE = "recipes/AST/mTEDx/train.py", "recipes/AST/mTEDx/hparams/"
 SAID = {
@@ -104,6 +105,9 @@ def test_a_run_on_ones_own_manifests(root, translated, tmp_path):
         )
         assert entry["n_units"] == 12
         assert entry["method"] == "bootstrap over speakers" and entry["better"] == "higher"
+    trivial = json.loads((tmp_path / "r" / "trivial.json").read_text())["BLEU"]
+    text = literal_eval(trivial["system"].removeprefix("always saying "))
+    assert trivial["value"] == pytest.approx(sacrebleu.corpus_bleu([text] * 13, [references]).score)
     assert record["details"]["tested"] == "average of epochs 2 to 3"
     note = json.loads((tmp_path / "r" / "subwords.json").read_text())
     assert note["asked"] == 1000 > note["size"] == record["details"]["subwords"]
@@ -135,6 +139,11 @@ def test_splits_need_the_column_of_the_language():
         with_targets(splits, "es")
     with pytest.raises(DataError, match="test: every translation_en is empty"):
         with_targets({**splits, "test": [empty]}, "en")
+
+
+def test_the_system_that_hears_nothing_says_what_fits_best():
+    texts = ["a b c d"] * 3 + ["a b c e", "q r"] + ["x y"] * 2
+    assert best_constant(texts, seed=1) == "a b c d" and best_constant(["x"], seed=1) == "x"
 
 
 def test_inverse_square_root():
