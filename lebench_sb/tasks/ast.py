@@ -5,6 +5,7 @@ Letters: B utterances, F frames, S states the decoder attends to, L subwords of 
 
 import logging
 import random
+from dataclasses import replace
 
 import numpy as np
 from speechbrain.utils.checkpoints import average_checkpoints
@@ -41,6 +42,8 @@ def with_targets(utterances, language):
         if label(language) not in names:
             hint = nearest(label(language), names)
             raise DataError(f"{split}: no column {label(language)!r}{hint}; it has {', '.join(names)}.")
+        # of several manifests one may lack the column
+        found = [replace(u, labels={label(language): "", **u.labels}) for u in found]
         full = [u for u in found if u.labels[label(language)].strip()]
         if len(full) < len(found):
             what = "left out" if split == "train" else "kept: whatever is said of them lowers the score"

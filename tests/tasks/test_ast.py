@@ -132,7 +132,7 @@ def utterance(name="a", **labels):
 
 def test_splits_need_the_column_of_the_language():
     good, empty = utterance(translation_en="Yes."), utterance("b", translation_en=" ")
-    splits = {"train": [good, empty], "valid": [good, empty], "test": [good]}
+    splits = {"train": [good, empty, utterance("c", wrd="oui")], "valid": [good, empty], "test": [good]}
     kept = with_targets(splits, "en")
     assert [u.id for u in kept["train"]] == ["a"] and [u.id for u in kept["valid"]] == ["a", "b"]
     with pytest.raises(DataError, match=r"train: no column 'translation_es' \(did you mean translation_en"):
