@@ -25,11 +25,7 @@ from lebench_sb.data import (
     EpochPlan,
     PlannedLoader,
     describe_split,
-<<<<<<< HEAD
     manifest_stamps,
-=======
-    preparation_stamps,
->>>>>>> task-asv
     sample_lengths,
     seed_everything,
 )
@@ -58,6 +54,7 @@ class SSLBrain(sb.Brain):
         self.rank = torch.distributed.get_rank() if self.world > 1 else 0
         self.folder = Path(self.hparams.output_folder)
         self.train_seconds, self.rows, self.update_units, self.skipped = 0.0, [], 0.0, 0
+        self.tested = "best on valid"  # whose weights `load_best` loads, in words
         self.cache = None  # lebench_sb.features.FeatureCache, or None: frames are computed in every epoch
 
     # ---- what a task may override
@@ -335,7 +332,8 @@ class SSLBrain(sb.Brain):
         scored = [row["ID"] for row in self.rows]
         if not self.debug and sorted(scored) != sorted(test_set.data_ids):
             raise RuntimeError(f"{len(scored)} scores for {len(test_set)} test utterances")
-        self.log_epoch({"test": "best on valid"}, test_stats={**loss_score(loss), **self.scores(self.rows)})
+        scores = {**loss_score(loss), **self.scores(self.rows)}
+        self.log_epoch({"test": self.tested}, test_stats=scores)
         return self.rows
 
     def record(self, utterances, rows, split, system):
@@ -343,13 +341,8 @@ class SSLBrain(sb.Brain):
         hparams = vars(self.hparams)
         unused = {"train": {}, "valid": {}, "test": {}}
         data = {s: describe_split(hparams[f"{s}_csv"], found) for s, found in utterances.items()}
-<<<<<<< HEAD
         told = [stamp for s in utterances for stamp in manifest_stamps(hparams[f"{s}_csv"])]
         stamps = [*hparams["stamps"], *told, *shared_speakers(utterances), "one seed"]
-=======
-        prepared = preparation_stamps([hparams[f"{s}_csv"] for s in utterances])
-        stamps = [*hparams["stamps"], *prepared, *shared_speakers(utterances), "one seed"]
->>>>>>> task-asv
         return {
             "task": hparams["task"],
             "corpus": hparams["corpus"],
@@ -360,6 +353,7 @@ class SSLBrain(sb.Brain):
             "metrics": self.intervals(rows),
             "data": {**unused, **data},
             "text_normaliser": hparams["normaliser"],
+            "details": self.details(),
             "parameters": self.parameter_counts(),
             "stamps": list(dict.fromkeys(stamps)),
             "time": {
@@ -368,6 +362,10 @@ class SSLBrain(sb.Brain):
             },
             **results.provenance(hparams["seed"], hparams["run"]["overrides"], hparams["run"]["command"]),
         }
+
+    def details(self):
+        """What results.json says of this task alone: {name: JSON value}"""
+        return {"tested": self.tested}
 
     @property
     def busy_seconds(self):

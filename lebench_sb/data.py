@@ -180,16 +180,9 @@ def describe_split(csv_value, utterances):
     return {"sha256": sha256, "utterances": len(utterances), "hours": round(hours, 4)}
 
 
-<<<<<<< HEAD
 def manifest_stamps(csv_value):
     """What the markers of a split's manifests say weakens a score on them, in their order"""
     return [stamp for path in manifest_paths(csv_value) for stamp in read_marker(path).get("stamps", [])]
-=======
-def preparation_stamps(csv_values):
-    """`<split>_csv` values -> what their preparations say weakens a score, such as "synthetic speech" """
-    markers = [read_marker(path) for value in csv_values for path in manifest_paths(value)]
-    return [stamp for marker in markers for stamp in marker.get("stamps", [])]
->>>>>>> task-asv
 
 
 class EpochPlan:

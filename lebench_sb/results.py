@@ -24,7 +24,7 @@ import numpy as np
 from tabulate import tabulate
 
 from lebench_sb import __version__
-from lebench_sb.metrics import verification
+from lebench_sb.metrics import translation, verification
 from lebench_sb.metrics.bootstrap import OVER_SPEAKERS, paired_interval
 from lebench_sb.metrics.errors import mean, rate
 
@@ -54,6 +54,10 @@ METRIC = {
     "value": NUMBER, "unit": str, "ci95": (list, NONE), "method": str, "resamples": int, "n": int,
     "n_units": int, "better": str,
 }  # fmt: skip
+# What a record and a metric may hold besides: facts of a task (which weights were tested, ...); the signature
+# and the own interval of the program that counted, "sacrebleu": {"plus_minus": 0.53, ...}
+SCHEMA_OPTIONAL = {"details": dict}
+METRIC_OPTIONAL = {"signature": str, "sacrebleu": dict}
 SPLIT = {"sha256": str, "utterances": int, "hours": NUMBER}
 SECTIONS = {
     "parameters": {"encoder": int, "trained": int},
@@ -191,12 +195,12 @@ def check_record(record):
     """
     if not isinstance(record, dict):
         raise ValueError(f"results: the record is a {type(record).__name__}, expected a dict")
-    problems = _key_problems(record, SCHEMA, "")
+    problems = _key_problems(record, SCHEMA, "", SCHEMA_OPTIONAL)
     for section, schema in SECTIONS.items():
         problems += _key_problems(record[section], schema, f"{section}.") if section in record else []
     for name, entry in _items(record, "metrics"):
         where = f"metrics.{name}."
-        problems += _key_problems(entry, METRIC, where) or _metric_problems(entry, where)
+        problems += _key_problems(entry, METRIC, where, METRIC_OPTIONAL) or _metric_problems(entry, where)
     for split in ("train", "valid", "test"):
         if split not in dict(_items(record, "data")):
             problems.append(f"data.{split} is missing ({{}} if there is none)")
@@ -216,10 +220,11 @@ def _items(record, section):
     return list(found.items()) if isinstance(found, dict) else []
 
 
-def _key_problems(found, schema, where):
+def _key_problems(found, schema, where, optional=None):
     if not isinstance(found, dict):
         return [f"{where[:-1]} is {found!r}, expected a dict"]
     problems = [f"{where}{key} is missing" for key in schema if key not in found]
+    schema = {**schema, **(optional or {})}
     problems += [_unknown(key, schema, where) for key in found if key not in schema]
     for key, kinds in schema.items():
         if key in found and not _is_a(found[key], kinds):
@@ -353,7 +358,7 @@ def system_name(system):
 
 
 def show(entry, bounds=True):
-    """A metric entry -> "23.4 [21.9, 25.0]": one decimal for % and BLEU, four for costs, three for others."""
+    """A metric entry -> "23.4 [21.9, 25.0]": one decimal for %, BLEU, chrF2, four for costs, else three."""
     digits = _digits(entry["unit"])
     text = f"{entry['value']:.{digits}f}"
     return text + _brackets(entry["ci95"], digits) if bounds else text
@@ -362,7 +367,7 @@ def show(entry, bounds=True):
 def _digits(unit):
     if unit.startswith("Ptar"):  # a detection cost: of the order of a thousandth
         return 4
-    return 1 if unit in ("%", "BLEU") else 3
+    return 1 if unit in ("%", "BLEU", "chrF2") else 3
 
 
 def _brackets(bounds, digits, sign=""):
@@ -528,7 +533,7 @@ def compare_records(a, b, metric=None):
 
     Per metric: a, b, difference (a - b), ci95, probability (two-sided), excludes_zero, better ("A", "B" or
     None), unit, method, resamples, n, n_units: see metrics.bootstrap. ValueError: the test sets differ in ids
-    or references, or no metric (or not `metric`) is shared and a quotient of two sums in utterances.csv.
+    or references, or no metric (or not `metric`) is shared and a function of sums in utterances.csv.
     """
     records = read_results(a), read_results(b)
     rows = read_utterances(a), read_utterances(b)
@@ -538,13 +543,13 @@ def compare_records(a, b, metric=None):
         differ, comparable = _trial_difference, shared
     else:
         differ = _difference
-        comparable = [n for n in shared if len(_sums(rows[0], n)) == 2 == len(_sums(rows[1], n))]
+        comparable = [name for name in shared if all(_is_summed(name, found) for found in rows)]
     names = comparable if metric is None else [metric]
     if not comparable or not set(names) <= set(comparable):
         known = ", ".join(comparable) or "none"
         wanted = metric or "no metric that both have"
         raise ValueError(
-            f"{a} and {b}: {UTTERANCES} lacks the two sums of {wanted}; it has those of: {known}."
+            f"{a} and {b}: {UTTERANCES} lacks the sums of {wanted}; it has those of: {known}."
         )
     return {
         "test": ", ".join(records[0][key] for key in ("task", "corpus", "split")),
@@ -558,6 +563,12 @@ def compare_records(a, b, metric=None):
 def _sums(rows, metric):
     """The columns a metric is made of"""
     return [column for column in (rows[0] if rows else ()) if column.startswith(f"{metric}_")]
+
+
+def _is_summed(metric, rows):
+    """Whether the rows hold what the metric is a function of: two sums, or those of BLEU and chrF2"""
+    columns = _sums(rows, metric)
+    return len(columns) == 2 or tuple(columns) == translation.COLUMNS.get(metric)
 
 
 def _check_same_test_set(rows, paths):
@@ -583,7 +594,7 @@ def _first(ids):
 def _difference(name, records, rows, paths):
     """Paired interval of one metric, and the check that the sums give the scores of results.json"""
     entry, sums = records[0]["metrics"][name], []
-    score = rate if entry["unit"] == "%" else mean
+    score = translation.SCORES.get(name, rate if entry["unit"] == "%" else mean)
     for record, found, path in zip(records, rows, paths, strict=True):
         sums.append(np.array([[float(row[column]) for column in _sums(found, name)] for row in found]))
         again, value = float(score(sums[-1].sum(axis=0))), record["metrics"][name]["value"]
@@ -641,7 +652,7 @@ def _verdict(entry):
 def _comparison_notes(records, skipped):
     notes = ["One training run each: the interval tells of other test utterances, not of other seeds."]
     if skipped:
-        notes.append(f"Not compared (no pair of sums in {UTTERANCES}): {', '.join(skipped)}.")
+        notes.append(f"Not compared (no sums in {UTTERANCES}): {', '.join(skipped)}.")
     for key in ("text_normaliser", "split"):
         if records[0][key] != records[1][key]:
             notes.append(f"The runs differ in {key}: {records[0][key]} and {records[1][key]}.")
