@@ -15,6 +15,11 @@ class Speeds:
         return self.perturb(wavs), wav_lens
 
 
+def no_augment(wavs, wav_lens):
+    """(B, T), (B,) -> the waveforms as they are"""
+    return wavs, wav_lens
+
+
 def mask_frames(frames, frame_lens, time_prob=0.065, time_length=10, channel_prob=0.1, channel_length=16):
     """Zeroes spans of frames and of features (SpecAugment, Park et al., 2019; as wav2vec 2.0 fine-tuning).
 

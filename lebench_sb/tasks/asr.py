@@ -22,24 +22,32 @@ COLUMNS = {"WER": ("WER_errors", "WER_words"), "CER": ("CER_errors", "CER_chars"
 class Characters:
     """The symbols of CTC: number 0 is the blank, then the characters of the training transcripts, sorted."""
 
+    column = "wrd"  # the label that holds the target text
+
     def __init__(self, symbols):
         self.symbols = list(symbols)
         self.number = {symbol: i for i, symbol in enumerate(self.symbols, 1)}
 
     @classmethod
     def of(cls, utterances):
-        """From the transcripts (`wrd`) of Utterances; raises DataError if there is none."""
-        symbols = sorted(set().union(*(u.labels.get("wrd", "") for u in utterances)))
+        """From the target texts of Utterances; raises DataError if there is none."""
+        symbols = sorted(set().union(*(cls.pieces(u.labels.get(cls.column, "")) for u in utterances)))
         if not symbols:
-            raise DataError("train: no transcript (column wrd) to learn from.")
+            raise DataError(f"train: no transcript (column {cls.column}) to learn from.")
         return cls(symbols)
+
+    @staticmethod
+    def pieces(text):
+        """text -> the symbols that spell it"""
+        return list(text)
 
     def __len__(self):
         return len(self.symbols) + 1
 
     def encode(self, text):
         """text -> numbers (L,) int64; characters that training never saw have none and are left out"""
-        return torch.tensor([self.number[c] for c in text if c in self.number], dtype=torch.int64)
+        known = [self.number[c] for c in self.pieces(text) if c in self.number]
+        return torch.tensor(known, dtype=torch.int64)
 
     def decode(self, numbers):
         """A CTC path (repeats and blanks in it) -> text"""
@@ -47,19 +55,24 @@ class Characters:
         return " ".join("".join(self.symbols[n - 1] for n in kept if n > 0).split())
 
 
-def datasets(utterances):
-    """Utterances of each split -> SpeechDataset with `sig` and `wrd`; training drops empty transcripts."""
+def datasets(utterances, column="wrd"):
+    """Utterances of each split -> SpeechDataset with `sig` and `column`; training drops empty texts."""
     made = {}
     for split, found in utterances.items():
-        kept = [u for u in found if u.labels.get("wrd") or split != "train"]
+        kept = [u for u in found if u.labels.get(column) or split != "train"]
         if len(kept) < len(found):
             logger.info("%s: %d utterances without transcript left out", split, len(found) - len(kept))
-        made[split] = as_dataset(kept, [audio_item], ["sig", "wrd", "spk_id", "gender", "duration"])
+        made[split] = as_dataset(kept, [audio_item], ["sig", column, "spk_id", "gender", "duration"])
     return made
 
 
 class ASRBrain(SSLBrain):
-    """modules: encoder (the contract of lebench_sb.encoders) and head (frames -> log-probabilities)."""
+    """modules: encoder (the contract of lebench_sb.encoders) and head (frames -> log-probabilities).
+
+    What a task with another target text and other rates overrides: `columns` and `count`.
+    """
+
+    columns = COLUMNS  # metric: the columns of utterances.csv with its two sums
 
     def __init__(self, modules, hparams, run_opts, checkpointer, characters):
         super().__init__(modules, hparams, run_opts, checkpointer)
@@ -74,22 +87,34 @@ class ASRBrain(SSLBrain):
     def compute_objectives(self, predictions, batch, stage):
         """CTC loss per utterance, mean over the batch; on valid and test also the rows of the scores"""
         log_probs, lens = predictions
-        targets = [self.characters.encode(text) for text in batch.wrd]
+        targets = [self.characters.encode(text) for text in self.texts(batch)]
         fits = self.check_targets(batch, targets, lens)
         losses = F.ctc_loss(
             log_probs.transpose(0, 1), torch.cat(targets).to(log_probs.device), lens,
             torch.tensor([len(t) for t in targets], device=lens.device), reduction="none", zero_infinity=True,
         )  # fmt: skip
         if stage != TRAIN:
-            self.rows += self.score(batch, log_probs.argmax(-1).cpu(), lens.tolist())
+            paths = log_probs.argmax(-1).cpu()
+            decoded = [self.characters.decode(p[:n]) for p, n in zip(paths, lens.tolist(), strict=True)]
+            self.rows += self.score(batch, decoded)
         return losses.sum() / max(int(fits.sum()), 1)
+
+    def texts(self, batch):
+        """The target texts of a batch"""
+        return getattr(batch, self.characters.column)
+
+    @staticmethod
+    def count(references, hypotheses):
+        """Lists of texts -> {metric: ErrorCounts}"""
+        return {name: count_errors(references, hypotheses, unit) for name, unit in RATES.items()}
 
     def check_targets(self, batch, targets, lens):
         """-> (B,) bool, False where a target needs more frames than there are: counted and listed, no loss"""
         needed = torch.tensor([len(t) + int((t[1:] == t[:-1]).sum()) for t in targets])
         fits = needed <= lens.cpu()
         self.too_long.update(i for i, fit in zip(batch.id, fits.tolist(), strict=True) if not fit)
-        self.unseen.update(c for text in batch.wrd for c in text if c not in self.characters.number)
+        pieces = [c for text in self.texts(batch) for c in self.characters.pieces(text)]
+        self.unseen.update(c for c in pieces if c not in self.characters.number)
         return fits
 
     def units(self, predictions, batch):
@@ -108,27 +133,30 @@ class ASRBrain(SSLBrain):
             self.unseen = set()
         super().on_stage_end(stage, stage_loss, epoch)
 
-    def score(self, batch, paths, lens):
-        """Greedy decoding -> one row per utterance: errors, reference lengths, reference, hypothesis"""
-        texts = [self.characters.decode(path[:n]) for path, n in zip(paths, lens, strict=True)]
-        counts = {name: count_errors(batch.wrd, texts, unit).statistics for name, unit in RATES.items()}
+    def score(self, batch, texts):
+        """Hypotheses -> one row per utterance: errors, reference lengths, reference, hypothesis"""
+        references = self.texts(batch)
+        counts = {name: found.statistics for name, found in self.count(references, texts).items()}
         rows = []
         for k, row in enumerate(self.described(batch)):
-            for name, (errors, length) in COLUMNS.items():
+            for name, (errors, length) in self.columns.items():
                 row[errors], row[length] = (int(x) for x in counts[name][k])
-            rows.append({**row, "reference": batch.wrd[k], "hypothesis": texts[k]})
+            rows.append({**row, "reference": references[k], "hypothesis": texts[k]})
         return rows
 
     def trivial(self, rows):
         """The best of saying nothing: every reference word and character is an error"""
-        lengths = {errors: length for errors, length in COLUMNS.values()}
+        lengths = {errors: length for errors, length in self.columns.values()}
         silent = [{**row, **{errors: row[length] for errors, length in lengths.items()}} for row in rows]
         return "saying nothing", silent
 
     def scores(self, rows):
-        """Rows -> {"WER": %, "CER": %} pooled over utterances"""
-        return {name: float(rate([sum(r[c] for r in rows) for c in COLUMNS[name]])) for name in RATES}
+        """Rows -> {metric: %} pooled over utterances"""
+        return {name: float(rate([sum(r[c] for r in rows) for c in cs])) for name, cs in self.columns.items()}
 
     def statistics(self, rows):
         """{metric: (statistics (n, 2), score function, unit, better)} for the intervals"""
-        return {name: ([[r[c] for c in COLUMNS[name]] for r in rows], rate, "%", "lower") for name in RATES}
+        return {
+            name: ([[r[c] for c in columns] for r in rows], rate, "%", "lower")
+            for name, columns in self.columns.items()
+        }
