@@ -24,7 +24,8 @@ ALLOWED = {
     "tasks": ["brain", "data", "metrics", "manifest", "plots", "results", "tasks"],
     "pretraining": ["brain", "data", "encoders", "results", "metrics", "plots", "pretraining"],
     "import_speechbrain": ["encoders"],
-    "demo": ["results", "plots"],
+    "benchmark": ["command_line", "data", "manifest", "results"],
+    "demo": ["results", "plots", "benchmark"],
 }  # fmt: skip
 
 
@@ -46,7 +47,7 @@ def test_imports_follow_the_architecture(path):
     part = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
     if part in ("__init__", "cli", "cli_data"):
         return
-    own = {part} if part in ("metrics", "corpora", "pretraining", "tasks") else set()
+    own = {part} if part in ("metrics", "corpora", "pretraining", "tasks", "benchmark") else set()
     assert imports(path) - own <= set(ALLOWED[part]), f"{path.name} may import only {ALLOWED[part]}"
 
 
