@@ -20,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm.auto import tqdm
 
 from lebench_sb import results
-from lebench_sb.data import EpochPlan, PlannedLoader, describe_split, seed_everything
+from lebench_sb.data import EpochPlan, PlannedLoader, describe_split, sample_lengths, seed_everything
 from lebench_sb.metrics.bootstrap import interval
 
 logger = logging.getLogger(__name__)
@@ -46,6 +46,7 @@ class SSLBrain(sb.Brain):
         self.rank = torch.distributed.get_rank() if self.world > 1 else 0
         self.folder = Path(self.hparams.output_folder)
         self.train_seconds, self.rows, self.update_units, self.skipped = 0.0, [], 0.0, 0
+        self.cache = None  # lebench_sb.features.FeatureCache, or None: frames are computed in every epoch
 
     # ---- what a task may override
 
@@ -81,7 +82,10 @@ class SSLBrain(sb.Brain):
     def encode(self, batch, stage):
         """batch.sig -> frames (B, F, D), frame_lens (B,): of augmented waveforms if the encoder is trained,
         and in training masked by `hparams.mask`"""
-        wavs, wav_lens = batch.sig
+        if self.cache is not None:
+            wavs, wav_lens = batch.features.data, sample_lengths(batch.features)  # states, frame_lens
+        else:
+            wavs, wav_lens = batch.sig
         if stage == TRAIN and self.trains_encoder:
             # A frozen encoder hears the recording as it is, so that its frames may be computed once.
             wavs, wav_lens = self.hparams.augment(wavs, wav_lens)
@@ -128,6 +132,10 @@ class SSLBrain(sb.Brain):
         return (self.debug and epoch >= self.debug_epochs) or self._optimizer_step_limit_exceeded
 
     def loader(self, dataset, stage):
+        if self.cache is not None:
+            context = self.training_ctx if stage == TRAIN else self.evaluation_ctx
+            precision = self.precision if stage == TRAIN else self.eval_precision
+            dataset = self.cache.view(dataset, context, precision, self.device, self.shows_progress)
         plan, workers = self.plan(dataset, stage), self.hparams.num_workers
         return PlannedLoader(dataset, plan, self.rank, self.world, workers, even=stage == TRAIN)
 
@@ -322,10 +330,15 @@ class SSLBrain(sb.Brain):
             "stamps": [*hparams["stamps"], *shared_speakers(utterances), "one seed"],
             "time": {
                 "train_s": round(self.train_seconds, 1),
-                "device_h": round(self.train_seconds * self.world / 3600, 4),
+                "device_h": round(self.busy_seconds * self.world / 3600, 4),
             },
             **results.provenance(hparams["seed"], hparams["run"]["overrides"], hparams["run"]["command"]),
         }
+
+    @property
+    def busy_seconds(self):
+        """Seconds of training, and of computing frames that were not cached yet"""
+        return self.train_seconds + (0.0 if self.cache is None else self.cache.seconds)
 
     def intervals(self, rows):
         """The metrics of results.json: what `statistics(rows)` names, each with its 95 % interval"""

@@ -170,19 +170,25 @@ def prepare_miniature(
     workers: Annotated[
         int, typer.Option("--workers", min=1, help="processes; the result is the same")
     ] = None,
+    corpora: Annotated[
+        str, typer.Option("--corpora", help="what to imitate, comma-separated, or all")
+    ] = "commonvoice,mls",
 ):
     from lebench_sb.corpora.miniature import build_miniature
+    from lebench_sb.corpora.miniature.layouts import names
 
+    wanted = names() if corpora == "all" else corpora.split(",")
     try:
-        made = build_miniature(output, seed, scale, workers)
+        made = build_miniature(output, seed, scale, workers, wanted)
     except DataError:
         raise
-    except ValueError as error:  # the folder holds a build of other parameters
+    except ValueError as error:  # no such corpus, or the folder holds a build of other parameters
         raise UsageError(str(error)) from error
     except RuntimeError as error:  # voices missing, or a worker that failed
         raise typer.Exit(_fail(error, 1)) from error
     verb = "already built" if made["reused"] else "built"
-    typer.echo(f"{output}: {verb}: {made['hours']:.2f} h, {made['utterances']} utterances")
+    size = f"{made['hours']:.2f} h, {made['utterances']} utterances"
+    typer.echo(f"{output}: {verb}: {', '.join(made['corpora'])}: {size}")
 
 
 def _corpus_command(name):

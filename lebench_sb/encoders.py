@@ -141,15 +141,29 @@ class SSLEncoder(nn.Module):
     def forward(self, wavs, wav_lens):
         """wavs (B, T) at 16 kHz, wav_lens (B,) relative -> frames (B, F, D) float32, frame_lens (B,) int64
 
+        Instead of waveforms it takes the states (B, F, K, D) and frame_lens that `states` gave for them.
         Frames beyond frame_lens are zeros. Raises ValueError for lengths outside (0, 1] or under min_samples.
         """
-        lens = _true_lengths(wavs, wav_lens, self.min_samples)
-        wavs = wavs[:, : int(lens.max())]
-        run = self._run_padded if self._pads(wavs.device) else self._run_by_length
-        frames, frame_lens = run(wavs, lens)
-        frame_lens = frame_lens.to(wavs.device)
+        if wavs.ndim == 4:
+            frames, frame_lens = self.mix(wavs.float().unbind(2)), wav_lens
+        else:
+            frames, frame_lens = self._run(wavs, wav_lens, self._mixed)
         valid = _mask(frame_lens, frames.shape[1])
         return frames.float().masked_fill(~valid[:, :, None], 0.0), frame_lens
+
+    def states(self, wavs, wav_lens):
+        """As `forward`, but what `mix` takes: states (B, F, K, D), frame_lens (B,). K is 1, or for layer
+        "weighted" num_layers + 1. They depend on no trained weight of a frozen encoder: one may keep them."""
+        return self._run(wavs, wav_lens, self._stacked)
+
+    def mix(self, states):
+        """K tensors (B, F, D) -> frames (B, F, D): the only one, or their learned sum"""
+        if self.layer != "weighted":
+            return states[0]
+        frames = 0.0
+        for weight, state in zip(self.layer_mix.float().softmax(0), states, strict=True):
+            frames = frames + weight * state
+        return frames
 
     def train(self, mode=True):
         """As nn.Module's, but a frozen model stays in eval mode and batch norms keep their statistics."""
@@ -160,6 +174,11 @@ class SSLEncoder(nn.Module):
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.eval()
         return self
+
+    def description(self):
+        """What the states depend on besides the weights, as JSON values"""
+        layer = self.layer if self.layer == "last" or isinstance(self.layer, int) else "all"
+        return {"config": self._config.to_dict(), "preprocessor": self._preprocessor, "layer": layer}
 
     def pretrained_parameters(self):
         """The model's own parameters: all but the learned mix of layers"""
@@ -188,41 +207,53 @@ class SSLEncoder(nn.Module):
         (benchmarks/encoders.py): no work on padding, smaller temporaries."""
         return self._can_pad and device.type != "cpu"
 
-    def _run_padded(self, wavs, lens):
-        """wavs (B, T), lens (B,) -> frames (B, F, D), frame_lens (B,): one padded batch."""
+    def _run(self, wavs, wav_lens, read):
+        """wavs (B, T), wav_lens (B,) -> what `read` makes of inputs, frame_lens (B,)"""
+        lens = _true_lengths(wavs, wav_lens, self.min_samples)
+        wavs = wavs[:, : int(lens.max())]
+        run = self._run_padded if self._pads(wavs.device) else self._run_by_length
+        frames, frame_lens = run(wavs, lens, read)
+        return frames, frame_lens.to(wavs.device)
+
+    def _run_padded(self, wavs, lens, read):
+        """wavs (B, T), lens (B,) -> frames (B, F, ...), frame_lens (B,): one padded batch."""
         ragged = bool((lens != lens[0]).any())
         lens = lens.to(wavs.device)
         inputs, input_lens, frame_lens = self.front(wavs, lens)
         valid = _mask(frame_lens, int(frame_lens.max())) if ragged else None
         self._batch.samples, self._batch.valid = lens, valid
-        return self._run(inputs, _mask(input_lens, inputs.shape[1]).long() if ragged else None), frame_lens
+        return read(inputs, _mask(input_lens, inputs.shape[1]).long() if ragged else None), frame_lens
 
-    def _run_by_length(self, wavs, lens):
-        """wavs (B, T), lens (B,) -> frames (B, F, D), frame_lens (B,): equal lengths together, no padding"""
+    def _run_by_length(self, wavs, lens, read):
+        """wavs (B, T), lens (B,) -> frames (B, F, ...), frame_lens (B,): equal lengths together, unpadded"""
         frames = [None] * len(lens)
         for length in lens.unique().tolist():
             rows = (lens == length).nonzero()[:, 0].tolist()
             equal = lens[rows].to(wavs.device)
             self._batch.samples, self._batch.valid = equal, None
             inputs, _, _ = self.front(wavs[rows, :length], equal)
-            for row, utterance in zip(rows, self._run(inputs, None), strict=True):
+            for row, utterance in zip(rows, read(inputs, None), strict=True):
                 frames[row] = utterance
         frame_lens = torch.tensor([len(utterance) for utterance in frames])
         return nn.utils.rnn.pad_sequence(frames, batch_first=True), frame_lens
 
-    def _run(self, inputs, attention_mask):
-        """inputs (B, T) or (B, F, mel) -> frames (B, F, D) of the chosen layer"""
+    def _mixed(self, inputs, attention_mask):
+        return self.mix(self._states(inputs, attention_mask))
+
+    def _stacked(self, inputs, attention_mask):
+        return torch.stack([state.float() for state in self._states(inputs, attention_mask)], dim=2)
+
+    def _states(self, inputs, attention_mask):
+        """inputs (B, T) or (B, F, mel) -> K tensors (B, F, D): of the chosen layer, or normalised of all"""
         hidden = self.layer != "last"
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             output = self.model(inputs, attention_mask=attention_mask, output_hidden_states=hidden)
         if self.layer == "last":
-            return output.last_hidden_state
+            return [output.last_hidden_state]
         if self.layer != "weighted":
-            return output.hidden_states[self.layer]
-        frames = 0.0
-        for weight, hidden in zip(self.layer_mix.float().softmax(0), output.hidden_states, strict=True):
-            frames = frames + weight * F.layer_norm(hidden.float(), hidden.shape[-1:])
-        return frames
+            return [output.hidden_states[self.layer]]
+        # one at a time: a copy of every layer would double the memory
+        return (F.layer_norm(state.float(), state.shape[-1:]) for state in output.hidden_states)
 
     def _cut_layers_above(self):
         """Take the layers that come after the chosen one off the model. They are kept, for `export`."""

@@ -17,6 +17,7 @@ from speechbrain.utils.distributed import ddp_barrier, ddp_init_group, if_main_p
 from lebench_sb import results
 from lebench_sb.command_line import UsageError, load_yaml, parse
 from lebench_sb.data import manifest_paths
+from lebench_sb.features import FeatureCache
 
 logger = logging.getLogger(__name__)
 SPLITS = ("train", "valid", "test")
@@ -91,8 +92,11 @@ def fit_and_test(brain, utterances, datasets):
     utterances, datasets: {"train": ..., "valid": ..., "test": ...}, the Utterances and the SpeechDatasets.
     """
     started = time.time()
+    brain.cache = feature_cache(brain)
     brain.fit(datasets["train"], datasets["valid"])
     rows = brain.evaluate(datasets["test"])
+    if brain.cache is not None:
+        logger.info("Frames: %.0f MB in %s, %.1f s to compute", *brain.cache.summary())
     if brain.trains_encoder:
         export_encoder(brain)
     if if_main_process():
@@ -102,6 +106,16 @@ def fit_and_test(brain, utterances, datasets):
             logger.info("test %s: %s", name, results.show(entry))
     ddp_barrier()
     logger.info("Finished in %.0f s; results in %s", time.time() - started, brain.folder)
+
+
+def feature_cache(brain):
+    """The FeatureCache that the YAML asks for (`feature_cache`, a folder), or None"""
+    folder, encoder = brain.hparams.feature_cache, brain.hparams.encoder
+    if folder and encoder.num_layers == 0:
+        logger.info("feature_cache: unused, %s is quicker to compute than to read.", encoder.source)
+    if not folder or encoder.num_layers == 0:
+        return None
+    return FeatureCache(folder, encoder, brain.hparams.feature_cache_dtype)
 
 
 def export_encoder(brain):

@@ -151,9 +151,10 @@ def test_pico_does_not_hear_what_it_said_before(tmp_path):
     ):
         clip = tmp_path / str(number) / "clip.flac"
         clip.parent.mkdir()
-        said = [[str(clip.with_name("first.flac")), before], [str(clip), "La boulangère vend une tarte."]]
-        marker = str(clip.with_name("chunk.json"))
-        build._speak_chunk({"seed": 0, "speaker": person, "clips": said, "key": "k", "marker": marker})
+        sentence = [{"text": "La boulangère vend une tarte."}]
+        said = [[str(clip.with_name("first.flac")), [{"text": before}]], [str(clip), sentence]]
+        chunk = {"seed": 0, "corpus": "mls", "speaker": person, "clips": said, "key": "k"}
+        build._speak_chunk(chunk | {"marker": str(clip.with_name("chunk.json"))})
         heard.add(clip.read_bytes())
     assert len(heard) == 1
 
@@ -161,7 +162,8 @@ def test_pico_does_not_hear_what_it_said_before(tmp_path):
 def test_a_failing_chunk_is_named(tmp_path):
     engines()
     person = speakers("mls", "test", 0)[0].as_dict() | {"variant": "nobody"}
-    chunk = {"seed": 0, "speaker": person, "clips": [[str(tmp_path / "a.flac"), "Oui."]], "key": "k"}
+    said = [[str(tmp_path / "a.flac"), [{"text": "Oui."}]]]
+    chunk = {"seed": 0, "corpus": "mls", "speaker": person, "clips": said, "key": "k"}
     chunk["marker"] = str(tmp_path / "chunk.json")
     with pytest.raises(RuntimeError, match=r"chunk\.json.*fr\+nobody"):
         build._speak_chunk(chunk)
@@ -183,7 +185,7 @@ def test_noise_has_the_ratio_asked_for(kind):
     class Session:
         noise, snr, rt60, tilt, level = kind, 15.0, 0.1, 0.0, -25.0
 
-    noisy = acoustics.recorded(clean, Session, np.random.default_rng(1)) / 32767
+    noisy = acoustics.recorded(clean, Session, np.random.default_rng(1))[0] / 32767
     assert 20 * np.log10(np.sqrt(np.mean(noisy**2))) == pytest.approx(-25, abs=0.1)
     # what is no longer the 440 Hz tone (two seconds, 0.12 s of silence at each end) is noise
     spectrum = np.abs(np.fft.rfft(noisy[2000:-2000] * np.hanning(len(noisy) - 4000))) ** 2

@@ -14,11 +14,12 @@ ALLOWED = {
     "manifest": [], "text": [], "metrics": [], "encoders": [], "schedules": [], "heads": [], "augment": [],
     "checkpoints": [],
     "data": ["manifest"],
+    "features": ["data", "manifest"],  # frames kept on disk between epochs, runs and heads
     "command_line": ["manifest"],
     "results": ["metrics"],
     "plots": ["results"],
     "brain": ["data", "metrics", "results"],
-    "run": ["brain", "data", "results", "command_line"],
+    "run": ["brain", "data", "features", "results", "command_line"],
     "corpora": ["manifest", "text", "corpora"],
     # a task is put together from other tasks' parts and draws its own pictures
     "tasks": ["brain", "data", "metrics", "manifest", "plots", "results", "tasks"],

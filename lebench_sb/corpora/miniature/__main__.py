@@ -1,9 +1,11 @@
-"""`python -m lebench_sb.corpora.miniature --output DIR [--seed 0] [--scale 1.0] [--workers N]`"""
+"""`python -m lebench_sb.corpora.miniature --output DIR [--corpora A,B] [--seed 0] [--scale 1]`"""
 
 import argparse
 import sys
 
 from lebench_sb.corpora.miniature.build import build_miniature
+from lebench_sb.corpora.miniature.layouts import names
+from lebench_sb.corpora.miniature.texts import TOGETHER
 
 
 def main(argv=None):
@@ -11,7 +13,7 @@ def main(argv=None):
     parser = argparse.ArgumentParser(
         prog="python -m lebench_sb.corpora.miniature", description="Build the miniature corpus."
     )
-    parser.add_argument("--output", required=True, help="folder to write fr/ and mls_french/ into")
+    parser.add_argument("--output", required=True, help="folder to write the corpora into")
     parser.add_argument("--seed", type=int, default=0, help="decides every word and every sample (0)")
     parser.add_argument(
         "--scale", type=float, default=1.0, help="multiplies the minutes of each part (1.0: about 2 hours)"
@@ -19,21 +21,25 @@ def main(argv=None):
     parser.add_argument(
         "--workers", type=int, help="processes; changes the time, not the result (one per core)"
     )
+    parser.add_argument(
+        "--corpora", default=",".join(TOGETHER), help=f"of {', '.join(names())}, or all (%(default)s)"
+    )
     options = parser.parse_args(argv)
+    corpora = names() if options.corpora == "all" else options.corpora.split(",")
     if options.scale <= 0 or (options.workers is not None and options.workers < 1):
         parser.error("--scale must be positive and --workers at least 1")
     try:
-        made = build_miniature(options.output, options.seed, options.scale, options.workers)
+        made = build_miniature(options.output, options.seed, options.scale, options.workers, corpora)
     except ValueError as error:
         sys.exit(_fail(error, 2))
     except RuntimeError as error:
         sys.exit(_fail(error, 1))
     verb = "already built, reused" if made["reused"] else "built"
-    sys.stdout.write(
-        f"{options.output}: {verb}: {made['hours']:.2f} h, {made['utterances']} utterances, "
-        f"{made['voices']} voices, "
-        f"{made['word_forms']} word forms, {made['oov_percent']} % of test words unseen in labelled train\n"
-    )
+    sizes = [f"{made['hours']:.2f} h", f"{made['utterances']} utterances", f"{made['voices']} voices"]
+    sizes.append(f"{made['word_forms']} word forms")
+    if "oov_percent" in made:
+        sizes.append(f"{made['oov_percent']} % of Common Voice's test words unseen in its train")
+    sys.stdout.write(f"{options.output}: {verb}: {', '.join(made['corpora'])}: {', '.join(sizes)}\n")
 
 
 def _fail(error, code):

@@ -6,12 +6,18 @@ import numpy as np
 RATE = 16000
 
 
-def trimmed(wave, margin=0.12, floor=0.01):
-    """Cuts silence (below `floor` of the peak) from both ends of `wave` (T,), leaving `margin` seconds."""
-    loud = np.flatnonzero(np.abs(wave) > floor * np.abs(wave).max())
-    keep = int(margin * RATE)
-    silence = np.zeros(keep)
-    return np.concatenate([silence, wave[loud[0] : loud[-1] + 1], silence])
+def loud(wave, floor=0.01):
+    """(first, last + 1) sample of `wave` (T,) above `floor` of its peak"""
+    found = np.flatnonzero(np.abs(wave) > floor * np.abs(wave).max())
+    return int(found[0]), int(found[-1]) + 1
+
+
+def trimmed(wave, margin=0.12):
+    """`wave` (T,) without silence at both ends, but for `margin` seconds; and how many samples later it now
+    begins."""
+    first, last = loud(wave)
+    silence = np.zeros(int(margin * RATE))
+    return np.concatenate([silence, wave[first:last], silence]), len(silence) - first
 
 
 def reverberated(wave, rt60, rng):
@@ -52,12 +58,13 @@ def noise(kind, samples, rng):
 
 
 def recorded(wave, session, rng):
-    """Clean `wave` (T,) as `session` (a Speaker) records it -> (T,) int16. The SNR is that of the trimmed
-    clip."""
-    wave = reverberated(trimmed(wave), session.rt60, rng)
+    """Clean `wave` (T,) as `session` (a Speaker) records it -> (T',) int16, and how many samples later
+    everything comes. The SNR is that of the trimmed clip."""
+    wave, shift = trimmed(wave)
+    wave = reverberated(wave, session.rt60, rng)
     wave = np.append(wave[0], wave[1:] - session.tilt * wave[:-1])  # a dull or a sharp microphone
     background = noise(session.noise, len(wave), rng)
     ratio = 10 ** (session.snr / 20) * np.sqrt(np.mean(background**2) / np.mean(wave**2))
     wave = wave + background / ratio
     wave *= 10 ** (session.level / 20) / np.sqrt(np.mean(wave**2))
-    return np.round(np.clip(wave, -1, 1) * 32767).astype(np.int16)
+    return np.round(np.clip(wave, -1, 1) * 32767).astype(np.int16), shift

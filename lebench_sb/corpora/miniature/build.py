@@ -13,19 +13,20 @@ import subprocess
 import sys
 from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import asdict
 from pathlib import Path
 
 from tqdm import tqdm
 
-from lebench_sb.corpora.miniature import layout_commonvoice, layout_mls
 from lebench_sb.corpora.miniature.acoustics import RATE
+from lebench_sb.corpora.miniature.layouts import layout
+from lebench_sb.corpora.miniature.texts import TOGETHER, Recording, turns
 from lebench_sb.corpora.miniature.texts import clips as all_clips
 from lebench_sb.corpora.miniature.voices import check_engines, write_atomically
 
 VERSION = 4  # of what is spoken: raise it when the grammar, the voices or the noise change
 CHUNK = 25  # clips
-SHORTEST, LONGEST = 1.0, 15.0  # seconds
-LAYOUTS = {"commonvoice": layout_commonvoice, "mls": layout_mls}
+SECONDS = (0.3, 600.0)  # shortest and longest recording, where a layout says nothing
 MARKER = "miniature.done.json"
 # SVOX Pico reads memory it never wrote: one clip in forty came out different until glibc hands out zeros
 ENVIRONMENT = {
@@ -34,29 +35,34 @@ ENVIRONMENT = {
 }
 
 
-def build_miniature(output, seed=0, scale=1.0, workers=None):
-    """Writes `output`/fr (Common Voice, labelled) and `output`/mls_french (read speech) and returns a summary
-    (dict).
+def build_miniature(output, seed=0, scale=1.0, workers=None, corpora=TOGETHER):
+    """Speaks the `corpora` that `output` does not hold yet, each in its own layout; returns a summary (dict).
 
-    `scale` multiplies the minutes of each part (1: about 2 hours). A finished build of the same parameters is
-    reused: the summary then has "reused": True. ValueError if `output` holds a build of other parameters;
-    RuntimeError that names what to install if the voices are missing, or a chunk's error.
+    By default Common Voice in `output`/fr (labelled) and MLS in `output`/mls_french (read speech), about 2
+    hours at scale 1; `layouts.names()` lists all. `scale` multiplies the minutes of each part. What is
+    finished with the same parameters is reused: "reused" is True when nothing was missing. ValueError for an
+    unknown corpus, or if `output` holds a build of other parameters; RuntimeError that names what to install
+    if the voices are missing, or a chunk's error.
     """
     output = Path(output).absolute()
     parameters = {"version": VERSION, "seed": seed, "scale": scale}
+    for corpus in corpora:
+        layout(corpus)
     marker = output / MARKER
     _claim(output, parameters)
-    if marker.exists():
+    done = json.loads(marker.read_text())["corpora"] if marker.exists() else []
+    missing = [corpus for corpus in corpora if corpus not in done]
+    if not missing:
         return json.loads(marker.read_text()) | {"reused": True}
     check_engines()
-    plan = all_clips(seed, scale)
+    plan = all_clips(seed, scale, [*done, *missing])
     chunks = _chunks(plan, output, seed)
     _speak(chunks, workers or os.cpu_count())
-    seconds = _durations(plan, chunks, output)
-    for corpus, layout in LAYOUTS.items():
-        part = [(clip, s) for clip, s in zip(plan, seconds, strict=True) if clip.corpus == corpus]
-        layout.write(output, *map(list, zip(*part, strict=True)))
-    summary = parameters | summarise(plan, seconds)
+    recordings = _recordings(plan, chunks, output)
+    for corpus in missing:
+        part = [(clip, r) for clip, r in zip(plan, recordings, strict=True) if clip.corpus == corpus]
+        layout(corpus).write(output, *map(list, zip(*part, strict=True)))
+    summary = parameters | {"corpora": [*done, *missing]} | summarise(plan, [r.seconds for r in recordings])
     write_atomically(marker, lambda temporary: temporary.write_text(json.dumps(summary, indent=1) + "\n"))
     return summary | {"reused": False}
 
@@ -77,13 +83,14 @@ def _chunks(plan, output, seed):
     """Chunks in plan order: up to CHUNK clips of one speaker, as voices.py wants them."""
     by_speaker = defaultdict(list)
     for clip in plan:
-        by_speaker[clip.speaker].append((str(output / LAYOUTS[clip.corpus].path(clip)), clip.text))
+        said = [asdict(turn) for turn in turns(clip)]
+        by_speaker[clip.corpus, clip.speaker].append((str(output / layout(clip.corpus).path(clip)), said))
     chunks = []
-    for speaker, lines in by_speaker.items():
+    for (corpus, speaker), lines in by_speaker.items():
         for start in range(0, len(lines), CHUNK):
             part = lines[start : start + CHUNK]
-            chunk = {"seed": seed, "speaker": speaker.as_dict(), "clips": part}
-            told = json.dumps([seed, chunk["speaker"], [(Path(path).name, text) for path, text in part]])
+            chunk = {"seed": seed, "corpus": corpus, "speaker": speaker.as_dict(), "clips": part}
+            told = json.dumps([seed, chunk["speaker"], [(Path(path).name, said) for path, said in part]])
             chunk["key"] = hashlib.sha256(told.encode()).hexdigest()
             chunk["marker"] = str(output / ".build" / f"{speaker.name}-{start // CHUNK:03d}.json")
             chunks.append(chunk)
@@ -126,41 +133,51 @@ def _speak_chunk(chunk):
         raise RuntimeError(f"Speaking {chunk['marker']} failed (exit {done.returncode}): {reason}")
 
 
-def _durations(plan, chunks, output):
-    """Seconds of each clip of `plan`; RuntimeError that names clips outside SHORTEST..LONGEST."""
+def _recordings(plan, chunks, output):
+    """The Recording of each clip of `plan`; RuntimeError that names clips as long as none should be."""
     measured = {}
     for chunk in chunks:
-        samples = json.loads(Path(chunk["marker"]).read_text())["samples"]
-        measured |= {path: count / RATE for (path, _), count in zip(chunk["clips"], samples, strict=True)}
-    wrong = [
-        f"{path} {seconds:.2f} s" for path, seconds in measured.items() if not SHORTEST <= seconds <= LONGEST
-    ]
+        told = json.loads(Path(chunk["marker"]).read_text())["clips"]
+        measured |= {path: _recording(clip) for (path, _), clip in zip(chunk["clips"], told, strict=True)}
+    found = [measured[str(output / layout(clip.corpus).path(clip))] for clip in plan]
+    wrong = []
+    for clip, recording in zip(plan, found, strict=True):
+        shortest, longest = getattr(layout(clip.corpus), "SECONDS", SECONDS)
+        if not shortest <= recording.seconds <= longest:
+            wrong.append(f"{layout(clip.corpus).path(clip)} {recording.seconds:.2f} s")
     if wrong:
-        raise RuntimeError(
-            f"{len(wrong)} clips are not {SHORTEST} to {LONGEST} s long: {', '.join(wrong[:5])}"
-        )
-    return [measured[str(output / LAYOUTS[clip.corpus].path(clip))] for clip in plan]
+        raise RuntimeError(f"{len(wrong)} clips are too short or too long: {', '.join(wrong[:5])}")
+    return found
+
+
+def _recording(clip):
+    """What a marker says of a clip, samples as seconds"""
+    return Recording(
+        clip["samples"] / RATE,
+        [(turn["start"] / RATE, turn["stop"] / RATE) for turn in clip["turns"]],
+        [[(character, at / RATE) for character, at in turn["words"]] for turn in clip["turns"]],
+        [[(at / RATE, name) for at, name in turn["phonemes"]] for turn in clip["turns"]],
+    )
 
 
 def summarise(plan, seconds):
-    """Hours, utterances, voices, word forms of the whole; share of labelled test words unseen in labelled
-    train."""
+    """Hours, utterances, voices, word forms of the whole; share of Common Voice's test words unseen in its
+    train, where it was built."""
     words = {split: Counter() for split in ("train", "dev", "test")}
-    forms = set()
-    for clip in plan:
+    forms, minutes = set(), Counter()
+    for clip, duration in zip(plan, seconds, strict=True):
+        minutes[f"{clip.corpus} {clip.split}"] += duration / 60
         said = [word for sentence in clip.sentences for word in sentence.words]
         forms.update(said)
         if clip.corpus == "commonvoice":
             words[clip.split].update(said)
     unseen = sum(count for word, count in words["test"].items() if word not in words["train"])
-    minutes = Counter()
-    for clip, duration in zip(plan, seconds, strict=True):
-        minutes[f"{clip.corpus} {clip.split}"] += duration / 60
+    total = words["test"].total()
     return {
         "hours": round(sum(seconds) / 3600, 3),
         "minutes": {part: round(total, 2) for part, total in minutes.items()},
         "utterances": len(plan),
         "voices": len({clip.speaker for clip in plan}),
         "word_forms": len(forms),
-        "oov_percent": round(100 * unseen / max(1, words["test"].total()), 2),
+        **({"oov_percent": round(100 * unseen / total, 2)} if total else {}),
     }

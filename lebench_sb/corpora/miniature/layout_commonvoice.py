@@ -8,8 +8,14 @@ votes are drawn.
 import hashlib
 import random
 
+from lebench_sb.corpora.miniature.patterns import PATTERNS
+from lebench_sb.corpora.miniature.texts import Part
 from lebench_sb.corpora.miniature.voices import write_atomically
 
+PARTS = {"train": Part(30, 22, 4), "dev": Part(4, 6), "test": Part(7, 14)}
+WORDS = (4.0, 0.2)
+SAID = PATTERNS[::4]
+SECONDS = (1.0, 15.0)
 COLUMNS = (
     "client_id",
     "path",
@@ -59,13 +65,14 @@ def row(clip):
     )
 
 
-def write(folder, clips, seconds):
-    """The TSVs of `clips`; `seconds[i]` is the duration of `clips[i]`."""
+def write(folder, clips, recordings):
+    """The TSVs of `clips`; `recordings[i]` is that of `clips[i]`."""
     for split in ("train", "dev", "test"):
         rows = [row(clip) for clip in clips if clip.split == split]
         _write_tsv(folder / "fr" / f"{split}.tsv", [COLUMNS, *rows])
     durations = [
-        (path(clip).rpartition("/")[2], str(round(1000 * s))) for clip, s in zip(clips, seconds, strict=True)
+        (path(clip).rpartition("/")[2], str(round(1000 * recording.seconds)))
+        for clip, recording in zip(clips, recordings, strict=True)
     ]
     _write_tsv(folder / "fr" / "clip_durations.tsv", [("clip", "duration[ms]"), *durations])
 

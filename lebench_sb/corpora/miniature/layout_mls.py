@@ -5,10 +5,27 @@ imagined recording.
 
 import zlib
 
+from lebench_sb.corpora.miniature.texts import LONGEST, Part, estimated_seconds
 from lebench_sb.corpora.miniature.voices import write_atomically
 
+PARTS = {"train": Part(82, 22, 4), "dev": Part(3, 4), "test": Part(3, 4)}
+WORDS = (0.7, 0.0)
+SECONDS = (1.0, 15.0)
+LONG_FORM = (5.5, 11.5)  # seconds after which an utterance ends
 HEADER = "SPEAKER   | GENDER   | PARTITION  | MINUTES    |  BOOK ID   | TITLE               | CHAPTER"
 TITLE = "Phrases du quotidien"
+
+
+def utterance(source, speaker, rng):
+    """Sentences until the utterance is long enough"""
+    group = [next(source)]
+    enough = rng.uniform(*LONG_FORM)
+    while estimated_seconds(speaker, group) < enough:
+        sentence = next(source)
+        if estimated_seconds(speaker, [*group, sentence]) > LONGEST:
+            break
+        group.append(sentence)
+    return tuple(group)
 
 
 def identity(clip):
@@ -28,9 +45,9 @@ def transcript(clip):
     return " ".join(word for sentence in clip.sentences for word in sentence.written_words)
 
 
-def write(folder, clips, seconds):
-    """The text files of `clips`; `seconds[i]` is the duration of `clips[i]`, a whole number of hundredths."""
-    timed = list(zip(clips, seconds, strict=True))
+def write(folder, clips, recordings):
+    """The text files of `clips`; `recordings[i]`, that of `clips[i]`, lasts a whole number of hundredths."""
+    timed = [(clip, recording.seconds) for clip, recording in zip(clips, recordings, strict=True)]
     for split in ("train", "dev", "test"):
         part = [(clip, s) for clip, s in timed if clip.split == split]
         _write(

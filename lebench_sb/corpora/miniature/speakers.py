@@ -11,6 +11,8 @@ import math
 import random
 from dataclasses import asdict, dataclass
 
+from lebench_sb.corpora.miniature.layouts import layout
+
 VARIANTS = {
     "train": {
         "F": ("f1", "f2", "f3", "linda", "steph", "aunty"),
@@ -23,15 +25,6 @@ VARIANTS = {
     },
 }
 NOISES = ("white", "pink", "babble", "hum")
-# corpus, split: (speakers of eSpeak NG, speakers of Pico)
-SPEAKERS = {
-    ("commonvoice", "train"): (22, 4),
-    ("commonvoice", "dev"): (6, 0),
-    ("commonvoice", "test"): (14, 0),
-    ("mls", "train"): (22, 4),
-    ("mls", "dev"): (4, 0),
-    ("mls", "test"): (4, 0),
-}
 
 
 @dataclass(frozen=True)
@@ -64,7 +57,8 @@ def speakers(corpus, split, seed, scale=1.0):
 
     Below a tenth of full `scale` there are fewer of them: a build for tests is a matter of seconds.
     """
-    espeak, pico = (math.ceil(count * min(1.0, 10 * scale)) for count in SPEAKERS[corpus, split])
+    part = layout(corpus).PARTS[split]
+    espeak, pico = (math.ceil(count * min(1.0, 10 * scale)) for count in (part.espeak, part.pico))
     rng = random.Random(f"{seed}-{corpus}-{split}")
     names = iter(range(espeak + pico))
     first = rng.randrange(100)  # so that the parts of a corpus do not begin with the same variants

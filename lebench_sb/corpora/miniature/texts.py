@@ -6,44 +6,75 @@ counts them and as they are written. No sentence is said twice.
 """
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lebench_sb.corpora.miniature.grammar import realise
+from lebench_sb.corpora.miniature.layouts import layout
 from lebench_sb.corpora.miniature.patterns import PATTERNS
 from lebench_sb.corpora.miniature.slots import Draw, phrase
 from lebench_sb.corpora.miniature.speakers import Speaker, speakers
 
-# minutes of speech (scale 1), estimated before anything is spoken; the measured total is within a tenth
-MINUTES = {
-    ("commonvoice", "test"): 7,
-    ("commonvoice", "dev"): 4,
-    ("mls", "test"): 3,
-    ("mls", "dev"): 3,
-    ("commonvoice", "train"): 30,
-    ("mls", "train"): 82,
-}
-# exponent of Zipf's law, share of words drawn evenly from the whole list
-WORDS = {"commonvoice": (4.0, 0.2), "mls": (0.7, 0.0)}
-SAID = {"commonvoice": PATTERNS[::4], "mls": PATTERNS}
+# pre-training hears one and recognition is tested on the other: their sentences are kept apart too
+TOGETHER = ("commonvoice", "mls")
+WORDS = (1.0, 0.1)  # exponent of Zipf's law, share of words drawn evenly from the whole list
 PAUSE = 0.45  # seconds between two sentences of one utterance
 LONGEST = 12.5  # seconds, estimated: some voices are a sixth slower than their rate says
-LONG_FORM = (5.5, 11.5)  # seconds after which an utterance of the read books ends
 DISTINCT = {"NOUN", "PROPN", "VERB"}  # words of these kinds occur once in a sentence
 
 
 @dataclass(frozen=True)
+class Part:
+    """One split of a corpus: minutes of speech at scale 1, estimated before anything is spoken (the measured
+    total is within a tenth), and its speakers."""
+
+    minutes: float
+    espeak: int
+    pico: int = 0
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A stretch spoken at once. `pitch`, `rate`, `range` are factors on the speaker's own (Pico has no
+    range), `gain_db` a level; `pause` is the silence before it in seconds, unless it is the first."""
+
+    text: str
+    pitch: float = 1.0
+    rate: float = 1.0
+    range: float = 1.0
+    gain_db: float = 0.0
+    pause: float = PAUSE
+
+
+@dataclass(frozen=True)
 class Clip:
-    """One utterance: what `speaker` says, `number` counts through the corpus's split."""
+    """One recording: what `speaker` says, `number` counts through the corpus's split; `details` are the
+    layout's."""
 
     corpus: str
     split: str
     number: int
     speaker: Speaker
     sentences: tuple
+    details: dict = field(default_factory=dict, hash=False)
 
     @property
     def text(self):
         return " ".join(sentence.text for sentence in self.sentences)
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What was measured of a spoken clip, in seconds from its start.
+
+    turns: (start, stop) of each; words, phonemes: for each turn, (character of its text, start) of the words
+    and (start, name) of the phonemes as eSpeak NG reports them, elided words with the word they lean on;
+    empty for Pico.
+    """
+
+    seconds: float
+    turns: list
+    words: list
+    phonemes: list
 
 
 def _views(sentence):
@@ -105,34 +136,42 @@ def estimated_seconds(speaker, group):
     return sum(len(s.text) for s in group) * speaker.seconds_per_letter + PAUSE * (len(group) - 1) + 0.24
 
 
-def _utterance(source, speaker, corpus, rng):
-    """One sentence, or for read books sentences until the utterance is long enough."""
-    group = [next(source)]
-    if corpus != "mls":
-        return tuple(group)
-    enough = rng.uniform(*LONG_FORM)
-    while estimated_seconds(speaker, group) < enough:
-        sentence = next(source)
-        if estimated_seconds(speaker, [*group, sentence]) > LONGEST:
-            break
-        group.append(sentence)
-    return tuple(group)
+def turns(clip):
+    """The Turns of a clip: its layout's, or its text at once"""
+    made = getattr(layout(clip.corpus), "turns", None)
+    return made(clip) if made else [Turn(clip.text)]
 
 
-def clips(seed=0, scale=1.0):
-    """Every Clip of the miniature; `scale` multiplies the minutes of each part, at least one clip per
-    speaker."""
+def clips(seed=0, scale=1.0, corpora=TOGETHER):
+    """Every Clip of the `corpora`; `scale` multiplies the minutes of each part, at least one clip per
+    speaker. What a corpus says does not depend on the others asked for."""
+    plan = together(TOGETHER, seed, scale) if set(corpora) & set(TOGETHER) else []
+    plan = [clip for clip in plan if clip.corpus in corpora]
+    for corpus in corpora:
+        if corpus not in TOGETHER:
+            own = getattr(layout(corpus), "clips", None)
+            plan += own(seed, scale) if own else together([corpus], seed, scale)
+    return plan
+
+
+def together(corpora, seed, scale):
+    """The Clips of corpora whose test and valid sentences none of them comes near in another part"""
     held_out, said, plan = [], set(), []
-    for (corpus, split), minutes in MINUTES.items():
+    parts = [(corpus, split) for corpus in corpora for split in ("test", "dev")]
+    for corpus, split in [*parts, *((corpus, "train") for corpus in corpora)]:
+        made = layout(corpus)
+        if split not in made.PARTS:
+            continue
         rng = random.Random(f"{seed}-{corpus}-{split}-text")
         own = Neighbourhood()
-        source = sentences(Draw(rng, *WORDS[corpus]), SAID[corpus], held_out, said)
+        draw = Draw(rng, *getattr(made, "WORDS", WORDS))
+        source = sentences(draw, getattr(made, "SAID", PATTERNS), held_out, said)
         people = speakers(corpus, split, seed, scale)
         number = 0
         for speaker in people:
-            seconds, target = 0.0, 60 * minutes * scale / len(people)
+            seconds, target = 0.0, 60 * made.PARTS[split].minutes * scale / len(people)
             while seconds < target:
-                group = _utterance(source, speaker, corpus, rng)
+                group = utterance(made, source, speaker, rng)
                 seconds += estimated_seconds(speaker, group)
                 plan.append(Clip(corpus, split, number, speaker, group))
                 number += 1
@@ -141,3 +180,9 @@ def clips(seed=0, scale=1.0):
         if split != "train":
             held_out.append(own)
     return plan
+
+
+def utterance(made, source, speaker, rng):
+    """The sentences of one recording of the layout `made`: one, unless it says otherwise"""
+    own = getattr(made, "utterance", None)
+    return own(source, speaker, rng) if own else (next(source),)
