@@ -30,7 +30,11 @@ def benchmark(path, dry_run=False, slurm=None, parallel=None):
             pool = Lanes(parallel, grid.threads, skip=(grid.output,))
         else:
             pool = Slurm(output / "jobs", slurm, parallel, skip=(grid.output,))
-        outcomes = run_plan(plan, pool, poll=0.05 if slurm is None else 1.0)
+        try:
+            outcomes = run_plan(plan, pool, poll=0.05 if slurm is None else 1.0)
+        except KeyboardInterrupt:
+            typer.echo("interrupted; the same command goes on", err=True)
+            return 1
         typer.echo(f"\n{write_report(grid, plan, outcomes)}\n\n{output / 'table.md'}")
     return 0 if all(outcome.done for outcome in outcomes.values()) else 1
 

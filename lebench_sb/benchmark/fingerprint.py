@@ -113,7 +113,7 @@ def imported(path):
 
 
 def module_files(name):
-    """"lebench_sb.tasks.asr.ASRBrain" -> the files that importing it runs: packages on the way, the module"""
+    """The files that importing "lebench_sb.tasks.asr.ASRBrain" runs: packages on the way and the module"""
     files, path = [], PACKAGE
     for part in ["", *name.split(".")[1:]]:
         path = path / part

@@ -146,7 +146,7 @@ def stop_at(path, problems):
 
 
 def canonical_mode(name):
-    """"end to end", "End-to-end" -> "end-to-end"; None for no mode"""
+    """The mode that "end to end" or "End-to-end" means; None for no mode"""
     plain = re.sub(r"[\s_-]+", " ", str(name)).strip().lower()
     return next((mode for mode in MODES if mode.replace("-", " ").lower() == plain), None)
 
@@ -297,7 +297,7 @@ def _mode(name, entry, where, tasks, problems):
     overrides, step, task = _overrides(entry, where, problems), None, ""
     own = {**entry, "overrides": entry.get("step_overrides")}
     if name == CONTINUED:
-        step = _recipe({**CONTINUE, **own}, where, "", problems)
+        step = _recipe({**({} if "recipe" in entry else CONTINUE), **own}, where, "", problems)
     elif name == ASR_FIRST and "recipe" in entry:
         step = _recipe(own, where, "", problems)
     elif name == ASR_FIRST:

@@ -62,7 +62,7 @@ def describe(cell, plan, outcomes):
 
 
 def seed_of(step_name):
-    """"ASR/ours/frozen/seed1/head_lr=0.003" -> "1" """
+    """ "ASR/ours/frozen/seed1/head_lr=0.003" -> "1" """
     return next(part for part in step_name.split("/")[3:] if part.startswith("seed")).removeprefix("seed")
 
 
@@ -129,7 +129,7 @@ def preview(grid, plan):
 
 
 def standing(grid, step):
-    """"to do", "begun", "changed" or "finished", as far as can be told before the steps it needs"""
+    """ "to do", "begun", "changed" or "finished", as far as can be told before the steps it needs"""
     begun = read_begun(Path(step.folder))
     if step.choice or begun is None:
         return "to do"

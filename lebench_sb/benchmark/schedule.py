@@ -91,7 +91,8 @@ class Progress:
     def ended(self, step, outcome):
         self.ended_steps += 1
         if outcome.status in (REUSED, NOT_RUN):
-            self.bar.initial += 1  # so that the bar's rate is that of steps that took time
+            if not self.bar.disable:
+                self.bar.initial += 1  # so that the bar's rate is that of steps that took time
             said = "finished before, reused" if outcome.status == REUSED else f"not run: {outcome.reason}"
         else:
             self.fresh += 1
@@ -238,7 +239,7 @@ class Job:
 
 
 def parameters(settings):
-    """"partition=gpu,timeout_min=60" -> {"partition": "gpu", "timeout_min": 60}"""
+    """ "partition=gpu,timeout_min=60" -> {"partition": "gpu", "timeout_min": 60}"""
     found = {}
     for part in filter(None, map(str.strip, settings.split(","))):
         key, equals, value = part.partition("=")
