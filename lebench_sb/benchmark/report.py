@@ -7,7 +7,7 @@ from tabulate import tabulate
 
 from lebench_sb import results
 from lebench_sb.benchmark.choice import NothingToChoose, choose
-from lebench_sb.benchmark.execute import CONSOLE, FAILED, NOT_RUN, read_begun
+from lebench_sb.benchmark.execute import CONSOLE, FAILED, NOT_RUN, REUSED, Outcome, read_begun
 from lebench_sb.benchmark.fingerprint import fingerprint
 from lebench_sb.benchmark.plan import point_name
 from lebench_sb.manifest import write_atomically
@@ -62,7 +62,7 @@ def describe(cell, plan, outcomes):
 
 
 def seed_of(step_name):
-    """ "ASR/ours/frozen/seed1/head_lr=0.003" -> "1" """
+    """The seed in the name of a run, as ASR/ours/frozen/seed1/head_lr=0.003"""
     return next(part for part in step_name.split("/")[3:] if part.startswith("seed")).removeprefix("seed")
 
 
@@ -122,14 +122,29 @@ def preview(grid, plan):
     header = ["task", "encoder", "mode", "seeds", "tried on the first seed", "runs"]
     lines = [tabulate(rows, header, tablefmt="github", disable_numparse=True), ""]
     lines += [f"left out: {task} {encoder} {mode}: {why}" for encoder, task, mode, why in plan.left_out]
-    for step in plan.steps.values():
+    standings = {name: standing(grid, step) for name, step in plan.steps.items()}
+    for name, step in plan.steps.items():
         later = " with what is chosen on valid" if step.choice else ""
-        lines.append(f"[{standing(grid, step)}] {step.name}: {step.command}{later}")
+        if step.choice:
+            standings[name] = standing(grid, chosen_before(step, plan, standings))
+        lines.append(f"[{standings[name]}] {name}: {step.command}{later}")
     return "\n".join([*lines, "", f"{len(plan.cells)} cells, {len(plan.steps)} steps; nothing was run."])
 
 
+def chosen_before(step, plan, standings):
+    """A step with the rates that its cell's tries decide, if all have finished; else as it is"""
+    cell = next(cell for cell in plan.cells if cell.key == step.choice)
+    names = [name for _, name in cell.tries.values()]
+    if any(standings[name] != "finished" for name in names):
+        return step
+    try:
+        return step.with_point(choose(cell, plan.steps, dict.fromkeys(names, Outcome(REUSED))).point)
+    except NothingToChoose:
+        return step
+
+
 def standing(grid, step):
-    """ "to do", "begun", "changed" or "finished", as far as can be told before the steps it needs"""
+    """How far a step is ("to do", "begun", "changed", "finished"), as can be told before those it needs"""
     begun = read_begun(Path(step.folder))
     if step.choice or begun is None:
         return "to do"

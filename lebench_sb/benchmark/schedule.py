@@ -239,7 +239,7 @@ class Job:
 
 
 def parameters(settings):
-    """ "partition=gpu,timeout_min=60" -> {"partition": "gpu", "timeout_min": 60}"""
+    """The {key: value} of "partition=gpu,timeout_min=60"; whole numbers are numbers"""
     found = {}
     for part in filter(None, map(str.strip, settings.split(","))):
         key, equals, value = part.partition("=")

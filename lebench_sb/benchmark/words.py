@@ -4,7 +4,7 @@ import json
 import re
 from pathlib import Path
 
-from ruamel.yaml import YAML
+import yaml
 
 from lebench_sb.command_line import RunOptions, check_kind, compose, keys_of, split_words
 from lebench_sb.manifest import UsageError
@@ -37,15 +37,15 @@ def _inner(value):
     """As `word`, inside brackets: a text that YAML would split or read as something else is quoted"""
     if isinstance(value, str) and not value.startswith("!"):
         plain = re.fullmatch(r"[A-Za-z_./][\w ./<>-]*", value)
-        plain = plain and YAML(typ="safe").load(f"[{value}]") == [value]
+        plain = plain and yaml.safe_load(f"[{value}]") == [value]
         return value if plain else json.dumps(value, ensure_ascii=False)
     return word(value)
 
 
-def wrong_overrides(yaml, overrides):
+def wrong_overrides(path, overrides):
     """What is wrong with each {key: value} for a recipe's YAML: no such key, another kind of value"""
     try:
-        nodes = keys_of(compose(Path(yaml)))
+        nodes = keys_of(compose(Path(path)))
     except MISTAKES as error:
         return [str(error)]
     options = {o for action in RunOptions._create_parser()._actions for o in action.option_strings}

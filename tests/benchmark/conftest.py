@@ -17,8 +17,8 @@ class Toy:
         (self.folder / "grid.yaml").write_text(yaml.safe_dump(grid, sort_keys=False))
         return self.folder / "grid.yaml"
 
-    def run(self, text=GRID, options=None, **changes):
-        return benchmark(self.write(text, **changes), **(options or {}))
+    def run(self, text=GRID, call=None, **changes):
+        return benchmark(self.write(text, **changes), **(call or {}))
 
     def table(self):
         return (self.folder / "grid" / "table.md").read_text()

@@ -247,7 +247,7 @@ def test_lanes_follow_the_machine(monkeypatch):
 def test_jobs_of_submitit(toy):
     pytest.importorskip("submitit")
     changes = dict(encoders={"ours": "encoder"}, modes=["frozen"], seeds=[1])
-    assert toy.run(**changes, options={"slurm": "cluster=local,timeout_min=5"}) == 0
+    assert toy.run(**changes, call={"slurm": "cluster=local,timeout_min=5"}) == 0
     assert len(runs(toy.folder, "ended")) == 1 and list((toy.folder / "grid/jobs").glob("*_result.pkl"))
     assert toy.table().count("| ours") == 1
     assert toy.run(**changes) == 0 and len(runs(toy.folder)) == 1
@@ -261,7 +261,7 @@ def test_jobs_of_submitit(toy):
 def test_wrong_slurm_settings_are_usage_mistakes(toy, settings, words):
     pytest.importorskip("submitit")
     with pytest.raises(UsageError, match=words):
-        toy.run(options={"slurm": settings})
+        toy.run(call={"slurm": settings})
     assert not runs(toy.folder)
 
 
@@ -272,7 +272,7 @@ def test_a_job_that_is_lost_is_a_failed_step(toy, capsys):
     kill = 'if "seed1" in str(folder):\n        os.kill(os.getppid(), 9)'  # the job, as a node that dies
     train.write_text(train.read_text().replace('print("a line of the console")', kill))
     changes = dict(encoders={"ours": "encoder"}, modes=["frozen"])
-    assert toy.run(**changes, options={"slurm": "cluster=local"}) == 1
+    assert toy.run(**changes, call={"slurm": "cluster=local"}) == 1
     said = capsys.readouterr().out
     assert "FAILED TOY/ours/frozen/seed1" in said and len(runs(toy.folder, "ended")) == 1
 
