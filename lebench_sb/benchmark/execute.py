@@ -44,31 +44,31 @@ class Outcome:
         return self.status in (FINISHED, REUSED)
 
 
-def run_step(step, skip=(), environment=None, show=False, cwd=None):
+def run_step(step, skip=(), environment=None, show=False):
     """Runs a Step unless it has finished with the same fingerprint; never raises for a step that fails.
 
     skip: see `fingerprint`. environment: variables besides this process's. show: leave stderr, with its
     progress bars, on the screen. The console goes to `console.txt` in the step's folder.
     """
-    folder = Path(cwd or ".") / step.folder
+    folder = Path(step.folder)
     try:
         with alone_in(folder):
             record = fingerprint(step.words, skip)
             make_room(folder, record)
             if (folder / step.marker).exists():
                 return Outcome(REUSED)
-            return _run(step, folder, environment or {}, show, cwd)
+            return _run(step, folder, environment or {}, show)
     except (OSError, ValueError) as error:  # an encoder or manifest that is not there, a full disk
         return Outcome(FAILED, reason=" ".join(str(error).split()))
 
 
-def _run(step, folder, environment, show, cwd):
+def _run(step, folder, environment, show):
     started, console = time.time(), folder / CONSOLE
     before = console.stat().st_size if console.exists() else 0
     variables = os.environ | environment | {"LEBENCH_PARENT": str(os.getpid()), "PYTHONUNBUFFERED": "1"}
     with open(console, "a", encoding="utf-8") as out:
         process = subprocess.Popen(
-            [sys.executable, str(TETHERED), *step.words], cwd=cwd, env=variables, stdin=subprocess.DEVNULL,
+            [sys.executable, str(TETHERED), *step.words], env=variables, stdin=subprocess.DEVNULL,
             stdout=out, stderr=None if show else out,
         )  # fmt: skip
         with process:

@@ -82,7 +82,8 @@ class Progress:
 
     def __init__(self, plan, pool):
         self.total, self.ended_steps, self.fresh, self.started = len(plan.steps), 0, 0, time.time()
-        self.bar = tqdm(total=self.total, unit="step", desc="grid", dynamic_ncols=True, disable=None)
+        hidden = pool.shows or None  # None: hidden where there is no terminal
+        self.bar = tqdm(total=self.total, unit="step", desc="grid", dynamic_ncols=True, disable=hidden)
         tqdm.write(f"{self.total} steps, {pool.describe()}")
 
     def begun(self, step):
@@ -144,7 +145,6 @@ class Lanes:
     threads: int | None = None
     show: bool = False
     skip: tuple = ()
-    cwd: str | None = None
     gpus: list = field(default_factory=devices)
 
     def __post_init__(self):
@@ -156,6 +156,11 @@ class Lanes:
         for lane in range(self.parallel):
             self.lanes.put(lane)
         self.pool = ThreadPoolExecutor(self.parallel)
+
+    @property
+    def shows(self):
+        """Whether the steps' own progress bars are on the screen"""
+        return self.show
 
     def describe(self):
         gpus = f", GPUs {', '.join(self.gpus)}" if self.gpus else ""
@@ -173,7 +178,7 @@ class Lanes:
         if self.gpus:
             environment["CUDA_VISIBLE_DEVICES"] = self.gpus[lane % len(self.gpus)]
         try:
-            return run_step(step, self.skip, environment, self.show, self.cwd)
+            return run_step(step, self.skip, environment, self.show)
         finally:
             self.lanes.put(lane)
 
@@ -204,6 +209,8 @@ class Slurm:
         except (RuntimeError, TypeError, ValueError, NameError) as error:
             hint = next((nearest(key, COMMON) for key in given if nearest(key, COMMON)), "")
             raise UsageError(f"--slurm {settings}: {' '.join(str(error).split())}{hint}") from None
+
+    shows = False
 
     def describe(self):
         limit = f", {self.parallel} at once" if self.parallel else ""
