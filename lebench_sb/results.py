@@ -12,6 +12,7 @@ import json
 import math
 import os
 import platform
+import re
 import shlex
 import statistics
 import subprocess
@@ -261,15 +262,22 @@ def _value_problems(value, where):
 
 
 def find_results(paths):
-    """One path or several, files or folders -> sorted list of the results.json files there and below."""
+    """One path or several, files or folders -> sorted list of the results.json files there and below.
+
+    Below a folder, runs that `lebench benchmark` and the demo moved aside (`seed1.old1`) are left out.
+    """
     found = set()
     for path in map(Path, [paths] if isinstance(paths, (str, PurePath)) else paths):
         if not path.exists():
             raise FileNotFoundError(f"{path} not found. Give a folder of results, or a results.json.")
-        found.update([path] if path.is_file() else path.rglob(RESULTS))
+        found.update([path] if path.is_file() else (p for p in path.rglob(RESULTS) if not _is_aside(p, path)))
     if not found:
         raise FileNotFoundError(f"No {RESULTS} below {paths}: a recipe writes it when its test has ended.")
     return sorted(found)
+
+
+def _is_aside(path, above):
+    return any(re.search(r"\.old\d+$", part) for part in path.relative_to(above).parts)
 
 
 def read_results(path):
@@ -336,11 +344,12 @@ def seeds_table(paths, format="md", extra=None):
         raise ValueError(f"format is {format!r}. It must be 'md' or 'latex'.")
     files = find_results(paths)
     records = [read_results(path) for path in files]
-    extra = {Path(path): columns for path, columns in (extra or {}).items()}
+    extra = {Path(path): found for path, found in (extra or {}).items()}
+    names = dict.fromkeys(name for found in extra.values() for name in found)
     cells, groups, columns = defaultdict(list), defaultdict(list), {}
     for path, record in zip(files, records, strict=True):
         cells[cell(record)].append(record)
-        columns[id(record)] = extra.get(path, {})
+        columns[id(record)] = {name: extra.get(path, {}).get(name, "") for name in names}
     for runs in cells.values():
         first = min(runs, key=lambda run: run["seed"])
         groups[first["task"], first["corpus"], first["split"]].append(first)

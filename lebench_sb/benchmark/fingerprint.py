@@ -141,11 +141,11 @@ def code_hash(files):
 
 def data_hash(overrides, skip):
     """Of the manifests the command names and the files they list, else of the whole data folder"""
-    root = overrides.get("data_folder", "")
+    root, caches = overrides.get("data_folder", ""), filter(None, [overrides.get("feature_cache")])
     manifests = [p for s in SPLITS if f"{s}_csv" in overrides for p in named_paths(overrides[f"{s}_csv"])]
     if manifests:
         return digest([manifest_state(str(path), root) for path in manifests])
-    return listing(root, skip) if root else ""
+    return listing(root, [*skip, *caches]) if root else ""
 
 
 def named_paths(written):

@@ -340,6 +340,8 @@ def _options(found, problems):
     if not isinstance(options, list) or not all(isinstance(option, (str, int, float)) for option in options):
         problems.append("options: a list of words is expected, as [--debug, --debug_persistently]")
         return ()
+    if "--debug" in options and "--debug_persistently" not in options:
+        problems.append("options: --debug writes elsewhere; add --debug_persistently")
     return tuple(map(str, options))
 
 

@@ -74,6 +74,7 @@ WRONG = [
     (dict(exclude={"encoder": "ours"}), "exclude: a list is expected"),
     (dict(exclude=[{"task": "TOY"}]), "no cell is left"),
     (dict(options="--debug"), "options: a list of words"),
+    (dict(options=["--debug"]), "add --debug_persistently"),
     (dict(options=["--debugg"]), "debugg.*did you mean --debug"),
     (dict(parallel=0), "parallel: a whole number from 1 on"),
     (dict(overrides=[1]), "overrides: keys of the recipe's YAML and values"),
