@@ -84,6 +84,12 @@ def _run(step, folder, environment, show):
     return Outcome(FAILED, seconds, code, reason, last_lines(console, before))
 
 
+def say(text):
+    """A line on the screen, above progress bars, and at once also where the screen is a file"""
+    tqdm.write(text)
+    sys.stdout.flush()
+
+
 RUNNING = set()  # processes of this one's steps
 
 
@@ -118,7 +124,7 @@ def make_room(folder, record):
         aside = next(p for n in count(1) if not (p := folder.with_name(f"{folder.name}.old{n}")).exists())
         folder.rename(aside)
         what = ", ".join(changed(old, record)) if old else "what it was begun with is not known"
-        tqdm.write(f"{folder.name}: changed: {what}; the earlier run is now {aside}")
+        say(f"{folder.name}: changed: {what}; the earlier run is now {aside}")
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / BEGUN, json.dumps(record, indent=1).encode())
 
@@ -154,5 +160,5 @@ def _wait_for(handle, folder):
             return fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):
             if attempt == 0:
-                tqdm.write(f"{folder}: another process runs here; waiting for it")
+                say(f"{folder}: another process runs here; waiting for it")
             time.sleep(1.0)

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from lebench_sb.benchmark import fingerprint
 from lebench_sb.benchmark.choice import NothingToChoose, choose
-from lebench_sb.benchmark.execute import FAILED, NOT_RUN, REUSED, Outcome, run_step, stop_running
+from lebench_sb.benchmark.execute import FAILED, NOT_RUN, REUSED, Outcome, run_step, say, stop_running
 from lebench_sb.manifest import UsageError, nearest
 
 COMMON = ("timeout_min", "mem_gb", "nodes", "cpus_per_task", "gpus_per_node", "tasks_per_node", "name")
@@ -84,10 +84,10 @@ class Progress:
         self.total, self.ended_steps, self.fresh, self.started = len(plan.steps), 0, 0, time.time()
         hidden = pool.shows or None  # None: hidden where there is no terminal
         self.bar = tqdm(total=self.total, unit="step", desc="grid", dynamic_ncols=True, disable=hidden)
-        tqdm.write(f"{self.total} steps, {pool.describe()}")
+        say(f"{self.total} steps, {pool.describe()}")
 
     def begun(self, step):
-        tqdm.write(f"{step.name}: {step.command}")
+        say(f"{step.name}: {step.command}")
 
     def ended(self, step, outcome):
         self.ended_steps += 1
@@ -99,7 +99,7 @@ class Progress:
             self.fresh += 1
             said = f"finished in {span(outcome.seconds)}" if outcome.done else f"FAILED: {outcome.reason}"
         self.bar.update(1)
-        tqdm.write(f"[{self.ended_steps}/{self.total}] {step.name}: {said}{self.left()}")
+        say(f"[{self.ended_steps}/{self.total}] {step.name}: {said}{self.left()}")
 
     def left(self):
         """Time left, from the steps that ran"""

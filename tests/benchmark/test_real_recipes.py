@@ -50,7 +50,8 @@ def test_every_mode_is_a_chain_of_recipe_commands(place, corpus):
         place, corpus,
         encoders={"filterbank": "mel_filterbank", "tiny": "tiny", "random": "random:tiny"},
         modes={
-            "frozen": None, "continued SSL": {"step_overrides": small}, "ASR first": None, "end to end": None,
+            "frozen": None, "continued SSL": {"step_overrides": small}, "ASR first": None,
+            "end to end": {"overrides": {"encoder_warmup_steps": 0}},
         },
         options=["--debug", "--debug_persistently"],
         exclude=[{"encoder": "random", "mode": ["ASR first", "end to end"]}],

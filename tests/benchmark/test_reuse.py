@@ -257,6 +257,26 @@ def test_two_grids_do_not_share_a_folder(toy):
     assert first.wait() == 0 and len(runs(toy.folder)) == 1
 
 
+RUN_ONE = """
+from lebench_sb.benchmark.execute import run_step
+from lebench_sb.benchmark.grid import read_grid
+from lebench_sb.benchmark.plan import make_plan
+step, = make_plan(read_grid("grid.yaml")).steps.values()
+print(run_step(step, ["grid"]).status)
+"""
+
+
+def test_two_jobs_of_one_step_run_it_once(toy):
+    """As on a cluster: a grid was killed, its job goes on, the grid's second start submits the step again."""
+    overrides = {"seconds": 3}
+    toy.write(**{**ONE, "tasks": {"TOY": {"recipe": "recipes/TOY/Corpus", "overrides": overrides}}})
+    words = dict(cwd=toy.folder, stdout=subprocess.PIPE, text=True)
+    jobs = [subprocess.Popen([*lebench()[:1], "-c", RUN_ONE], **words) for _ in range(2)]
+    said = [job.communicate()[0] for job in jobs]
+    assert sorted(text.splitlines()[-1] for text in said) == ["finished", "reused"]
+    assert len(runs(toy.folder)) == 1 and "another process runs here" in "".join(said)
+
+
 def test_ctrl_c_stops_the_runs_and_the_same_command_goes_on(toy):
     path = toy.write(
         **{**ONE, "tasks": {"TOY": {"recipe": "recipes/TOY/Corpus", "overrides": {"seconds": 30}}}}
