@@ -1,5 +1,5 @@
-"""ETAPE (ELRA-E0046): French radio and television of 2010 and 2011, prepared and spontaneous speech, 36 h with
-ESTER's conventions of transcription.
+"""ETAPE (ELRA-E0046): French radio and television of 2010 and 2011, prepared and spontaneous speech, 36 h
+transcribed by ESTER's conventions.
 
 The distribution could not be read when this was written, so the folders are our choice: `data_folder` holds
 `train/`, `dev/` and `test/`, and in each, at any depth, recordings (`.wav`, `.flac` or `.sph`) each beside or
@@ -57,7 +57,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Stretch:
-    """What one speaker says between two times (s) of a recording; `why`: the reason to leave it out, or ""."""
+    """What one speaker says between two times (s) of a recording; `why`: reason to leave it out, or ""."""
 
     start: float
     stop: float
@@ -71,7 +71,7 @@ def prepare_etape(data_folder, manifest_folder, normaliser="fr-1", stm_encoding=
     """Writes train.csv, valid.csv and test.csv into `manifest_folder` and returns {split: marker}.
 
     normaliser: of the label `wrd`; `text` keeps case and punctuation. A second call with the same parameters
-    and unchanged annotations returns at once. Raises FileNotFoundError, or DataError that lists what is wrong.
+    and unchanged annotations returns at once. Raises FileNotFoundError, or DataError that lists faults.
     """
     pairs = {split: recordings(data_folder, split) for split in SPLITS}
     parameters = {
@@ -155,7 +155,7 @@ def _hashes(data_folder, pairs):
 
 
 def _utterance(wav, stretch, duration, problems):
-    """A Stretch as an Utterance with its text still as it was written; None, with a problem, for bad times."""
+    """A Stretch as an Utterance with its text as it was written; None, with a problem, for bad times."""
     start, stop = stretch.start, stretch.stop
     where = f"{wav.stem} [{start}, {stop}]"
     if not start < stop:
