@@ -1,6 +1,6 @@
 """ETAPE as `corpora/etape.py` reads it: `etape/{train,dev,test}/` with recordings of several turns, each with
-its .trs in ISO-8859-1 and its .stm in UTF-8, which say the same. The miniature's speakers speak alone: one for each
-recording, where a broadcast has many.
+its .trs in ISO-8859-1 and its .stm in UTF-8, which say the same. The miniature's speakers speak alone: one in
+each recording, where a broadcast has many.
 """
 
 from xml.sax.saxutils import escape, quoteattr
