@@ -43,9 +43,9 @@ def search(log_probs, symbols, model=None, weights=None, beam=50, floor=-9.0, ma
     weights = Weights() if weights is None else weights
     known = {"": Prefix(model.begin() if model else None, 0.0, 0, "")}
     scores = {"": (0.0, IMPOSSIBLE)}  # of paths that end in a blank, and in the prefix's last symbol
-    bonus = {"": 0.0}
+    bonus, places = {"": 0.0}, {symbol: n for n, symbol in enumerate(symbols, 1)}
     for frame in np.asarray(log_probs, dtype=np.float64):
-        scores = step(scores, frame, likely(frame, floor), symbols)
+        scores = step(scores, frame, likely(frame, floor), symbols, places)
         for prefix in scores:
             if prefix not in known:
                 known[prefix] = extended(known[prefix[:-1]], prefix[-1], model)
@@ -67,11 +67,11 @@ def likely(frame, floor):
     return sorted({0, int(frame.argmax()), *np.flatnonzero(frame > floor).tolist()})
 
 
-def step(scores, frame, numbers, symbols):
-    """Scores of the prefixes after one more frame (V,)"""
+def step(scores, frame, numbers, symbols, places):
+    """Scores of the prefixes after one more frame (V,); places: {symbol: its number}"""
     grown = {}
     chosen = [(symbols[n - 1], float(frame[n])) for n in numbers if n > 0]
-    blank, places = float(frame[0]), {symbol: n for n, symbol in enumerate(symbols, 1)}
+    blank = float(frame[0])
     for prefix, (in_blank, in_symbol) in scores.items():
         total, last = both(in_blank, in_symbol), prefix[-1:]
         add(grown, prefix, total + blank, IMPOSSIBLE)

@@ -39,6 +39,47 @@ class RecurrentHead(nn.Module):
         return padded.unflatten(1, (-1, self.stack)).flatten(2)
 
 
+class FeedForwardHead(nn.Module):
+    """Blocks of Linear, BatchNorm, LeakyReLU and dropout on each frame alone -> log-probabilities of V.
+
+    frame_rate: unused, there for the keys that all heads take. No dropout after the last block.
+    """
+
+    def __init__(self, input_size, frame_rate, output_size, hidden=1024, blocks=3, dropout=0.15):
+        super().__init__()
+        sizes = [input_size] + [hidden] * (blocks - 1)
+        self.blocks = nn.ModuleList(FrameBlock(size, hidden) for size in sizes)
+        self.dropout = nn.Dropout(dropout)
+        self.output = nn.Linear(hidden, output_size)
+
+    def forward(self, frames, frame_lens):
+        """frames (B, F, D), frame_lens (B,) -> log-probabilities (B, F, V), frame_lens"""
+        for number, block in enumerate(self.blocks, 1):
+            frames = block(frames, frame_lens)
+            frames = self.dropout(frames) if number < len(self.blocks) else frames
+        return self.output(frames).float().log_softmax(-1), frame_lens
+
+
+class FrameBlock(nn.Module):
+    """Linear, BatchNorm with the statistics of valid frames only, LeakyReLU"""
+
+    def __init__(self, input_size, output_size):
+        super().__init__()
+        self.linear, self.norm = nn.Linear(input_size, output_size), nn.BatchNorm1d(output_size)
+
+    def forward(self, frames, frame_lens):
+        """frames (B, F, D), frame_lens (B,) -> (B, F, output_size), zeros beyond the lengths"""
+        valid = valid_frames(frames, frame_lens)
+        frames = self.linear(frames)
+        normed = nn.functional.leaky_relu(self.norm(frames[valid]))
+        return torch.zeros_like(frames, dtype=normed.dtype).masked_scatter(valid[:, :, None], normed)
+
+
+def valid_frames(frames, frame_lens):
+    """frames (B, F, ...), frame_lens (B,) -> bool (B, F)"""
+    return torch.arange(frames.shape[1], device=frames.device) < frame_lens.to(frames.device)[:, None]
+
+
 class BidirectionalLSTM(nn.Module):
     """One layer, each direction over the valid frames only: an utterance in a batch gets what it gets alone.
 

@@ -169,6 +169,12 @@ class LanguageModel:
         return self.model.BaseScore(state, word, after) * LN10, after
 
 
+def model_file(source, order, folder):
+    """Where the model of `source` is or will be: see prepare_language_model"""
+    is_model = Path(source).suffix.lower() in (".arpa", ".bin", ".klm", ".binary")
+    return Path(source) if is_model else Path(folder) / f"{order}-gram.arpa"
+
+
 def prepare_language_model(source, order, transcripts, folder):
     """-> LanguageModel of `source`: `train` (n-grams of the `transcripts`), a text file (a sentence in each
     line, normalised as the transcripts are), or a model of KenLM (.arpa, .bin, .klm).
@@ -177,16 +183,12 @@ def prepare_language_model(source, order, transcripts, folder):
     FileNotFoundError.
     """
     import_kenlm()
-    if Path(source).suffix.lower() in (".arpa", ".bin", ".klm", ".binary"):
-        return LanguageModel(source)
-    if source == "train":
-        texts = transcripts
-    elif Path(source).is_file():
-        texts = read_text(source).splitlines()
-    else:
+    path = model_file(source, order, folder)
+    if path == Path(source):
+        return LanguageModel(path)
+    if source != "train" and not Path(source).is_file():
         raise FileNotFoundError(f"lm: {source} not found; it is none, train, a text file or an .arpa.")
-    model = estimate(texts, order)
-    path = Path(folder) / f"{order}-gram.arpa"
+    model = estimate(transcripts if source == "train" else read_text(source).splitlines(), order)
     write_atomically(path, model.arpa().encode())
     sizes = Counter(len(gram) for gram in model.log10)
     logger.info("%s: %s n-grams of orders 1 to %d", path, [sizes[n + 1] for n in range(order)], order)

@@ -12,7 +12,10 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "lebench_sb"
 ALLOWED = {
     "manifest": [], "text": [], "metrics": [], "encoders": [], "schedules": [], "heads": [], "augment": [],
-    "checkpoints": [],
+    "checkpoints": [], "beam": [], "ctc_search": [],
+    "subwords": ["manifest"],
+    "language_model": ["manifest"],
+    "crdnn": ["heads"],
     "data": ["manifest"],
     "features": ["data", "manifest"],  # frames kept on disk between epochs, runs and heads
     "command_line": ["manifest"],
@@ -22,7 +25,10 @@ ALLOWED = {
     "run": ["brain", "data", "features", "results", "command_line"],
     "corpora": ["manifest", "text", "corpora"],
     # a task is put together from other tasks' parts and draws its own pictures
-    "tasks": ["brain", "data", "metrics", "manifest", "plots", "results", "tasks"],
+    "tasks": [
+        "beam", "brain", "ctc_search", "data", "language_model", "metrics", "manifest", "plots", "results",
+        "subwords", "tasks", "text",
+    ],
     "pretraining": ["brain", "data", "encoders", "results", "metrics", "plots", "pretraining"],
     "import_speechbrain": ["encoders"],
     "demo": ["results", "plots"],

@@ -67,7 +67,12 @@ def test_speechbrain_finds_the_same_without_a_model(seed):
     from speechbrain.decoders.ctc import CTCBeamSearcher
 
     searcher = CTCBeamSearcher(
-        0, ["<blank>", *SYMBOLS], beam_size=500, beam_prune_logp=-1e4, token_prune_min_logp=-1e4, prune_history=False
+        0,
+        ["<blank>", *SYMBOLS],
+        beam_size=500,
+        beam_prune_logp=-1e4,
+        token_prune_min_logp=-1e4,
+        prune_history=False,
     )
     log_probs = frames(seed, 8, 2.0)
     theirs = searcher(torch.tensor(log_probs)[None])[0][0].text

@@ -26,7 +26,9 @@ def drawn(sentences=60, seed=0):
     """Texts with enough repetition for counts of 1, 2, 3 and 4 at every order"""
     rng = random.Random(seed)
     words = [f"m{n}" for n in range(12)]
-    return [" ".join(rng.choices(words, weights=range(12, 0, -1), k=rng.randint(1, 6))) for _ in range(sentences)]
+    return [
+        " ".join(rng.choices(words, weights=range(12, 0, -1), k=rng.randint(1, 6))) for _ in range(sentences)
+    ]
 
 
 def reference(texts, order, word, context):
