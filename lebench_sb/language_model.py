@@ -150,7 +150,9 @@ class LanguageModel:
         if not self.path.is_file():
             raise FileNotFoundError(f"lm: {path} not found.")
         try:
-            self.model = self.kenlm.Model(str(path))
+            config = self.kenlm.Config()
+            config.show_progress, config.arpa_complain = False, self.kenlm.ARPALoadComplain.NONE
+            self.model = self.kenlm.Model(str(path), config)
         except (OSError, RuntimeError) as error:
             reason = " ".join(str(error).split())
             raise DataError(f"{path}: no n-gram model that KenLM reads ({reason}).") from error
