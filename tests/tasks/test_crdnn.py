@@ -5,6 +5,7 @@ import functools
 import pytest
 import torch
 from speechbrain.decoders.seq2seq import S2SRNNBeamSearcher
+from speechbrain.nnet.linear import Linear
 
 from lebench_sb.beam import beam_search
 from lebench_sb.crdnn import CRDNN, DecoderSteps
@@ -124,17 +125,19 @@ def test_beam_one_takes_the_best_token_each_time():
 @pytest.mark.parametrize("seed", range(5))
 def test_speechbrain_searches_the_same_on_one_utterance(seed):
     head, frames, lens = head_and_frames("ssl", seed)
+    output = Linear(9, input_size=7)
+    output.w = head.output
     searcher = S2SRNNBeamSearcher(
-        head.embedding, head.decoder, head.output, bos_index=START, eos_index=END, min_decode_ratio=0.0,
+        head.embedding, head.decoder, output, bos_index=START, eos_index=END, min_decode_ratio=1.5 / 23,
         max_decode_ratio=1.0, beam_size=6, temperature=1.3, using_eos_threshold=True, eos_threshold=1.5,
-        using_max_attn_shift=True, max_attn_shift=3, length_normalization=True,
+        using_max_attn_shift=True, max_attn_shift=100, length_normalization=True,
     )  # fmt: skip
     with torch.no_grad():
         head.output.bias[END] += 2.0  # ends within the limit, where both searches stop by their own rules
         head.output.bias[START] -= 1e4
         states, counts = head.states(frames[:1], lens[:1])
         theirs = searcher(states, torch.ones(1))[0][0]
-        options = {"eos_threshold": 1.5, "max_attn_shift": 3, "temperature": 1.3}
+        options = {"eos_threshold": 1.5, "max_attn_shift": 100, "temperature": 1.3}
         ours = decode(head, states, counts, 6, counts, **options)[0].tokens
     assert ours == [int(t) for t in theirs] and ours
 
