@@ -33,7 +33,7 @@ class Prefix:
     begun: str
 
 
-def search(log_probs, symbols, model=None, weights=None, beam=50, floor=-9.0, margin=20.0):
+def search(log_probs, symbols, model=None, weights=None, beam=50, floor=-7.0, margin=15.0):
     """log_probs (F, V) of an utterance alone, natural logarithms -> its best text, words with single spaces.
 
     symbols: the characters 1 to V - 1; model: a LanguageModel or None; beam: prefixes kept at each frame;

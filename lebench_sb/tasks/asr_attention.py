@@ -3,7 +3,6 @@
 Letters: B utterances, S states, L tokens, V tokens there are (number V is the CTC blank).
 """
 
-import torch
 from speechbrain.utils.distributed import run_on_main
 from torch.nn import functional as F
 
