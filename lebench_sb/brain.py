@@ -10,6 +10,7 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import speechbrain as sb
 import torch
 import yaml
@@ -21,7 +22,7 @@ from tqdm.auto import tqdm
 
 from lebench_sb import results
 from lebench_sb.data import EpochPlan, PlannedLoader, describe_split, sample_lengths, seed_everything
-from lebench_sb.metrics.bootstrap import interval
+from lebench_sb.metrics.bootstrap import interval, paired_interval
 
 logger = logging.getLogger(__name__)
 TRAIN, VALID, TEST = sb.Stage.TRAIN, sb.Stage.VALID, sb.Stage.TEST
@@ -67,6 +68,10 @@ class SSLBrain(sb.Brain):
     def scores(self, rows):
         """Rows of all utterances of a stage -> {metric: value}; the loss alone by default"""
         return {}
+
+    def trivial(self, rows):
+        """(what it does, its rows) of a system that hears nothing: like `rows`, with other statistics"""
+        raise NotImplementedError(f"{type(self).__name__} says nothing of a trivial system to compare with.")
 
     def step_statistics(self):
         """What `steps.jsonl` says of the last update besides loss and learning rate"""
@@ -347,6 +352,23 @@ class SSLBrain(sb.Brain):
             found = interval(sums, score, speakers, seed=self.hparams.seed)
             entries |= results.metric_entry(name, found.value, unit, found, better)
         return entries
+
+    def against_trivial(self, rows):
+        """{metric: score of the trivial system, this one minus it with its 95 % interval, which is better}
+
+        Paired over the same speakers or utterances; `beats` is None without interval.
+        """
+        what, trivial = self.trivial(rows)
+        speakers, theirs, found = [row["spk_id"] for row in rows], self.statistics(trivial), {}
+        for name, (sums, score, unit, better) in self.statistics(rows).items():
+            pair = paired_interval(sums, theirs[name][0], score, speakers, seed=self.hparams.seed)
+            beats = None if pair.low is None else (pair.high < 0 if better == "lower" else pair.low > 0)
+            value = float(score(np.asarray(theirs[name][0], dtype=float).sum(axis=0)))
+            found[name] = {
+                "system": what, "value": value, "unit": unit, "difference": pair.value,
+                "ci95": None if pair.low is None else [pair.low, pair.high], "beats": beats,
+            }  # fmt: skip
+        return found
 
     def parameter_counts(self):
         """Parameters of the encoder, and those that are trained (encoder or not)"""

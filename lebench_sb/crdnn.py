@@ -2,9 +2,9 @@
 beside it (the CRDNN of SpeechBrain; Watanabe et al., 2017). Only the frames inside an utterance count.
 
 The decoder is SpeechBrain's; its CRDNN is not used: it pads convolutions with reflected frames, runs the
-backward RNN and BatchNorm over padding, and so gives an utterance other states with other neighbours. Letters:
-B utterances, F frames, D features, C channels, S states, L tokens, V tokens there are, K hypotheses per
-utterance, N = B * K.
+backward RNN and BatchNorm over padding, and so gives an utterance other states with other neighbours.
+Letters: B utterances, F frames, D features, C channels, S states, L tokens, V tokens there are, K hypotheses
+per utterance, N = B * K.
 """
 
 import torch
@@ -39,15 +39,15 @@ class ConvolutionBlock(nn.Module):
 class CRDNN(nn.Module):
     """Frames -> states for CTC and for a decoder of `output_size` tokens; number `output_size` is the blank.
 
-    frame_rate: unused, there for the keys that all heads take. input_norm: each frame with mean 0 and variance
-    1 over its features, as SSL features need and a filterbank, whose level matters, does not. channels: of the convolution blocks, () for
-    none, as on SSL features. time_pooling: frames of which the maximum goes on. rnn: lstm or gru, both
-    directions. attention_kernel: frames on each side that the location features see.
+    frame_rate: unused, there for the keys that all heads take. input_norm: each frame with mean 0 and
+    variance 1 over its features, as SSL features need and a filterbank, whose level matters, does not.
+    channels: of the convolution blocks, () for none. time_pooling: frames of which the maximum goes on. rnn:
+    lstm or gru, both directions. attention_kernel: frames on each side that the location features see.
     """
 
     def __init__(
-        self, input_size, frame_rate, output_size, input_norm=True, channels=(), time_pooling=1, rnn="lstm", rnn_size=1024,
-        rnn_layers=3, dnn_size=1024, dnn_blocks=1, dropout=0.15, decoder_size=1024, attention_size=1024,
+        self, input_size, frame_rate, output_size, input_norm=True, channels=(), time_pooling=1, rnn="lstm",
+        rnn_size=1024, rnn_layers=3, dnn_size=1024, dnn_blocks=1, dropout=0.15, decoder_size=1024, attention_size=1024,
         attention_channels=10, attention_kernel=100, embedding=128,
     ):  # fmt: skip
         super().__init__()
@@ -112,7 +112,8 @@ class DecoderSteps:
 
     def __init__(self, head, states, lens, beam, end, limits, temperature, eos_threshold, max_attn_shift):
         self.head, self.batch, self.device, self.beam = head, len(states), states.device, beam
-        self.states, self.lens = states.repeat_interleave(beam, 0), lens.to(self.device).repeat_interleave(beam)
+        self.states = states.repeat_interleave(beam, 0)
+        self.lens = lens.to(self.device).repeat_interleave(beam)
         self.end, self.limits, self.temperature = end, limits.to(self.device), temperature
         self.eos_threshold, self.max_attn_shift = eos_threshold, max_attn_shift
         self.hidden, self.steps = None, 0

@@ -1,6 +1,7 @@
 """Starting and finishing a recipe: the command line, the run folder, preparation, training, test, results."""
 
 import fcntl
+import json
 import logging
 import shlex
 import shutil
@@ -104,8 +105,21 @@ def fit_and_test(brain, utterances, datasets):
         results.write_results(brain.folder, record, rows)
         for name, entry in record["metrics"].items():
             logger.info("test %s: %s", name, results.show(entry))
+        tell_trivial(brain, rows)
     ddp_barrier()
     logger.info("Finished in %.0f s; results in %s", time.time() - started, brain.folder)
+
+
+def tell_trivial(brain, rows):
+    """Logs, and writes to `trivial.json`, how the run does against a system that hears nothing"""
+    found = brain.against_trivial(rows)
+    for name, entry in found.items():
+        logger.info(
+            "%s of %s: %.1f; this run minus it: %+.1f %s", name, entry["system"], entry["value"],
+            entry["difference"], "without interval" if entry["ci95"] is None else
+            "[{:+.1f}, {:+.1f}], {}".format(*entry["ci95"], "better" if entry["beats"] else "NOT better"),
+        )  # fmt: skip
+    (brain.folder / "trivial.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 def feature_cache(brain):

@@ -26,6 +26,14 @@ CASED = {"WER cased": "word", "CER cased": "char"}  # of the written text, where
 TRANSCRIPTS = "transcripts.csv"  # in the run folder: what utterances.csv has no column for
 
 
+def columns(name):
+    """Columns of a rate in utterances.csv: "WER" -> ("WER_errors", "WER_words")"""
+    return f"{name}_errors", f"{name}_{'words' if 'WER' in name else 'chars'}"
+
+
+COLUMNS = {name: columns(name) for name in RATES}
+
+
 class Characters:
     """The symbols of CTC: number 0 is the blank, then the characters of the training transcripts, sorted."""
 
@@ -116,6 +124,12 @@ class TranscriptionBrain(SSLBrain):
         """The error rates that the rows hold, in order of importance"""
         return [name for name in SHOWN if rows and columns(name)[0] in rows[0]]
 
+    def trivial(self, rows):
+        """The best of saying nothing: every reference word and character is an error"""
+        lengths = dict(map(columns, self.rates(rows)))
+        silent = [{**row, **{errors: row[length] for errors, length in lengths.items()}} for row in rows]
+        return "saying nothing", silent
+
     def scores(self, rows):
         """Rows -> {"WER": %, "CER": %, ...} pooled over utterances"""
         return {
@@ -136,11 +150,6 @@ class TranscriptionBrain(SSLBrain):
         if extra and if_main_process():
             write_transcripts(self.folder / TRANSCRIPTS, rows, ["ID", "reference", "hypothesis", *extra])
         return [{key: value for key, value in row.items() if key not in extra} for row in rows]
-
-
-def columns(name):
-    """Columns of a rate in utterances.csv: "WER" -> ("WER_errors", "WER_words")"""
-    return f"{name}_errors", f"{name}_{'words' if 'WER' in name else 'chars'}"
 
 
 def add_counts(rows, references, hypotheses, rates):

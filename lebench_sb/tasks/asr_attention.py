@@ -40,10 +40,11 @@ class AttentionBrain(TranscriptionBrain):
         return *self.modules.head(*self.encode(batch, stage), given), wanted
 
     def compute_objectives(self, predictions, batch, stage):
-        """Mean over utterances of `ctc_weight` x CTC + (1 - `ctc_weight`) x cross-entropy, both per token; the
-        CTC for the first `ctc_epochs` epochs. On valid and test also the rows of the scores"""
+        """Mean over utterances of `ctc_weight` x CTC + (1 - `ctc_weight`) x cross-entropy, both per token;
+        CTC in the first `ctc_epochs` epochs only. On valid and test also the rows of the scores"""
         states, lens, ctc, log_probs, wanted = predictions
-        weight = self.hparams.ctc_weight if self.hparams.epoch_counter.current <= self.hparams.ctc_epochs else 0.0
+        joint = self.hparams.epoch_counter.current <= self.hparams.ctc_epochs
+        weight = self.hparams.ctc_weight if joint else 0.0
         loss = (1 - weight) * cross_entropy(log_probs, wanted, self.hparams.label_smoothing)
         # with weight 0 too, so that every parameter has a gradient in every process
         loss = loss + weight * ctc_loss(ctc, lens, wanted, self.subwords.end)
@@ -78,8 +79,8 @@ def cross_entropy(log_probs, wanted, smoothing):
 
 
 def ctc_loss(ctc, lens, wanted, end):
-    """ctc log-probabilities (B, S, V + 1), lens (B,), wanted (B, L) -> (B,), per token; 0 where the tokens are
-    more than the states"""
+    """ctc log-probabilities (B, S, V + 1), lens (B,), wanted (B, L) -> (B,), per token; 0 where there
+    are more tokens than states"""
     tokens = wanted.masked_fill(wanted == end, -100)
     counts = (tokens != -100).sum(1)
     losses = F.ctc_loss(

@@ -15,7 +15,7 @@ SMALL = {
     "ctc": ["--head={hidden: 16}"],
     "ctc_dnn": ["--head={hidden: 16}", "--encoder_warmup_steps", "1"],
     "crdnn": [
-        "--head={rnn_size: 8, rnn_layers: 1, dnn_size: 12, decoder_size: 10, attention_size: 6, embedding: 5}",
+        "--head={rnn_size: 8, rnn_layers: 1, dnn_size: 9, decoder_size: 7, attention_size: 6, embedding: 5}",
         "--vocabulary_size", "30", "--beam", "3", "--tokens_per_state", "0.3",
     ],
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""The CRDNN and its decoder: padding changes nothing, the search agrees with SpeechBrain's and with greedy."""
+"""The CRDNN and its decoder: padding changes nothing, the search agrees with SpeechBrain's and greedy."""
 
 import functools
 
@@ -150,7 +150,8 @@ def test_losses_of_an_utterance_do_not_depend_on_its_neighbours():
     entropy, joint = cross_entropy(log_probs, wanted, 0.1), ctc_loss(ctc, counts, wanted, END)
     for k in range(4):
         size = int((wanted[k] != -100).sum())
-        _, own, ctc_alone, alone = head(frames[k : k + 1, : lens[k]], lens[k : k + 1], given[k : k + 1, :size])
+        part = slice(k, k + 1)
+        _, own, ctc_alone, alone = head(frames[part, : lens[k]], lens[part], given[part, :size])
         reference = torch.nn.functional.cross_entropy(alone[0], wanted[k, :size], label_smoothing=0.1)
         torch.testing.assert_close(entropy[k], reference)
         tokens = wanted[k, : size - 1]
