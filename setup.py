@@ -30,6 +30,7 @@ REQUIRES = [
     "typer>=0.15",
 ]
 DEMO = ["espeakng-loader>=0.2.4", "py-nanotts>=0.1.1"]  # eSpeak NG is GPL-3.0: never a hard dependency
+LM = ["kenlm>=0.3"]  # reads n-grams in the speech recognition recipes; compiled on the spot, so never required
 TEST = ["pytest>=8", "pytest-timeout>=2.3", "hypothesis>=6.100", "jiwer>=4", "scikit-learn>=1.5", "ruff>=0.8"]
 
 setup(
@@ -42,6 +43,6 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["lebench_sb", "lebench_sb.*"]),
     install_requires=REQUIRES,
-    extras_require={"demo": DEMO, "test": TEST + DEMO},
+    extras_require={"demo": DEMO, "lm": LM, "test": TEST + DEMO},
     entry_points={"console_scripts": ["lebench=lebench_sb.cli:main"]},
 )

@@ -47,8 +47,8 @@ class CRDNN(nn.Module):
 
     def __init__(
         self, input_size, frame_rate, output_size, input_norm=True, channels=(), time_pooling=1, rnn="lstm",
-        rnn_size=1024, rnn_layers=3, dnn_size=1024, dnn_blocks=1, dropout=0.15, decoder_size=1024, attention_size=1024,
-        attention_channels=10, attention_kernel=100, embedding=128,
+        rnn_size=1024, rnn_layers=3, dnn_size=1024, dnn_blocks=1, dropout=0.15, decoder_size=1024,
+        attention_size=1024, attention_channels=10, attention_kernel=100, embedding=128,
     ):  # fmt: skip
         super().__init__()
         norm = nn.LayerNorm(input_size, elementwise_affine=False)
