@@ -30,7 +30,7 @@ REQUIRES = [
     "typer>=0.15",
 ]
 DEMO = ["espeakng-loader>=0.2.4", "py-nanotts>=0.1.1"]  # eSpeak NG is GPL-3.0: never a hard dependency
-LM = ["kenlm>=0.3"]  # reads n-grams in the speech recognition recipes; compiled on the spot, so never required
+LM = ["kenlm>=0.3"]  # n-grams in speech recognition; compiled on the spot, so never a hard dependency
 TEST = ["pytest>=8", "pytest-timeout>=2.3", "hypothesis>=6.100", "jiwer>=4", "scikit-learn>=1.5", "ruff>=0.8"]
 
 setup(
