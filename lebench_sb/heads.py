@@ -65,7 +65,7 @@ class FrameBlock(nn.Module):
 
     def __init__(self, input_size, output_size):
         super().__init__()
-        self.linear, self.norm = nn.Linear(input_size, output_size), nn.BatchNorm1d(output_size)
+        self.linear, self.norm = nn.Linear(input_size, output_size), FrameNorm(output_size)
 
     def forward(self, frames, frame_lens):
         """frames (B, F, D), frame_lens (B,) -> (B, F, output_size), zeros beyond the lengths"""
@@ -73,6 +73,43 @@ class FrameBlock(nn.Module):
         frames = self.linear(frames)
         normed = nn.functional.leaky_relu(self.norm(frames[valid]))
         return torch.zeros_like(frames, dtype=normed.dtype).masked_scatter(valid[:, :, None], normed)
+
+
+class FrameNorm(nn.Module):
+    """nn.BatchNorm1d on (N, D), whose running statistics are those of all processes together.
+
+    SpeechBrain turns torch's own into SyncBatchNorm, which has no CPU version; unsynchronised, each process
+    would validate with other statistics. One frame alone has no variance: it leaves them as they are.
+    """
+
+    MOMENTUM, EPSILON = 0.1, 1e-5
+
+    def __init__(self, size):
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.ones(size)), nn.Parameter(torch.zeros(size))
+        self.register_buffer("running_mean", torch.zeros(size))
+        self.register_buffer("running_var", torch.ones(size))
+
+    def forward(self, frames):
+        """frames (N, D) -> (N, D)"""
+        learns = self.training and len(frames) > 1
+        if self.training:
+            self.follow(frames.detach())
+        mean, var = (None, None) if learns else (self.running_mean, self.running_var)
+        return nn.functional.batch_norm(frames, mean, var, self.weight, self.bias, learns, 0.0, self.EPSILON)
+
+    def follow(self, frames):
+        """Moves the running mean and (unbiased) variance towards those of the frames of all processes"""
+        frames = frames.double()
+        count = frames.new_full((1, frames.shape[1]), len(frames))
+        sums = torch.cat([count, frames.sum(0, keepdim=True), frames.square().sum(0, keepdim=True)])
+        if torch.distributed.is_initialized():
+            torch.distributed.all_reduce(sums)
+        count, mean, square = sums[0], sums[1] / sums[0], sums[2] / sums[0]
+        if count[0] > 1:
+            var = (square - mean.square()).clamp(min=0) * count / (count - 1)
+            self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.MOMENTUM)
+            self.running_var.lerp_(var.to(self.running_var.dtype), self.MOMENTUM)
 
 
 def valid_frames(frames, frame_lens):

@@ -9,7 +9,7 @@ from speechbrain.nnet.linear import Linear
 
 from lebench_sb.beam import beam_search
 from lebench_sb.crdnn import CRDNN, DecoderSteps
-from lebench_sb.heads import FeedForwardHead
+from lebench_sb.heads import FeedForwardHead, FrameNorm
 from lebench_sb.tasks.asr_attention import cross_entropy, ctc_loss
 
 SMALL = {
@@ -55,12 +55,26 @@ def test_training_statistics_are_those_of_valid_frames(variant):
     results = []
     for value in (0.0, 1e3):
         head.train()
-        norm.reset_running_stats()
+        norm.running_mean.zero_()
         torch.manual_seed(3)
         padded = frames.masked_fill(torch.arange(23)[None, :, None] >= lens[:, None, None], value)
         head(padded, lens, torch.full((4, 2), 3))
         results.append(norm.running_mean.clone())
     torch.testing.assert_close(*results)
+
+
+def test_the_norm_of_frames_is_batch_norm():
+    torch.manual_seed(0)
+    ours, theirs = FrameNorm(5), torch.nn.BatchNorm1d(5)
+    for size in (7, 2, 30):
+        frames = 3 * torch.randn(size, 5) + 1
+        torch.testing.assert_close(ours(frames), theirs(frames))
+    torch.testing.assert_close(ours.running_mean, theirs.running_mean)
+    torch.testing.assert_close(ours.running_var, theirs.running_var)
+    torch.testing.assert_close(ours.eval()(frames), theirs.eval()(frames))
+    assert set(ours.state_dict()) | {"num_batches_tracked"} == set(theirs.state_dict())
+    before = ours.running_var.clone()
+    assert ours.train()(frames[:1]).isfinite().all() and torch.equal(before, ours.running_var)
 
 
 def test_the_frame_wise_head_sees_no_padding():
@@ -71,7 +85,7 @@ def test_the_frame_wise_head_sees_no_padding():
     means = []
     for batch in (frames, garbage):
         for block in head.blocks:
-            block.norm.reset_running_stats()
+            block.norm.running_mean.zero_()
         torch.manual_seed(1)
         head.train()(batch, lens)
         means.append(head.blocks[2].norm.running_mean.clone())
