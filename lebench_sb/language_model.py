@@ -178,8 +178,8 @@ def model_file(source, order, folder):
 
 
 def prepare_language_model(source, order, transcripts, folder):
-    """-> LanguageModel of `source`: `train` (n-grams of the `transcripts`), a text file (a sentence in each
-    line, normalised as the transcripts are), or a model of KenLM (.arpa, .bin, .klm).
+    """-> path of the model of `source`: `train` (n-grams of the `transcripts`), a text file (a sentence in
+    each line, normalised as the transcripts are), or a model of KenLM (.arpa, .bin, .klm).
 
     What is estimated is written into `folder` as `<order>-gram.arpa`. Raises UsageError, DataError or
     FileNotFoundError.
@@ -187,11 +187,11 @@ def prepare_language_model(source, order, transcripts, folder):
     import_kenlm()
     path = model_file(source, order, folder)
     if path == Path(source):
-        return LanguageModel(path)
+        return LanguageModel(path).path
     if source != "train" and not Path(source).is_file():
         raise FileNotFoundError(f"lm: {source} not found; it is none, train, a text file or an .arpa.")
     model = estimate(transcripts if source == "train" else read_text(source).splitlines(), order)
     write_atomically(path, model.arpa().encode())
     sizes = Counter(len(gram) for gram in model.log10)
     logger.info("%s: %s n-grams of orders 1 to %d", path, [sizes[n + 1] for n in range(order)], order)
-    return LanguageModel(path)
+    return path

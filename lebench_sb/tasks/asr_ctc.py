@@ -12,7 +12,7 @@ from speechbrain.utils.distributed import if_main_process, run_on_main
 
 from lebench_sb.brain import TEST, VALID
 from lebench_sb.ctc_search import Weights, search
-from lebench_sb.language_model import LanguageModel, model_file, prepare_language_model
+from lebench_sb.language_model import LanguageModel, prepare_language_model
 from lebench_sb.manifest import UsageError, write_atomically
 from lebench_sb.metrics.errors import count_errors, rate
 from lebench_sb.tasks.asr import ASRBrain, Characters, columns
@@ -50,9 +50,8 @@ def language_model_of(hparams, training):
         if not hparams[key]:
             raise UsageError(f"--{key}: empty; at least one weight is needed.")
     texts = [u.labels["wrd"] for u in training]
-    folder = hparams["output_folder"]
-    run_on_main(prepare_language_model, args=(source, order, texts, folder))
-    return LanguageModel(model_file(source, order, folder))
+    path = run_on_main(prepare_language_model, args=(source, order, texts, hparams["output_folder"]))
+    return LanguageModel(path)
 
 
 class CTCBrain(ASRBrain):

@@ -103,7 +103,7 @@ def test_kenlm_reads_the_file_and_gives_the_same_scores(tmp_path):
     pytest.importorskip("kenlm")
     texts = drawn()
     ours = estimate(texts, 3)
-    theirs = prepare_language_model("train", 3, texts, tmp_path)
+    theirs = LanguageModel(prepare_language_model("train", 3, texts, tmp_path))
     assert theirs.order == 3 and theirs.path == tmp_path / "3-gram.arpa"
     rng = random.Random(2)
     for _ in range(50):
@@ -129,11 +129,11 @@ def test_a_held_out_sentence_is_likelier_than_its_words_in_disorder():
 def test_sources_and_what_is_wrong_with_them(tmp_path):
     pytest.importorskip("kenlm")
     (tmp_path / "lines.txt").write_text("bonjour à tous\n\nbonsoir\n", encoding="utf-8")
-    model = prepare_language_model(str(tmp_path / "lines.txt"), 2, [], tmp_path)
+    model = LanguageModel(prepare_language_model(str(tmp_path / "lines.txt"), 2, [], tmp_path))
     assert model.follow(model.begin(), "bonjour")[0] > model.follow(model.begin(), "tous")[0]
     assert LanguageModel(tmp_path / "2-gram.arpa").sha256 == model.sha256
     again = prepare_language_model(str(tmp_path / "2-gram.arpa"), 9, [], tmp_path)
-    assert again.order == 2
+    assert LanguageModel(again).order == 2
     with pytest.raises(FileNotFoundError, match="none, train, a text file or an .arpa"):
         prepare_language_model("trian", 3, SMALL, tmp_path)
     with pytest.raises(FileNotFoundError, match="absent.arpa not found"):
