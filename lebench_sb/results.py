@@ -12,6 +12,7 @@ import json
 import math
 import os
 import platform
+import re
 import shlex
 import statistics
 import subprocess
@@ -270,15 +271,22 @@ def _value_problems(value, where):
 
 
 def find_results(paths):
-    """One path or several, files or folders -> sorted list of the results.json files there and below."""
+    """One path or several, files or folders -> sorted list of the results.json files there and below.
+
+    Below a folder, runs that `lebench benchmark` and the demo moved aside (`seed1.old1`) are left out.
+    """
     found = set()
     for path in map(Path, [paths] if isinstance(paths, (str, PurePath)) else paths):
         if not path.exists():
             raise FileNotFoundError(f"{path} not found. Give a folder of results, or a results.json.")
-        found.update([path] if path.is_file() else path.rglob(RESULTS))
+        found.update([path] if path.is_file() else (p for p in path.rglob(RESULTS) if not _is_aside(p, path)))
     if not found:
         raise FileNotFoundError(f"No {RESULTS} below {paths}: a recipe writes it when its test has ended.")
     return sorted(found)
+
+
+def _is_aside(path, above):
+    return any(re.search(r"\.old\d+$", part) for part in path.relative_to(above).parts)
 
 
 def read_results(path):
@@ -332,6 +340,36 @@ def table(paths, format="md"):
     for record in records:
         groups[record["task"], record["corpus"], record["split"]].append(record)
     return "\n".join(_group_table(group, groups[group], cells, format) for group in sorted(groups))
+
+
+def seeds_table(paths, format="md", extra=None):
+    """As `table` ("md" or "latex"), one row per experiment: runs equal but for the seed share it.
+
+    The value and its interval are those of the run with the smallest seed, named in the column `seeds`; mean
+    and standard deviation (n - 1) over all seeds stand beside, never merged with the interval. No column
+    depends on the clock. extra: {path of a results.json: {column: text}}, columns put first.
+    """
+    if format not in ("md", "latex"):
+        raise ValueError(f"format is {format!r}. It must be 'md' or 'latex'.")
+    files = find_results(paths)
+    records = [read_results(path) for path in files]
+    extra = {Path(path): found for path, found in (extra or {}).items()}
+    names = dict.fromkeys(name for found in extra.values() for name in found)
+    cells, groups, columns = defaultdict(list), defaultdict(list), {}
+    for path, record in zip(files, records, strict=True):
+        cells[cell(record)].append(record)
+        columns[id(record)] = {name: extra.get(path, {}).get(name, "") for name in names}
+    for runs in cells.values():
+        first = min(runs, key=lambda run: run["seed"])
+        groups[first["task"], first["corpus"], first["split"]].append(first)
+
+    def row(record, metrics, cells):
+        made = {**columns[id(record)], **_row(record, metrics, cells), "training (s)": ""}
+        made["seeds"] = ", ".join(str(seed) for seed in sorted({run["seed"] for run in cells[cell(record)]}))
+        return made | {"seed": ""}
+
+    tables = [_group_table(group, groups[group], cells, format, row) for group in sorted(groups)]
+    return "\n".join(tables)
 
 
 def cell(record):
@@ -402,14 +440,15 @@ def _has_seeds(record, cells):
     return len({run["seed"] for run in cells[cell(record)]}) > 1
 
 
-def _group_table(group, records, cells, format):
+def _group_table(group, records, cells, format, row=None):
     """Table of the records of one task, corpus and split, with its heading and what the intervals are"""
-    rows = [_row(record, _metric_names(records), cells) for record in records]
+    rows = [(row or _row)(record, _metric_names(records), cells) for record in records]
     used = [column for column in rows[0] if any(row[column] for row in rows)]
-    body = [[row[column] for column in used] for row in rows]
+    body = [[each[column] for column in used] for each in rows]
     heading, notes = ", ".join(group), _notes(records)
     if any(column.endswith(OVER_SEEDS) for column in used):
         notes += " Over seeds: mean ± standard deviation (number of seeds)."
+        notes += " Value and interval: of the smallest seed." if row else ""
     if format == "md":
         body = [[text.replace("|", r"\|") for text in row] for row in body]
         return (

@@ -10,6 +10,12 @@ def linear_decay(update, total, warmup=0.1):
     return min(update / rise, 1.0) if update <= rise else max(total - update, 0) / max(total - rise, 1e-9)
 
 
+def linear_decay_from(update, total, start, warmup):
+    """The last `total` updates of a `linear_decay` that has run for `start` updates already, `warmup` of
+    them its rise: what a run restored with its step counter continues with. start 0: all of it."""
+    return linear_decay(start + update, start + total, warmup / (start + total))
+
+
 def cosine_decay(update, total, warmup=0.1, final=0.0):
     """As `linear_decay`, falling along half a cosine to `final`."""
     rise = max(warmup * total, 1.0)
