@@ -1,4 +1,4 @@
-"""The table of tasks and ways to use an encoder on the front page: every cell runs, as it is written there."""
+"""The table of tasks and ways to use an encoder on the front page: every cell runs as it is written there."""
 
 import os
 import re
