@@ -33,3 +33,9 @@ def tri_stage(update, total, warmup=0.1, hold=0.4, final=0.05):
     if update <= fall:
         return 1.0
     return final ** min((update - fall) / max(total - fall, 1e-9), 1.0)
+
+
+def inverse_sqrt(update, total, warmup=10000):
+    """Linear warm-up over `warmup` updates (a number of them, whatever the total), then the factor falls with
+    the square root of the update (fairseq `inverse_sqrt`; Vaswani et al., 2017, section 5.3)."""
+    return min(update / max(warmup, 1), math.sqrt(max(warmup, 1) / update))

@@ -428,7 +428,7 @@ def test_files_of_two_runs_are_not_mixed(tmp_path):
 
 def test_metrics_without_sums_are_named(tmp_path):
     write_run(tmp_path / "a")
-    with pytest.raises(ValueError, match="lacks the two sums of BLEU; it has those of: WER, CER"):
+    with pytest.raises(ValueError, match="lacks the sums of BLEU; it has those of: WER, CER"):
         compare(tmp_path / "a", tmp_path / "a", "BLEU")
     for name in ("c", "d"):
         write_results(tmp_path / name, make_record(make_rows(0.2)), [])
