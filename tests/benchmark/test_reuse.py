@@ -249,7 +249,8 @@ def test_two_grids_do_not_share_a_folder(toy):
     path = toy.write(**ONE)
     (toy.folder / "grid").mkdir()
     with only_one(toy.folder / "grid"):
-        second = subprocess.run(lebench("benchmark", str(path)), cwd=toy.folder, capture_output=True, text=True)
+        words = lebench("benchmark", str(path))
+        second = subprocess.run(words, cwd=toy.folder, capture_output=True, text=True)
     assert second.returncode == 2 and "another `lebench benchmark` runs this grid" in second.stderr
     assert not runs(toy.folder)
     assert toy.run(**ONE) == 0 and len(runs(toy.folder)) == 1
