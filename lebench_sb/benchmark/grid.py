@@ -140,9 +140,9 @@ def read_grid(path):
 
 def stop_at(path, problems):
     """Raises UsageError with all problems, if there are any"""
-    if problems:
+    if problems := [problem.rstrip(".") for problem in dict.fromkeys(problems)]:
         counted = f" ({len(problems)} problems)" if len(problems) > 1 else ""
-        raise UsageError(f"{path}{counted}: {'; '.join(dict.fromkeys(problems))}.")
+        raise UsageError(f"{path}{counted}: {'; '.join(problems)}.")
 
 
 def canonical_mode(name):
