@@ -104,11 +104,16 @@ def save_trained(module, path):
 def load_trained(module, path, end_of_epoch):
     """Load hook for `save_trained`; raises KeyError naming a trained weight the file lacks or does not
     know."""
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    put_trained(module, torch.load(path, map_location="cpu", weights_only=True), path)
+
+
+def put_trained(module, state, where):
+    """Loads a `trained_state`; raises KeyError naming `where` and a trained weight it lacks or does not
+    know."""
     differing = sorted(set(state) ^ set(trained_state(module)))
     if differing:
         raise KeyError(
-            f"{path} and this model train other weights, first {differing[:5]}: new output_folder?"
+            f"{where} and this model train other weights, first {differing[:5]}: new output_folder?"
         )
     module.load_state_dict(state, strict=False)
 

@@ -14,7 +14,7 @@ from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.utils.data_pipeline import provides, takes
 
-from lebench_sb.manifest import DataError, manifest_hash, read_manifest
+from lebench_sb.manifest import DataError, manifest_hash, read_manifest, read_marker
 
 logger = logging.getLogger(__name__)
 SAMPLE_RATE = 16000
@@ -178,6 +178,11 @@ def describe_split(csv_value, utterances):
     sha256 = hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
     hours = sum(u.duration for u in utterances) / 3600
     return {"sha256": sha256, "utterances": len(utterances), "hours": round(hours, 4)}
+
+
+def manifest_stamps(csv_value):
+    """What the markers of a split's manifests say weakens a score on them, in their order"""
+    return [stamp for path in manifest_paths(csv_value) for stamp in read_marker(path).get("stamps", [])]
 
 
 class EpochPlan:

@@ -52,7 +52,7 @@ GENDERS = {
     **dict.fromkeys(("", "u", "unknown", "other", "na", "n/a", "nan", "none", "non-binary", "-"), "U"),
 }
 FIXED = ("ID", "wav", "spk_id", "gender", "language", "duration", "start", "stop")
-LABELS = ("wrd", "semantics", "emotion", "intent", "trace", "tree", "channel")  # and translation_<language>
+LABELS = ("wrd", "text", "semantics", "emotion", "intent", "trace", "tree", "channel")
 CONDITION = re.compile(r"\s*(.+?)\s*(!=|!~|=|~)\s*(.*?)\s*")
 SAME_SPEAKER = "same speaker in train and test"
 TOLERANCE = 0.05  # of the measured duration; more means another file, or another cut, than the one described

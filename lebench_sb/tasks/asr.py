@@ -3,20 +3,35 @@
 Letters: B utterances, F frames, V symbols (the CTC blank is number 0), L characters of a target.
 """
 
+import csv
+import io
 import json
 import logging
+from dataclasses import replace
 
 import torch
+from speechbrain.utils.distributed import if_main_process
 from torch.nn import functional as F
 
 from lebench_sb.brain import TRAIN, SSLBrain
 from lebench_sb.data import as_dataset, audio_item
-from lebench_sb.manifest import DataError
+from lebench_sb.manifest import DataError, UsageError, write_atomically
 from lebench_sb.metrics.errors import count_errors, rate
+from lebench_sb.text import UnreadableText
 
 logger = logging.getLogger(__name__)
 RATES = {"WER": "word", "CER": "char"}
-COLUMNS = {"WER": ("WER_errors", "WER_words"), "CER": ("CER_errors", "CER_chars")}
+SHOWN = ("WER", "CER", "WER+LM", "CER+LM", "WER cased", "CER cased", "WER cased+LM", "CER cased+LM")
+CASED = {"WER cased": "word", "CER cased": "char"}  # of the written text, where the model learns to write it
+TRANSCRIPTS = "transcripts.csv"  # in the run folder: what utterances.csv has no column for
+
+
+def columns(name):
+    """Columns of a rate in utterances.csv: "WER" -> ("WER_errors", "WER_words")"""
+    return f"{name}_errors", f"{name}_{'words' if 'WER' in name else 'chars'}"
+
+
+COLUMNS = {name: columns(name) for name in RATES}
 
 
 class Characters:
@@ -55,6 +70,22 @@ class Characters:
         return " ".join("".join(self.symbols[n - 1] for n in kept if n > 0).split())
 
 
+def targets(utterances, target):
+    """Utterances of each split -> the same with `wrd`, what the model learns to write, from label `target`.
+
+    Raises UsageError where no training utterance has that label.
+    """
+    if target == "wrd":
+        return utterances
+    labels = sorted({name for u in utterances["train"] for name in u.labels})
+    if target not in labels:
+        raise UsageError(f"--target {target}: the training manifest has no such column; {', '.join(labels)}.")
+    return {
+        split: [replace(u, labels={**u.labels, "wrd": u.labels.get(target, "")}) for u in found]
+        for split, found in utterances.items()
+    }
+
+
 def datasets(utterances, column="wrd"):
     """Utterances of each split -> SpeechDataset with `sig` and `column`; training drops empty texts."""
     made = {}
@@ -66,13 +97,95 @@ def datasets(utterances, column="wrd"):
     return made
 
 
-class ASRBrain(SSLBrain):
-    """modules: encoder (the contract of lebench_sb.encoders) and head (frames -> log-probabilities).
+def readable(normalise, text):
+    """`text` normalised, without the characters the normaliser has no reading for: a model may write any"""
+    try:
+        return normalise(text)
+    except UnreadableText as error:
+        return normalise("".join(" " if c in error.characters else c for c in text))
 
-    What a task with another target text and other rates overrides: `columns` and `count`.
+
+class TranscriptionBrain(SSLBrain):
+    """Scores of recognised texts. `batch.wrd` is what the model learns to write.
+
+    normalise: None where that is normalised already, else the function; WER and CER are then of the
+    normalised texts, and WER cased and CER cased of the texts as they are.
+
+    What a task with another target text and other rates overrides: `texts`, `score_texts`, `rates` and
+    `columns_of`.
     """
 
-    columns = COLUMNS  # metric: the columns of utterances.csv with its two sums
+    normalise = None
+    columns_of = staticmethod(columns)  # metric -> the columns of utterances.csv with its two sums
+
+    def texts(self, batch):
+        """The target texts of a batch"""
+        return batch.wrd
+
+    def score_texts(self, batch, texts):
+        """Hypotheses (B) -> one row per utterance: errors, reference lengths, reference, hypothesis"""
+        references, written = batch.wrd, texts
+        rows = [{} for _ in texts]
+        if self.normalise is not None:
+            add_counts(rows, batch.wrd, written, CASED)
+            references, texts = ([readable(self.normalise, t) for t in kind] for kind in (batch.wrd, texts))
+        add_counts(rows, references, texts, RATES)
+        for k, row in enumerate(rows):
+            row |= {"reference": references[k], "hypothesis": texts[k]}
+            if self.normalise is not None:
+                row |= {"reference_written": batch.wrd[k], "hypothesis_written": written[k]}
+        return [{**said, **row} for said, row in zip(self.described(batch), rows, strict=True)]
+
+    def rates(self, rows):
+        """The error rates that the rows hold, in order of importance"""
+        return [name for name in SHOWN if rows and self.columns_of(name)[0] in rows[0]]
+
+    def trivial(self, rows):
+        """The best of saying nothing: every reference word and character is an error"""
+        lengths = dict(map(self.columns_of, self.rates(rows)))
+        silent = [{**row, **{errors: row[length] for errors, length in lengths.items()}} for row in rows]
+        return "saying nothing", silent
+
+    def scores(self, rows):
+        """Rows -> {"WER": %, "CER": %, ...} pooled over utterances"""
+        pairs = {name: self.columns_of(name) for name in self.rates(rows)}
+        return {name: float(rate([sum(r[c] for r in rows) for c in own])) for name, own in pairs.items()}
+
+    def statistics(self, rows):
+        """{metric: (statistics (n, 2), score function, unit, better)} for the intervals"""
+        return {
+            name: ([[r[c] for c in self.columns_of(name)] for r in rows], rate, "%", "lower")
+            for name in self.rates(rows)
+        }
+
+    def evaluate(self, test_set):
+        """As SSLBrain; texts that utterances.csv has no column for go to TRANSCRIPTS"""
+        rows = super().evaluate(test_set)
+        extra = [key for key in (rows[0] if rows else ()) if key.endswith(("_written", "_lm"))]
+        if extra and if_main_process():
+            write_transcripts(self.folder / TRANSCRIPTS, rows, ["ID", "reference", "hypothesis", *extra])
+        return [{key: value for key, value in row.items() if key not in extra} for row in rows]
+
+
+def add_counts(rows, references, hypotheses, rates):
+    """Adds to B rows the errors and reference lengths of each of `rates` ({name: unit})"""
+    for name, unit in rates.items():
+        counts = count_errors(references, hypotheses, unit).statistics
+        for row, pair in zip(rows, counts, strict=True):
+            row |= {column: int(value) for column, value in zip(columns(name), pair, strict=True)}
+
+
+def write_transcripts(path, rows, names):
+    """The texts of the test utterances as CSV, each column of `names`"""
+    table = io.StringIO()
+    writer = csv.DictWriter(table, names, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(path, table.getvalue().encode())
+
+
+class ASRBrain(TranscriptionBrain):
+    """modules: encoder (the contract of lebench_sb.encoders) and head (frames -> log-probabilities)."""
 
     def __init__(self, modules, hparams, run_opts, checkpointer, characters):
         super().__init__(modules, hparams, run_opts, checkpointer)
@@ -94,19 +207,13 @@ class ASRBrain(SSLBrain):
             torch.tensor([len(t) for t in targets], device=lens.device), reduction="none", zero_infinity=True,
         )  # fmt: skip
         if stage != TRAIN:
-            paths = log_probs.argmax(-1).cpu()
-            decoded = [self.characters.decode(p[:n]) for p, n in zip(paths, lens.tolist(), strict=True)]
-            self.rows += self.score(batch, decoded)
+            rows = self.score_texts(batch, self.decoded(log_probs, lens))
+            self.rows += self.rescored(batch, rows, log_probs, lens, stage)
         return losses.sum() / max(int(fits.sum()), 1)
 
-    def texts(self, batch):
-        """The target texts of a batch"""
-        return getattr(batch, self.characters.column)
-
-    @staticmethod
-    def count(references, hypotheses):
-        """Lists of texts -> {metric: ErrorCounts}"""
-        return {name: count_errors(references, hypotheses, unit) for name, unit in RATES.items()}
+    def rescored(self, batch, rows, log_probs, lens, stage):
+        """The rows of greedy decoding, with what another decoder adds to them"""
+        return rows
 
     def check_targets(self, batch, targets, lens):
         """-> (B,) bool, False where a target needs more frames than there are: counted and listed, no loss"""
@@ -133,30 +240,10 @@ class ASRBrain(SSLBrain):
             self.unseen = set()
         super().on_stage_end(stage, stage_loss, epoch)
 
-    def score(self, batch, texts):
-        """Hypotheses -> one row per utterance: errors, reference lengths, reference, hypothesis"""
-        references = self.texts(batch)
-        counts = {name: found.statistics for name, found in self.count(references, texts).items()}
-        rows = []
-        for k, row in enumerate(self.described(batch)):
-            for name, (errors, length) in self.columns.items():
-                row[errors], row[length] = (int(x) for x in counts[name][k])
-            rows.append({**row, "reference": references[k], "hypothesis": texts[k]})
-        return rows
+    def decoded(self, log_probs, lens):
+        """log-probabilities (B, F, V), lens (B,) -> the texts of the most probable paths"""
+        paths = log_probs.argmax(-1).cpu()
+        return [self.characters.decode(path[:n]) for path, n in zip(paths, lens.tolist(), strict=True)]
 
-    def trivial(self, rows):
-        """The best of saying nothing: every reference word and character is an error"""
-        lengths = {errors: length for errors, length in self.columns.values()}
-        silent = [{**row, **{errors: row[length] for errors, length in lengths.items()}} for row in rows]
-        return "saying nothing", silent
-
-    def scores(self, rows):
-        """Rows -> {metric: %} pooled over utterances"""
-        return {name: float(rate([sum(r[c] for r in rows) for c in cs])) for name, cs in self.columns.items()}
-
-    def statistics(self, rows):
-        """{metric: (statistics (n, 2), score function, unit, better)} for the intervals"""
-        return {
-            name: ([[r[c] for c in columns] for r in rows], rate, "%", "lower")
-            for name, columns in self.columns.items()
-        }
+    def texts(self, batch):
+        return getattr(batch, self.characters.column)

@@ -119,7 +119,7 @@ class CascadeBrain(SLUBrain):
             paths = log_probs.argmax(-1).tolist()
             words = [text.split() for text in batch.words]
             tagged = [self.characters.tagged(w, p[: len(w)]) for w, p in zip(words, paths, strict=True)]
-            self.rows += self.score(batch, tagged)
+            self.rows += self.score_texts(batch, tagged)
         if stage == TEST:
             return log_probs.new_zeros(())
         targets = [self.characters.encode(text) for text in self.texts(batch)]

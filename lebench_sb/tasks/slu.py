@@ -38,7 +38,20 @@ class TaggedCharacters(Characters):
 class SLUBrain(ASRBrain):
     """modules: encoder and head, as for recognition; rates of concepts, concepts and values, symbols."""
 
-    columns, count = COLUMNS, staticmethod(count_all)
+    columns_of = staticmethod(COLUMNS.get)
+
+    def rates(self, rows):
+        return list(COLUMNS)
+
+    def score_texts(self, batch, texts):
+        """Tagged hypotheses (B) -> one row per utterance: errors, reference lengths, reference, hypothesis"""
+        references = self.texts(batch)
+        rows = [{**row, "reference": r, "hypothesis": t}
+                for row, r, t in zip(self.described(batch), references, texts, strict=True)]  # fmt: skip
+        for name, found in count_all(references, texts).items():
+            for row, pair in zip(rows, found.statistics, strict=True):
+                row |= {column: int(value) for column, value in zip(COLUMNS[name], pair, strict=True)}
+        return rows
 
     def trivial(self, rows):
         """Always the same concepts without words: of the references' commonest sequences and their single

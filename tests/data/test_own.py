@@ -68,6 +68,12 @@ def test_separators_bom_and_line_ends_do_not_matter(corpus, separator, encoding,
     assert read(corpus)[0].labels == {"wrd": "bonjour a"}
 
 
+def test_the_text_as_it_is_written_beside_the_normalised_one(corpus):
+    path = corpus("path;phrase", 'clips/0.wav;"Bonjour,  Zoé !"', "clips/1.wav;Oui.")
+    prepare(corpus, path, {"wav": "path", "wrd": "phrase", "text": "phrase"}, ratios=(1, 0, 0))
+    assert read(corpus)[0].labels == {"text": "Bonjour, Zoé !", "wrd": "bonjour zoé"}
+
+
 TEXTS = st.text(st.sampled_from('abé \'œ"",;$…'), max_size=12).map(str.strip)
 
 
