@@ -15,6 +15,11 @@ class Speeds:
         return self.perturb(wavs), wav_lens
 
 
+def no_augment(wavs, wav_lens):
+    """(B, T), (B,) -> the waveforms as they are"""
+    return wavs, wav_lens
+
+
 class SpeedsAndDrops:
     """`Speeds`, then bands of frequencies removed and stretches of samples zeroed, with SpeechBrain's parts.
 

@@ -27,11 +27,10 @@ def beam_search(steps, start, end, beam=5, max_length=200, length_penalty=1.0):
     """
     if beam < 1 or max_length < 2:
         raise ValueError(f"beam is {beam} and max_length {max_length}: at least 1 and 2 are needed.")
-    ended = [[] for _ in range(steps.batch)]
-    running = torch.arange(steps.batch)
+    ended, running = [[] for _ in range(steps.batch)], torch.arange(steps.batch)
+    tokens = torch.full((steps.batch, beam, 1), start, dtype=torch.int64, device=steps.device)
     scores = torch.full((steps.batch, beam), -torch.inf, device=steps.device)
     scores[:, 0] = 0.0  # all begin alike: one is enough
-    tokens = torch.full((steps.batch, beam, 1), start, dtype=torch.int64, device=steps.device)
     for length in range(1, max_length + 1):
         log_probs = allowed(steps.log_probs(tokens[..., -1]), start, end, length, max_length)
         best, parents, following = candidates(scores, log_probs)

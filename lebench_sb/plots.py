@@ -12,7 +12,9 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from scipy.special import ndtri
 
+from lebench_sb.metrics.verification import Ranking, det_points, equal_error_rate
 from lebench_sb.results import cell, show, system_name
 
 COLOURS = (
@@ -34,6 +36,8 @@ AXES = {
     "CER": "character error rate (%)",
     "contrastive": "contrastive loss (nats)",
     "accuracy": "accuracy (%)",
+    "UAR": "unweighted average recall (%)",
+    "CCC": "concordance correlation coefficient",
     "perplexity": "perplexity of the codes",
     "diversity": "diversity loss",
     "masked_share": "masked frames (%)",
@@ -42,8 +46,10 @@ AXES = {
     "temperature": "Gumbel temperature",
     "audio_per_s": "audio per second (s)",
 }
+DET_TICKS = (0.00001, 0.0001, 0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)  # of both axes
 SMOOTH = ("lr", "temperature")  # set by the run, not measured: no moving average
-USUAL = ("loss", "WER", "CER", "accuracy", "perplexity", "lr")  # panels drawn when the caller names none
+# panels drawn when the caller names none
+USUAL = ("loss", "WER", "CER", "CCC", "UAR", "accuracy", "perplexity", "lr")
 
 
 def learning_curves(step_files, output_png, keys=None):
@@ -97,6 +103,38 @@ def perplexity(counts):
     return float(np.exp(-(shares * np.log(shares)).sum()))
 
 
+def det_curve(systems, output_png):
+    """{name: (scores (n,), targets (n,) bool)} of verification -> PNG of their DET curves; its path.
+
+    Both axes are normal deviates (Martin et al. 1997, "The DET curve in assessment of detection task
+    performance"): a line for scores that are normal for both kinds of trials. The dot is the EER. No
+    threshold is drawn or chosen. Raises ValueError as metrics.verification.Ranking does.
+    """
+    figure = Figure(figsize=(0.72 * WIDTH, 0.72 * WIDTH), dpi=DPI, layout="constrained")
+    axes = figure.subplots()
+    rates = {name: det_points(*system) for name, system in systems.items()}
+    inside = np.concatenate([np.ravel(pair) for pair in rates.values()])
+    inside = inside[(inside > 0) & (inside < 1)]
+    low, high = (inside.min() / 2 if inside.size else 0.01), 0.7
+    for number, (name, (false_alarms, misses)) in enumerate(rates.items()):
+        eer = float(equal_error_rate(*Ranking(*systems[name]).counts()))
+        colour = COLOURS[number % len(COLOURS)]
+        points = [ndtri(np.clip(rate, low / 2, 1 - low / 2)) for rate in (false_alarms, misses)]
+        axes.plot(*points, color=colour, linewidth=1.8, label=f"{name}, EER {eer:.1f} %")
+        axes.plot(*[ndtri(np.clip(eer / 100, low, high))] * 2, "o", color=colour, markersize=6)
+    ticks = [t for t in DET_TICKS if low <= t <= high]
+    limits = ndtri([low, high])
+    axes.plot(limits, limits, color=GREY, linewidth=0.8, linestyle=":")
+    for axis, name in ((axes.xaxis, "false alarm rate (%)"), (axes.yaxis, "miss rate (%)")):
+        axis.set_ticks(ndtri(ticks), [f"{100 * tick:g}" for tick in ticks])
+        axis.set_label_text(name)
+    axes.set(xlim=limits, ylim=limits, aspect="equal")
+    axes.grid(color="#E5E5E5", linewidth=0.7)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, loc="upper right")
+    return _save(figure, output_png)
+
+
 def leaderboard_chart(records, output_png, metric=None):
     """Records of results.json -> PNG: per task, corpus and split a panel with one line per system; its path.
 
@@ -117,6 +155,44 @@ def leaderboard_chart(records, output_png, metric=None):
     for axes, (group, found) in zip(panels, sorted(systems.items()), strict=True):
         _draw_systems(axes, found, names[group])
         axes.set_title(", ".join(group), loc="left", fontsize=11, fontweight="bold")
+    return _save(figure, output_png)
+
+
+def confusion_matrix(matrix, classes, output_png, title=""):
+    """matrix (C, C), counts with a line per reference and a column per answer, names of the classes -> PNG;
+    its path.
+
+    A cell's colour and first number are the share of its line in %, so that the diagonal holds the recalls;
+    the second is the count. A class without reference has an empty line. Raises ValueError for another shape
+    or negative counts.
+    """
+    matrix = np.asarray(matrix, dtype=float)
+    if matrix.shape != (len(classes), len(classes)) or not len(classes) or (matrix < 0).any():
+        raise ValueError(f"matrix of shape {matrix.shape} for {len(classes)} classes, or counts below 0.")
+    totals = matrix.sum(axis=1, keepdims=True)
+    shares = 100 * np.divide(matrix, totals, out=np.zeros_like(matrix), where=totals > 0)
+    side = min(WIDTH, max(4.5, 1.8 + 0.75 * len(classes)))
+    figure = Figure(figsize=(side + 0.6, 0.88 * side), dpi=DPI, layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
+    numbers = range(len(classes))
+    axes.set_xticks(numbers, classes, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(numbers, [f"{classes[i]} ({totals[i, 0]:g})" for i in numbers])
+    axes.set(xlabel="answer", ylabel="reference (utterances)")
+    axes.set_title(title, fontsize=11)
+    edges = np.arange(len(classes) + 1) - 0.5
+    axes.set_xticks(edges, minor=True)
+    axes.set_yticks(edges, minor=True)
+    axes.grid(which="minor", color="white", linewidth=1.5)
+    axes.tick_params(which="both", length=0)
+    axes.spines[:].set_visible(False)
+    size = 9 if len(classes) <= 12 else 6
+    for row, column in zip(*np.nonzero(matrix), strict=True):
+        share = shares[row, column]
+        colour = "white" if share > 55 else "black"
+        text = f"{share:.0f} %\n{matrix[row, column]:g}"
+        axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=size)
+    figure.colorbar(image, ax=axes, label="share of the reference's line (%)", shrink=0.8)
     return _save(figure, output_png)
 
 

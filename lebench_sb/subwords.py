@@ -1,4 +1,7 @@
-"""Subword units learnt from the texts of a training set: SentencePiece, unigram model."""
+"""Subword units learnt from the texts of a training set: SentencePiece, unigram model.
+
+Its own normalisation applies (NFKC, spaces as one): an ellipsis sign is said as three dots.
+"""
 
 import hashlib
 import io

@@ -78,6 +78,18 @@ def manifests(corpus):
     return words
 
 
+@pytest.fixture(scope="session")
+def emotion_miniature(tmp_path_factory):
+    """Folder with a small miniature of RECOLA, AlloSat and CaFE (six actors)"""
+    pytest.importorskip("espeakng_loader")
+    pytest.importorskip("py_nanotts")
+    from lebench_sb.corpora.miniature import build_miniature
+
+    folder = tmp_path_factory.mktemp("emotion")
+    build_miniature(folder, scale=0.02, workers=1, corpora=("recola", "allosat", "cafe"))
+    return folder
+
+
 TINY_MODEL = (
     "{conv_dim: [16, 16, 16], conv_kernel: [10, 8, 4], conv_stride: [5, 8, 8], hidden_size: 16, "
     "num_hidden_layers: 2, num_attention_heads: 2, intermediate_size: 32, num_conv_pos_embeddings: 8, "

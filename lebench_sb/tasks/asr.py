@@ -37,24 +37,32 @@ COLUMNS = {name: columns(name) for name in RATES}
 class Characters:
     """The symbols of CTC: number 0 is the blank, then the characters of the training transcripts, sorted."""
 
+    column = "wrd"  # the label that holds the target text
+
     def __init__(self, symbols):
         self.symbols = list(symbols)
         self.number = {symbol: i for i, symbol in enumerate(self.symbols, 1)}
 
     @classmethod
     def of(cls, utterances):
-        """From the transcripts (`wrd`) of Utterances; raises DataError if there is none."""
-        symbols = sorted(set().union(*(u.labels.get("wrd", "") for u in utterances)))
+        """From the target texts of Utterances; raises DataError if there is none."""
+        symbols = sorted(set().union(*(cls.pieces(u.labels.get(cls.column, "")) for u in utterances)))
         if not symbols:
-            raise DataError("train: no transcript (column wrd) to learn from.")
+            raise DataError(f"train: no transcript (column {cls.column}) to learn from.")
         return cls(symbols)
+
+    @staticmethod
+    def pieces(text):
+        """text -> the symbols that spell it"""
+        return list(text)
 
     def __len__(self):
         return len(self.symbols) + 1
 
     def encode(self, text):
         """text -> numbers (L,) int64; characters that training never saw have none and are left out"""
-        return torch.tensor([self.number[c] for c in text if c in self.number], dtype=torch.int64)
+        known = [self.number[c] for c in self.pieces(text) if c in self.number]
+        return torch.tensor(known, dtype=torch.int64)
 
     def decode(self, numbers):
         """A CTC path (repeats and blanks in it) -> text"""
@@ -78,14 +86,14 @@ def targets(utterances, target):
     }
 
 
-def datasets(utterances):
-    """Utterances of each split -> SpeechDataset with `sig` and `wrd`; training drops empty transcripts."""
+def datasets(utterances, column="wrd"):
+    """Utterances of each split -> SpeechDataset with `sig` and `column`; training drops empty texts."""
     made = {}
     for split, found in utterances.items():
-        kept = [u for u in found if u.labels.get("wrd") or split != "train"]
+        kept = [u for u in found if u.labels.get(column) or split != "train"]
         if len(kept) < len(found):
             logger.info("%s: %d utterances without transcript left out", split, len(found) - len(kept))
-        made[split] = as_dataset(kept, [audio_item], ["sig", "wrd", "spk_id", "gender", "duration"])
+        made[split] = as_dataset(kept, [audio_item], ["sig", column, "spk_id", "gender", "duration"])
     return made
 
 
@@ -102,9 +110,17 @@ class TranscriptionBrain(SSLBrain):
 
     normalise: None where that is normalised already, else the function; WER and CER are then of the
     normalised texts, and WER cased and CER cased of the texts as they are.
+
+    What a task with another target text and other rates overrides: `texts`, `score_texts`, `rates` and
+    `columns_of`.
     """
 
     normalise = None
+    columns_of = staticmethod(columns)  # metric -> the columns of utterances.csv with its two sums
+
+    def texts(self, batch):
+        """The target texts of a batch"""
+        return batch.wrd
 
     def score_texts(self, batch, texts):
         """Hypotheses (B) -> one row per utterance: errors, reference lengths, reference, hypothesis"""
@@ -122,24 +138,23 @@ class TranscriptionBrain(SSLBrain):
 
     def rates(self, rows):
         """The error rates that the rows hold, in order of importance"""
-        return [name for name in SHOWN if rows and columns(name)[0] in rows[0]]
+        return [name for name in SHOWN if rows and self.columns_of(name)[0] in rows[0]]
 
     def trivial(self, rows):
         """The best of saying nothing: every reference word and character is an error"""
-        lengths = dict(map(columns, self.rates(rows)))
+        lengths = dict(map(self.columns_of, self.rates(rows)))
         silent = [{**row, **{errors: row[length] for errors, length in lengths.items()}} for row in rows]
         return "saying nothing", silent
 
     def scores(self, rows):
         """Rows -> {"WER": %, "CER": %, ...} pooled over utterances"""
-        return {
-            name: float(rate([sum(r[c] for r in rows) for c in columns(name)])) for name in self.rates(rows)
-        }
+        pairs = {name: self.columns_of(name) for name in self.rates(rows)}
+        return {name: float(rate([sum(r[c] for r in rows) for c in own])) for name, own in pairs.items()}
 
     def statistics(self, rows):
         """{metric: (statistics (n, 2), score function, unit, better)} for the intervals"""
         return {
-            name: ([[r[c] for c in columns(name)] for r in rows], rate, "%", "lower")
+            name: ([[r[c] for c in self.columns_of(name)] for r in rows], rate, "%", "lower")
             for name in self.rates(rows)
         }
 
@@ -185,14 +200,14 @@ class ASRBrain(TranscriptionBrain):
     def compute_objectives(self, predictions, batch, stage):
         """CTC loss per utterance, mean over the batch; on valid and test also the rows of the scores"""
         log_probs, lens = predictions
-        targets = [self.characters.encode(text) for text in batch.wrd]
+        targets = [self.characters.encode(text) for text in self.texts(batch)]
         fits = self.check_targets(batch, targets, lens)
         losses = F.ctc_loss(
             log_probs.transpose(0, 1), torch.cat(targets).to(log_probs.device), lens,
             torch.tensor([len(t) for t in targets], device=lens.device), reduction="none", zero_infinity=True,
         )  # fmt: skip
         if stage != TRAIN:
-            rows = self.score(batch, log_probs.argmax(-1).cpu(), lens.tolist())
+            rows = self.score_texts(batch, self.decoded(log_probs, lens))
             self.rows += self.rescored(batch, rows, log_probs, lens, stage)
         return losses.sum() / max(int(fits.sum()), 1)
 
@@ -205,7 +220,8 @@ class ASRBrain(TranscriptionBrain):
         needed = torch.tensor([len(t) + int((t[1:] == t[:-1]).sum()) for t in targets])
         fits = needed <= lens.cpu()
         self.too_long.update(i for i, fit in zip(batch.id, fits.tolist(), strict=True) if not fit)
-        self.unseen.update(c for text in batch.wrd for c in text if c not in self.characters.number)
+        pieces = [c for text in self.texts(batch) for c in self.characters.pieces(text)]
+        self.unseen.update(c for c in pieces if c not in self.characters.number)
         return fits
 
     def units(self, predictions, batch):
@@ -224,7 +240,10 @@ class ASRBrain(TranscriptionBrain):
             self.unseen = set()
         super().on_stage_end(stage, stage_loss, epoch)
 
-    def score(self, batch, paths, lens):
-        """Greedy decoding -> one row per utterance: errors, reference lengths, reference, hypothesis"""
-        texts = [self.characters.decode(path[:n]) for path, n in zip(paths, lens, strict=True)]
-        return self.score_texts(batch, texts)
+    def decoded(self, log_probs, lens):
+        """log-probabilities (B, F, V), lens (B,) -> the texts of the most probable paths"""
+        paths = log_probs.argmax(-1).cpu()
+        return [self.characters.decode(path[:n]) for path, n in zip(paths, lens.tolist(), strict=True)]
+
+    def texts(self, batch):
+        return getattr(batch, self.characters.column)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from lebench_sb.benchmark.execute import make_room
 from lebench_sb.command_line import parse
-from lebench_sb.demo import make_room
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "recipes").rglob("README.md"))]
@@ -30,7 +30,7 @@ def commands(page):
     """The lines of a page's bash blocks, continuation lines joined, comments left out"""
     blocks = re.findall(r"```bash\n(.*?)```", page.read_text(encoding="utf-8"), re.S)
     lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
-    return [shlex.split(line, comments=True) for line in lines if line.strip()]
+    return [words for line in lines if (words := shlex.split(line, comments=True))]
 
 
 RECIPES = [words for page in PAGES for words in commands(page) if words[0] == "python"]

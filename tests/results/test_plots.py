@@ -8,7 +8,13 @@ import pytest
 from example_runs import make_record, make_rows
 
 from lebench_sb import plots
-from lebench_sb.plots import codebook_usage, leaderboard_chart, learning_curve_from_train_log, learning_curves
+from lebench_sb.plots import (
+    codebook_usage,
+    confusion_matrix,
+    leaderboard_chart,
+    learning_curve_from_train_log,
+    learning_curves,
+)
 
 
 @pytest.fixture
@@ -222,3 +228,27 @@ def test_leaderboard_without_interval_or_records(tmp_path):
         leaderboard_chart([], tmp_path / "none.png")
     with pytest.raises(ValueError, match="BLEU"):
         leaderboard_chart([make_record(rows)], tmp_path / "none.png", metric="BLEU")
+
+
+def test_a_confusion_matrix_shows_shares_and_counts(tmp_path, figures):
+    counts, names = [[3, 1, 0], [0, 0, 0], [1, 0, 1]], ["joie", "peur", "colère"]
+    path = confusion_matrix(counts, names, tmp_path / "m.png", "T")
+    axes = figures[0].axes[0]
+    shown = {tuple(map(int, text.get_position())): text.get_text() for text in axes.texts}
+    assert shown == {(0, 0): "75 %\n3", (1, 0): "25 %\n1", (0, 2): "50 %\n1", (2, 2): "50 %\n1"}
+    np.testing.assert_allclose(axes.images[0].get_array(), [[75, 25, 0], [0, 0, 0], [50, 0, 50]])
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["joie (4)", "peur (0)", "colère (2)"]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["joie", "peur", "colère"]
+    assert axes.get_title() == "T" and 400 < png_size(path)[0] < 1000
+
+
+def test_many_classes_stay_within_the_width(tmp_path, figures):
+    names = [f"class {k}" for k in range(20)]
+    path = confusion_matrix(np.eye(20), names, tmp_path / "m.png")
+    assert png_size(path)[0] < 1000 and len(figures[0].axes[0].texts) == 20
+
+
+@pytest.mark.parametrize("matrix", [np.zeros((2, 3)), np.zeros((3, 3)), [[1, -1], [0, 1]]])
+def test_a_confusion_matrix_of_another_shape_is_refused(tmp_path, matrix):
+    with pytest.raises(ValueError, match="2 classes, or counts below 0"):
+        confusion_matrix(matrix, ["a", "b"], tmp_path / "m.png")

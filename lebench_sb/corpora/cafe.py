@@ -1,0 +1,117 @@
+"""CaFE: six sentences played by twelve actors of Quebec in six emotions at two intensities, and neutrally.
+
+936 recordings at 48 kHz in `CaFE_48k/<emotion>/<intensity>/AA-E-I-S.wav` (neutral ones without the folder of
+the intensity). AA is the actor, odd numbers men and even ones women; E the emotion: C (colère), D (dégoût),
+J (joie), N (neutre), P (peur), S (surprise), T (tristesse); I the intensity, 1 weak and 2 strong; S the
+sentence, 1 to 6. The names say everything: folders, whose accents many unzip programs break, are not read.
+CC BY-NC-SA 4.0, https://zenodo.org/record/1478765 (Gournay et al., 2018). It has no official split: see
+`prepare_cafe`.
+"""
+
+import os
+import re
+from pathlib import Path
+
+from lebench_sb.manifest import (
+    Problems,
+    UsageError,
+    Utterance,
+    is_prepared,
+    measure_durations,
+    read_marker,
+    write_manifest,
+)
+
+SPLITS = ("train", "valid", "test")
+EMOTIONS = {
+    "C": "anger",
+    "D": "disgust",
+    "J": "happiness",
+    "N": "neutral",
+    "P": "fear",
+    "S": "surprise",
+    "T": "sadness",
+}
+NAME = re.compile(r"(\d\d)-([CDJNPST])-([0-2])-([1-6])")
+LAYOUT = (
+    "data_folder must hold CaFE_48k/ (or CaFE_192k/) with recordings named AA-E-I-S.wav, as 01-C-1-1.wav."
+)
+
+
+def prepare_cafe(data_folder, manifest_folder, fold=1, folds=6):
+    """Writes train.csv, valid.csv and test.csv of one fold into `manifest_folder`; returns {split: marker}.
+
+    The actors are dealt out to `folds` groups, men and women apart, so that every group has both; group
+    `fold` (from 1) is the test set, the next one valid, the others train. No speaker is in two of them. Each
+    fold needs a manifest_folder of its own, or is prepared again. A second call with the same parameters and
+    files returns at once. Raises UsageError (fold, folds), FileNotFoundError, or DataError that lists names
+    and files that are wrong.
+    """
+    parameters = {"corpus": "cafe", "fold": fold, "folds": folds, "files": _sizes(data_folder)}
+    manifests = {split: Path(manifest_folder) / f"{split}.csv" for split in SPLITS}
+    if all(is_prepared(path, parameters) for path in manifests.values()):
+        return {split: read_marker(path) for split, path in manifests.items()}
+    found = utterances(data_folder)
+    groups = deal({(u.speaker, u.gender) for u in found}, fold, folds)
+    splits = {split: [u for u in found if u.speaker in groups[split]] for split in SPLITS}
+    stamps = _stamps(Path(data_folder))
+    return {
+        split: write_manifest(path, splits[split], data_folder, parameters, ("emotion",), stamps=stamps)
+        for split, path in manifests.items()
+    }
+
+
+def utterances(data_folder):
+    """All Utterances, sorted by name, with the labels emotion, intensity and sentence.
+
+    Raises FileNotFoundError, or DataError that lists names that are none of CaFE's and files that do not
+    decode.
+    """
+    wavs, problems = _wavs(data_folder), Problems(data_folder)
+    for wav in wavs:
+        if not NAME.fullmatch(wav.stem):
+            problems.add("names that are not AA-E-I-S.wav (move other recordings away)", wav.name)
+    problems.raise_if_any()
+    seconds = measure_durations(map(os.path.abspath, wavs), data_folder)
+    found = []
+    for wav in sorted(wavs, key=lambda wav: wav.stem):
+        actor, code, intensity, sentence = NAME.fullmatch(wav.stem).groups()
+        labels = {"emotion": EMOTIONS[code], "intensity": intensity, "sentence": sentence}
+        gender = "M" if int(actor) % 2 else "F"
+        path = os.path.abspath(wav)
+        found.append(Utterance(wav.stem, path, seconds[path], None, None, actor, gender, "fr", labels))
+    return found
+
+
+def deal(speakers, fold, folds):
+    """{(speaker, gender)} -> {split: set of speakers} of a fold; UsageError for a fold that cannot be"""
+    by_gender = {gender: sorted(name for name, g in speakers if g == gender) for gender in "FM"}
+    most = min(map(len, by_gender.values()))
+    if not 3 <= folds <= most:
+        counts = f"{len(by_gender['F'])} women and {len(by_gender['M'])} men"
+        raise UsageError(f"folds is {folds}: with {counts}, 3 to {most} folds have both in each.")
+    if not 1 <= fold <= folds:
+        raise UsageError(f"fold is {fold}: it must be 1 to {folds} (folds).")
+    groups = [{name for names in by_gender.values() for name in names[k::folds]} for k in range(folds)]
+    test, valid = groups[fold - 1], groups[fold % folds]
+    return {"train": set().union(*groups) - test - valid, "valid": valid, "test": test}
+
+
+def _wavs(data_folder):
+    """Every wav below the corpus's folder"""
+    data_folder = Path(data_folder)
+    inner = [folder for folder in (data_folder / "CaFE_48k", data_folder / "CaFE_192k") if folder.is_dir()]
+    found = sorted((inner[0] if inner else data_folder).rglob("*.wav"))
+    if not found:
+        raise FileNotFoundError(f"{data_folder}: no wav. {LAYOUT}")
+    return found
+
+
+def _sizes(data_folder):
+    """Path and size of every recording: the labels are in the names"""
+    return {os.path.relpath(wav, data_folder): wav.stat().st_size for wav in _wavs(data_folder)}
+
+
+def _stamps(root):
+    made_up = any((folder / "miniature.done.json").exists() for folder in (root, root.parent))
+    return ["synthetic speech", "emotion by prosody presets: plumbing check"] if made_up else []

@@ -1,0 +1,21 @@
+"""Satisfaction of AlloSat's callers at every frame, with any encoder: filterbank, frozen or fine-tuned SSL.
+
+python recipes/AER/AlloSat/train.py recipes/AER/AlloSat/hparams/gru.yaml --data_folder D --ssl_hub E
+"""
+
+from lebench_sb.command_line import launch
+from lebench_sb.data import load_utterances
+from lebench_sb.run import fit_and_test, start
+from lebench_sb.tasks.emotion_continuous import ContinuousEmotionBrain, datasets
+
+
+def main(argv):
+    hparams, run_opts = start(argv)
+    utterances = load_utterances(hparams)
+    splits, traces = datasets(utterances, hparams)
+    brain = ContinuousEmotionBrain(hparams["modules"], hparams, run_opts, hparams["checkpointer"], traces)
+    fit_and_test(brain, utterances, splits)
+
+
+if __name__ == "__main__":
+    launch(main)
