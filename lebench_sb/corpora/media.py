@@ -1,5 +1,6 @@
 """MEDIA: French telephone dialogues with a simulated hotel-booking machine, every user turn annotated with
-concepts (ELRA, non-commercial and commercial licences; 1,250 dialogues, about 70 h of both sides).
+concepts, under ELRA's licences. LeBenchmark counts 12,908 turns of users in train (41.5 h), 1,259 in valid
+(3.5 h), 3,005 in test (11.3 h).
 
 Three things must be brought together in `data_folder`:
 
