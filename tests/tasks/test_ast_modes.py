@@ -93,7 +93,7 @@ def test_every_mode_runs_on_the_miniature(root, miniature, tiny_pretraining, tmp
         folder = translate(root, miniature, source, tmp_path / name, yaml, language)
         record = read_results(folder)
         assert record["corpus"] == f"mTEDx fr-{language}" and record["system"] == str(source)
-        assert set(record["metrics"]) == {"BLEU", "chrF2"}
+        assert set(record["metrics"]) == {"BLEU", "chrF2"} and "synthetic speech" in record["stamps"]
         assert all(len(entry["ci95"]) == 2 for entry in record["metrics"].values())
         rows = list(csv.DictReader((folder / "utterances.csv").open(encoding="utf-8")))
         texts = miniature / f"fr-{language}" / "data" / "test" / "txt" / f"test.{language}"
