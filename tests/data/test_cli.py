@@ -208,13 +208,15 @@ def test_the_miniature_is_built_with_the_options_given(lebench, monkeypatch, tmp
     miniature = pytest.importorskip("lebench_sb.corpora.miniature")
     calls = []
 
-    def build(output, seed, scale, workers):
-        calls.append((output, seed, scale, workers))
-        return {"reused": False, "hours": 0.5, "utterances": 7}
+    def build(output, seed, scale, workers, corpora):
+        calls.append((output, seed, scale, workers, corpora))
+        return {"reused": False, "hours": 0.5, "utterances": 7, "corpora": corpora}
 
     monkeypatch.setattr(miniature, "build_miniature", build)
-    code, out, _ = lebench("prepare", "miniature", "--output", tmp_path, "--workers", "2", "--scale", "0.1")
-    assert code == 0 and calls == [(tmp_path, 0, 0.1, 2)] and "0.50 h, 7 utterances" in out
+    options = ["--output", tmp_path, "--workers", "2", "--scale", "0.1", "--corpora", "mls,media"]
+    code, out, _ = lebench("prepare", "miniature", *options)
+    assert code == 0 and calls == [(tmp_path, 0, 0.1, 2, ["mls", "media"])]
+    assert "mls, media: 0.50 h, 7 utterances" in out
 
     def refuse(*words):
         raise ValueError("built with other parameters")
