@@ -4,6 +4,7 @@ import hashlib
 import logging
 import random
 import warnings
+from bisect import bisect_right
 from pathlib import Path
 
 import numpy as np
@@ -221,18 +222,23 @@ class StreamPlan(EpochPlan):
         super().__init__(durations, max_batch_seconds, seed)
         self.updates_per_epoch, self.batches_per_update = updates_per_epoch, batches_per_update
         self.number_of_updates = number_of_updates
+        self.ends = [0]  # [k]: batches of the first k passes, as far as they have been counted
 
     def batches(self, epoch):
         first = (epoch - 1) * self.updates_per_epoch
         last = min(epoch * self.updates_per_epoch, self.number_of_updates)
         low, high = first * self.batches_per_update, last * self.batches_per_update
-        found, seen, number = [], 0, 0
+        while self.ends[-1] <= low < high:
+            self.ends.append(self.ends[-1] + len(self.one_pass(len(self.ends))))
+        number = bisect_right(self.ends, low)  # the pass that holds batch `low`
+        found, seen = [], self.ends[number - 1]
         while seen < high:
-            number += 1
             one = self.one_pass(number)
-            inside = one[max(low - seen, 0) : max(high - seen, 0)]
+            inside = one[max(low - seen, 0) : high - seen]
             found += [[(int(i), number) for i in batch] for batch in inside]
-            seen += len(one)
+            seen, number = seen + len(one), number + 1
+            if number > len(self.ends):
+                self.ends.append(seen)
         return found
 
 

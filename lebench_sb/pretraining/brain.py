@@ -131,6 +131,10 @@ class PretrainingBrain(SSLBrain):
             hparams.number_of_updates,
         )
 
+    def count_updates(self, loader):
+        """What the YAML says: the stream has no end of its own"""
+        return self.hparams.number_of_updates
+
     def temperature(self):
         """Of the Gumbel softmax at the coming update: exponential decay to a floor (wav2vec 2.0, 4.2)"""
         start, end, decay = self.hparams.gumbel_temperature

@@ -124,6 +124,22 @@ def test_a_stream_has_the_updates_asked_for_over_passes():
         assert sorted(i for i, n in together if n == number) == list(range(10))
 
 
+def test_an_epoch_of_a_stream_does_not_depend_on_those_asked_for_before():
+    durations = np.random.default_rng(0).uniform(1, 9, 40)
+
+    def plan():
+        return StreamPlan(durations, 20.0, 0, 3, batches_per_update=7, number_of_updates=40)
+
+    one = plan()
+    in_order = [one.batches(epoch) for epoch in range(1, 15)]
+    assert [len(epoch) for epoch in in_order] == [21] * 13 + [7]
+    other = plan()
+    assert [other.batches(epoch) for epoch in (14, 3, 9, 3)] == [in_order[k - 1] for k in (14, 3, 9, 3)]
+    stream = [batch for epoch in in_order for batch in epoch]
+    whole = [[(int(i), n) for i in batch] for n in range(1, 20) for batch in one.one_pass(n)]
+    assert stream == whole[: len(stream)]
+
+
 def test_a_resumed_loader_gives_the_rest_of_the_same_batches(tmp_path):
     utterances = [
         Utterance(f"u{i}", str(tone(tmp_path / f"{i}.wav", seconds=1 + i / 10)), 1 + i / 10) for i in range(8)
