@@ -70,6 +70,7 @@ def train(texts, size):
             vocab_size=size,
             model_type="unigram",
             character_coverage=1.0,
+            normalization_rule_name="identity",  # its own would turn … into ... and ½ into 1/2
             hard_vocab_limit=False,  # fewer pieces where the texts are too few for `size`
             max_sentence_length=max(len(text.encode()) for text in texts) + 1,  # none is passed over
             num_threads=1,

@@ -10,6 +10,7 @@ import sys
 import jiwer
 import pytest
 
+from lebench_sb import subwords
 from lebench_sb.brain import SSLBrain
 from lebench_sb.manifest import UsageError, Utterance, read_manifest, write_manifest
 from lebench_sb.tasks.asr import readable
@@ -191,6 +192,12 @@ def test_n_grams_of_a_file_that_is_not_there(root, manifests, tmp_path):
 
 def test_what_a_normaliser_cannot_read_is_left_out_of_a_hypothesis():
     assert readable(normaliser("fr-1"), "Oui ~ [non], là") == "oui non là"
+
+
+def test_subwords_give_back_what_they_were_learnt_from():
+    texts = ["Bonjour… « Zoé », ½ heure ?", "20 °C, cœur ’t", "ÉTÉ fi"] * 3
+    pieces = subwords.Subwords(subwords.train(texts, 60))
+    assert [pieces.decode(pieces.encode(text)) for text in texts] == texts
 
 
 def test_the_two_corpora_have_the_same_recipe(root):
