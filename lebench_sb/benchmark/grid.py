@@ -15,7 +15,7 @@ tasks:
     recipe: recipes/ASR/CommonVoice
     hparams: ctc.yaml
     overrides: {number_of_epochs: 10}           # any key of the YAML
-    modes: {end to end: {number_of_epochs: 4}}  # overrides of one mode
+    modes: {end to end: {number_of_epochs: 4}}  # overrides of one mode; `hparams` for another YAML
     grid: {head_lr: [0.003, 0.001]}             # instead of the grid's own
 modes: [frozen, continued SSL, ASR first, end to end]
 seeds: [1, 2, 3]
@@ -32,7 +32,7 @@ once), `threads` (of each).
 """
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ruamel.yaml import YAML
@@ -85,6 +85,10 @@ class Task:
     recipe: Recipe
     modes: dict  # mode -> overrides
     grid: dict | None  # key -> values; None: the grid's own
+    yamls: dict = field(default_factory=dict)  # mode -> its YAML, where it is another than the recipe's
+
+    def recipe_in(self, mode):
+        return replace(self.recipe, yaml=self.yamls.get(mode, self.recipe.yaml))
 
 
 @dataclass(frozen=True)
@@ -140,9 +144,9 @@ def read_grid(path):
 
 def stop_at(path, problems):
     """Raises UsageError with all problems, if there are any"""
-    if problems:
+    if problems := [problem.rstrip(".") for problem in dict.fromkeys(problems)]:
         counted = f" ({len(problems)} problems)" if len(problems) > 1 else ""
-        raise UsageError(f"{path}{counted}: {'; '.join(dict.fromkeys(problems))}.")
+        raise UsageError(f"{path}{counted}: {'; '.join(problems)}.")
 
 
 def canonical_mode(name):
@@ -207,17 +211,20 @@ def _task(name, entry, data_folder, problems):
     where = f"tasks.{name}."
     if not _check_keys(entry, TASK_KEYS, where, problems):
         return None
+    recipe, modes, yamls = _recipe(entry, where, data_folder, problems), {}, {}
     by_mode = entry.get("modes") or {}
-    modes = {}
-    for mode, overrides in by_mode.items() if isinstance(by_mode, dict) else ():
+    if not isinstance(by_mode, dict):
+        problems.append(f"{where}modes: a mapping of a mode to overrides is expected")
+        by_mode = {}
+    for mode, overrides in by_mode.items():
         known = BASELINE if mode == BASELINE else canonical_mode(mode)
         if known is None:
             problems.append(f"{where}modes.{mode} is no mode{_nearest_mode(mode)}")
         modes[known] = _overrides({"overrides": overrides}, f"{where}modes.{mode}: ", problems)
-    if not isinstance(by_mode, dict):
-        problems.append(f"{where}modes: a mapping of a mode to overrides is expected")
-    recipe = _recipe(entry, where, data_folder, problems)
-    return Task(name, recipe, modes, _rates(entry.get("grid"), f"{where}grid", problems))
+        if chosen := modes[known].pop("hparams", None):
+            other = _recipe({**entry, "hparams": chosen}, f"{where}modes.{mode}.", data_folder, problems)
+            yamls |= {known: other.yaml} if other else {}
+    return Task(name, recipe, modes, _rates(entry.get("grid"), f"{where}grid", problems), yamls)
 
 
 def _nearest_mode(name):
@@ -384,19 +391,29 @@ def _check_sources(grid, problems):
 
 def _check_overrides(grid, problems):
     """Complains of overrides that the YAML of their recipe does not know"""
-    trained = [e for e in grid.encoders.values() if e.training]
-    given = [(f"encoders.{e.name}.", e.training, [e.training.overrides]) for e in trained]
+    given = [(f"encoders.{e.name}.", e.training, [e.training.overrides]) for e in _trained(grid)]
     given += [(f"modes.{m.name}.step_", m.step, [m.step.overrides]) for m in grid.modes.values() if m.step]
-    shared = [grid.overrides, grid.grid, *(m.overrides for m in grid.modes.values())]
-    shared += [m.grid or {} for m in grid.modes.values()] + [e.overrides for e in grid.encoders.values()]
-    for task in grid.tasks.values():
-        own = [task.recipe.overrides, task.grid or {}, *task.modes.values()] if task.recipe else []
-        given.append((f"tasks.{task.name}.", task.recipe, [*shared, *own]))
+    baseline = [Mode(BASELINE)] if any(e.source == MEL for e in grid.encoders.values()) else []
+    for task in (task for task in grid.tasks.values() if task.recipe):
+        for mode in [*grid.modes.values(), *baseline]:
+            rates = next(g for g in (mode.grid, task.grid, grid.grid) if g is not None)
+            mappings = [
+                grid.overrides,
+                mode.overrides,
+                task.recipe.overrides,
+                task.modes.get(mode.name, {}),
+                rates,
+            ]
+            mappings += [encoder.overrides for encoder in grid.encoders.values()]
+            given.append((f"tasks.{task.name}.", task.recipe_in(mode.name), mappings))
     for where, recipe, mappings in given:
-        for key, value in ((k, v) for m in mappings for k, v in m.items() if recipe and k not in OURS):
-            for tried in value if isinstance(value, tuple) else [value]:
-                wrong = wrong_overrides(recipe.yaml, {key: tried})
-                problems += [f"{where}overrides: {problem}" for problem in wrong]
+        pairs = [pair for mapping in mappings for pair in mapping.items() if pair[0] not in OURS]
+        pairs = [(k, one) for k, value in pairs for one in (value if isinstance(value, tuple) else [value])]
+        problems += [f"{where}overrides: {problem}" for problem in wrong_overrides(recipe.yaml, pairs)]
+
+
+def _trained(grid):
+    return [encoder for encoder in grid.encoders.values() if encoder.training]
 
 
 def _is_hub_id(source):

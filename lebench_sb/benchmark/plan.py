@@ -169,7 +169,7 @@ class _Planner:
         }  # fmt: skip
         if chosen:
             values = {key: value for key, value in values.items() if key not in point}
-        return self.command(task.recipe, values), after
+        return self.command(task.recipe_in(mode), values), after
 
     def command(self, recipe, values):
         """Words after `python`: the grid's own keys first"""

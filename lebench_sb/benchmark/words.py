@@ -42,15 +42,15 @@ def _inner(value):
     return word(value)
 
 
-def wrong_overrides(path, overrides):
-    """What is wrong with each {key: value} for a recipe's YAML: no such key, another kind of value"""
+def wrong_overrides(path, pairs):
+    """What is wrong with each (key, value) for a recipe's YAML: no such key, another kind of value"""
     try:
         nodes = keys_of(compose(Path(path)))
     except MISTAKES as error:
         return [str(error)]
     options = {o for action in RunOptions._create_parser()._actions for o in action.option_strings}
     problems = []
-    for key, value in overrides.items():
+    for key, value in pairs:
         try:
             split_words([f"--{key}={word(value)}"], list(nodes))
             if f"--{key}" not in options:

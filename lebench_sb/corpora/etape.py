@@ -2,9 +2,10 @@
 transcribed by ESTER's conventions.
 
 The distribution could not be read when this was written, so the folders are our choice: `data_folder` holds
-`train/`, `dev/` and `test/`, and in each, at any depth, recordings (`.wav`, `.flac` or `.sph`) each beside or
-below an annotation of the same stem, Transcriber XML (`.trs`) or NIST `.stm`. Where a recording has both, the
-.trs is read. An utterance is a stretch between two `<Sync>` of a turn, or a line of the .stm.
+`train/`, `dev/` and `test/`, and in each, at any depth, recordings (`.wav`, `.flac` or `.sph`) and their
+annotations, Transcriber XML of the same stem (`.trs`) or lines that name the stem, in one or many `.stm`.
+Where a recording has both, the .trs is read. An utterance is a stretch between two `<Sync>` of a turn, or a
+line of a .stm.
 
 Transcriber: `<Speaker id name type="male|female"/>`, `<Turn speaker startTime endTime>`, `<Sync time/>`; the
 XML declares its encoding, ISO-8859-1 as a rule. STM: `waveform channel speaker begin end <labels> text`,
@@ -46,8 +47,8 @@ TOLERANCE = 0.1  # seconds an annotation may end after its recording
 SEVERAL, EMPTY, NOBODY = "several speakers at once", "no words", "no speaker"
 IGNORED, NOT_TRANSCRIBED = "ignored in scoring", "section not transcribed"
 LAYOUT = (
-    "data_folder must hold train/, dev/ and test/, each with recordings (.wav, .flac, .sph) and, of the same "
-    "stem, .trs or .stm."
+    "data_folder must hold train/, dev/ and test/, each with recordings (.wav, .flac, .sph), and .trs of the "
+    "same names or .stm that name them."
 )
 LABELS = re.compile(r"<[^<>\s]*>")
 # Names that say nothing: "Speaker 3" of one recording is somebody else in another
@@ -73,12 +74,12 @@ def prepare_etape(data_folder, manifest_folder, normaliser="fr-1", stm_encoding=
     normaliser: of the label `wrd`; `text` keeps case and punctuation. A second call with the same parameters
     and unchanged annotations returns at once. Raises FileNotFoundError, or DataError that lists faults.
     """
-    pairs = {split: recordings(data_folder, split) for split in SPLITS}
+    files = {split: find(data_folder, split) for split in SPLITS}
     parameters = {
         "corpus": "etape",
         "normaliser": normaliser,
         "stm_encoding": stm_encoding,
-        "sha256": _hashes(data_folder, pairs),
+        "sha256": _hashes(data_folder, files),
     }
     manifests = {split: Path(manifest_folder) / f"{split}.csv" for split in SPLITS}
     if all(is_prepared(path, parameters) for path in manifests.values()):
@@ -98,16 +99,17 @@ def prepare_etape(data_folder, manifest_folder, normaliser="fr-1", stm_encoding=
 
 
 def utterances(data_folder, split, normaliser="fr-1", stm_encoding="utf-8", dropped=None):
-    """Yields the Utterances of `split` (train, valid, test), recording by recording, in order of time.
+    """Yields the Utterances of `split` (train, valid, test), recording by recording, as annotated.
 
     dropped: a Counter that receives {reason: count} of the stretches left out. Raises as prepare_etape does.
     """
     dropped = Counter() if dropped is None else dropped
     folder = Path(data_folder) / SPLITS.get(split, "")
-    pairs, problems, found = recordings(data_folder, split), Problems(folder), []
-    seconds = measure_durations([wav for wav, _ in pairs], folder)
-    for wav, annotation in pairs:
-        for stretch in read(annotation, stm_encoding):
+    files, problems, found = find(data_folder, split), Problems(folder), []
+    annotated = annotations(files, stm_encoding, folder)
+    seconds = measure_durations(files.wavs.values(), folder)
+    for stem, wav in files.wavs.items():
+        for stretch in annotated[stem]:
             if stretch.why:
                 dropped[stretch.why] += 1
             elif (u := _utterance(wav, stretch, seconds[str(wav)], problems)) is not None:
@@ -116,42 +118,61 @@ def utterances(data_folder, split, normaliser="fr-1", stm_encoding="utf-8", drop
     yield from _normalised(found, normaliser, dropped, folder)
 
 
-def recordings(data_folder, split):
-    """[(recording, annotation)] of a split, absolute paths sorted. Raises FileNotFoundError or DataError."""
+@dataclass(frozen=True)
+class Files:
+    """Of a split: {stem: recording}, {stem: .trs}, [.stm], absolute paths in the order of their names"""
+
+    wavs: dict
+    trs: dict
+    stm: list
+
+
+def find(data_folder, split):
+    """The Files of a split. Raises FileNotFoundError, or DataError for two files of one name."""
     if split not in SPLITS:
         raise ValueError(f"No split {split!r} in ETAPE: {', '.join(SPLITS)}.")
     folder = Path(data_folder).absolute() / SPLITS[split]
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} not found. {LAYOUT}")
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (*AUDIO, ".trs", ".stm"))
-    wavs, notes, problems = {}, {}, Problems(folder)
-    for path in files:
-        kind = wavs if path.suffix.lower() in AUDIO else notes
-        key = path.stem if kind is wavs else (path.stem, path.suffix.lower())
-        if key in kind:
-            problems.add("two files of one name", f"{kind[key]} and {path}")
-        kind[key] = path
-    pairs = []
-    for stem, wav in wavs.items():
-        annotation = notes.get((stem, ".trs")) or notes.get((stem, ".stm"))
-        if annotation is None:
-            problems.add("recordings without .trs and .stm", wav.name)
-        pairs.append((wav, annotation))
-    for stem in sorted({stem for stem, _ in notes} - set(wavs)):
+    files, problems = Files({}, {}, []), Problems(folder)
+    for path in sorted(folder.rglob("*")):
+        kind = path.suffix.lower()
+        if kind == ".stm":
+            files.stm.append(path)
+        elif kind in (*AUDIO, ".trs"):
+            named = files.trs if kind == ".trs" else files.wavs
+            if path.stem in named:
+                problems.add("two files of one name", f"{named[path.stem]} and {path}")
+            named[path.stem] = path
+    problems.raise_if_any()
+    if not files.wavs:
+        raise FileNotFoundError(f"{folder} holds no recording. {LAYOUT}")
+    return files
+
+
+def annotations(files, stm_encoding, folder):
+    """{stem: [Stretch]} of every recording. Raises DataError for those without, and for annotations of
+    recordings that are not there."""
+    problems, found = Problems(folder), {}
+    for path in files.stm:
+        for stem, stretches in read_stm(path, stm_encoding).items():
+            if stem in found:
+                problems.add("recordings in two .stm", f"{stem} in {path}")
+            found[stem] = stretches
+    found |= {stem: read_trs(path) for stem, path in files.trs.items()}
+    for stem in sorted(set(files.wavs) - set(found)):
+        problems.add("recordings without .trs and without lines in a .stm", files.wavs[stem].name)
+    for stem in sorted(set(found) - set(files.wavs)):
         problems.add("annotations without a recording", stem)
     problems.raise_if_any()
-    if not pairs:
-        raise FileNotFoundError(f"{folder} holds no recording. {LAYOUT}")
-    return pairs
+    return found
 
 
-def _hashes(data_folder, pairs):
-    """sha256 of every annotation that is read"""
-    return {
-        os.path.relpath(path, data_folder): hashlib.sha256(path.read_bytes()).hexdigest()
-        for found in pairs.values()
-        for _, path in found
-    }
+def _hashes(data_folder, files):
+    """sha256 of every annotation, and the names of the recordings"""
+    paths = [path for each in files.values() for path in (*each.trs.values(), *each.stm)]
+    hashes = {os.path.relpath(p, data_folder): hashlib.sha256(p.read_bytes()).hexdigest() for p in paths}
+    return hashes | {"recordings": {split: list(each.wavs) for split, each in files.items()}}
 
 
 def _utterance(wav, stretch, duration, problems):
@@ -198,13 +219,11 @@ def _normalised(found, normaliser, dropped, folder):
 # ---- annotations
 
 
-def read(path, stm_encoding="utf-8"):
-    """.trs or .stm -> [Stretch] in the order of the file. Raises DataError that lists bad lines."""
-    return read_trs(path) if Path(path).suffix.lower() == ".trs" else read_stm(path, stm_encoding)
-
-
 def read_trs(path):
-    """Transcriber XML -> [Stretch]: one for each `<Sync>` of each turn, to the next one or the turn's end."""
+    """Transcriber XML -> [Stretch]: one for each `<Sync>` of each turn, to the next one or the turn's end.
+
+    Raises DataError for XML that does not parse, or that lists turns without times or of unknown speakers.
+    """
     try:
         root = ElementTree.parse(path).getroot()
     except (ElementTree.ParseError, LookupError, ValueError) as error:
@@ -252,8 +271,8 @@ def _turn(turn, kind, people, problems):
 
 
 def read_stm(path, encoding="utf-8"):
-    """NIST STM -> [Stretch], one for each line."""
-    found, problems = [], Problems(path)
+    """NIST STM -> {recording: [Stretch]}, one for each line. Raises DataError that lists bad lines."""
+    found, problems = {}, Problems(path)
     for number, line in enumerate(_lines(path, encoding), 1):
         if not line.strip() or line.lstrip().startswith(";;"):
             continue
@@ -264,9 +283,8 @@ def read_stm(path, encoding="utf-8"):
                 f"line {number} {line.strip()[:60]!r}",
             )
             continue
-        if fields[0] != Path(path).stem:
-            problems.add("lines of another recording", f"line {number} {fields[0]}")
-        found.append(_stm_stretch(*fields[2:5], fields[5] if len(fields) > 5 else ""))
+        stretch = _stm_stretch(*fields[2:5], fields[5] if len(fields) > 5 else "")
+        found.setdefault(fields[0], []).append(stretch)
     problems.raise_if_any()
     return found
 

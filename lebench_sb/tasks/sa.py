@@ -175,7 +175,7 @@ class SABrain(ASRBrain):
         found = self.modules.parser(states, spans, best_heads)
         trees = self.trees([[text for text, _, _ in own] for own in words], *found)
         counts = count_parses(batch.tree, trees, self.hparams.root_quirk)
-        rows = self.score_texts(batch, self.decoded(log_probs, lens))
+        rows = self.score_texts(batch, [tree.text for tree in trees])
         for row, tree, (*hits, pairs) in zip(rows, trees, counts.tolist(), strict=True):
             row |= {key: value for name, n in zip(SCORES, hits, strict=True)
                     for key, value in zip(parse_columns(name), (n, pairs), strict=True)}  # fmt: skip

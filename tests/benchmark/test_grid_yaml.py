@@ -176,6 +176,22 @@ def test_settings_of_a_cell_win_in_order(toy):
     assert (whole["head_lr"], whole["seconds"], whole["freeze"]) == ("9", "7", "False")
 
 
+def test_a_mode_may_have_a_yaml_of_its_own(toy):
+    place = toy.folder / "recipes/TOY/Corpus/hparams"
+    (place / "whole.yaml").write_text((place / "toy.yaml").read_text() + "encoder_lr: 0.1\n")
+    modes = {"end to end": {"hparams": "whole.yaml", "encoder_lr": 0.2}}
+    plan = make_plan(read_grid(toy.write(tasks={"T": {**TASK, "modes": modes}}, seeds=[1])))
+    yamls = {name: Path(step.words[1]).name for name, step in plan.steps.items()}
+    assert yamls["T/ours/end-to-end/seed1"] == "whole.yaml"
+    assert yamls["T/ours/frozen/seed1"] == yamls["T/filterbank/filterbank/seed1"] == "toy.yaml"
+    for wrong, words in (
+        ({"hparams": "whle.yaml"}, "did you mean whole.yaml"),
+        ({"encoder_lr": 1}, "encoder_lr"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            toy.run(tasks={"T": {**TASK, "modes": {"end to end": wrong}}})
+
+
 def test_continued_ssl_hears_the_audio_of_the_task(toy):
     """`lebench prepare` of the corpus that the task's YAML names, once for tasks of one corpus."""
     tasks = {"A": TASK, "B": TASK}
@@ -217,7 +233,7 @@ def test_the_grids_of_the_repository_are_sound(path, tmp_path, monkeypatch, caps
     grid = YAML(typ="safe").load(path.read_text())
     folders = {grid.get("data_folder")} | {t.get("data_folder") for t in grid["tasks"].values()}
     for folder in filter(None, folders):
-        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
     monkeypatch.chdir(tmp_path)
     assert benchmark(path, dry_run=True) == 0
     assert "nothing was run" in capsys.readouterr().out and not (tmp_path / grid["output"]).exists()

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from toy_recipe import lebench, make_toy, runs
 
+from lebench_sb.benchmark.command import only_one
 from lebench_sb.benchmark.fingerprint import PACKAGE, forget, listing, module_files, reached
 from lebench_sb.benchmark.schedule import Lanes, run_plan
 
@@ -245,16 +246,14 @@ def test_sigkill_at_random_then_again(toy, tmp_path_factory, whole_group, monkey
 
 
 def test_two_grids_do_not_share_a_folder(toy):
-    path = toy.write(
-        **{**ONE, "tasks": {"TOY": {"recipe": "recipes/TOY/Corpus", "overrides": {"seconds": 4}}}}
-    )
-    first = subprocess.Popen(lebench("benchmark", str(path)), cwd=toy.folder, stdout=subprocess.DEVNULL)
-    while not runs(toy.folder):
-        assert first.poll() is None
-        time.sleep(0.1)
-    second = subprocess.run(lebench("benchmark", str(path)), cwd=toy.folder, capture_output=True, text=True)
+    path = toy.write(**ONE)
+    (toy.folder / "grid").mkdir()
+    with only_one(toy.folder / "grid"):
+        words = lebench("benchmark", str(path))
+        second = subprocess.run(words, cwd=toy.folder, capture_output=True, text=True)
     assert second.returncode == 2 and "another `lebench benchmark` runs this grid" in second.stderr
-    assert first.wait() == 0 and len(runs(toy.folder)) == 1
+    assert not runs(toy.folder)
+    assert toy.run(**ONE) == 0 and len(runs(toy.folder)) == 1
 
 
 RUN_ONE = """

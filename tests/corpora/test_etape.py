@@ -140,12 +140,11 @@ def test_a_recording_read_again_only_when_an_annotation_changed(tmp_path):
 
 
 def test_bad_lines_are_listed(tmp_path):
-    bad = STM + "BFMTV_2011 1 Paul neuf 10 mot\nOTHER 1 Paul 8 9 mot\n"
+    bad = STM + "BFMTV_2011 1 Paul neuf 10 mot\ntwo words\n"
     folder = corpus(tmp_path / "a", trs=None, stm=bad)
     with pytest.raises(DataError) as error:
         list(utterances(folder, "train"))
-    assert "line 9 'BFMTV_2011 1 Paul neuf 10 mot'" in str(error.value)
-    assert "lines of another recording (1): line 10 OTHER" in str(error.value)
+    assert "line 9 'BFMTV_2011 1 Paul neuf 10 mot', line 10 'two words'" in str(error.value)
     latin = corpus(tmp_path / "b", trs=None, stm=STM, encoding="iso-8859-1")
     with pytest.raises(DataError, match="line 3 is not utf-8; --stm_encoding"):
         list(utterances(latin, "train"))
@@ -179,18 +178,35 @@ def test_an_annotation_may_end_a_little_late(tmp_path):
     assert last.stop == pytest.approx(9.45) and last.id == "BFMTV_2011_8.000-9.500"
 
 
+def test_one_stm_may_hold_all_recordings(tmp_path):
+    folder = corpus(tmp_path / "a", trs=None)
+    for split, prefix in (("train", "BFMTV"), ("dev", "DEV"), ("test", "TEST")):
+        wave = folder / split / "tv" / "SECOND.wav"
+        soundfile.write(wave, np.zeros(32000), 16000)
+        lines = STM.replace("BFMTV_2011", f"{prefix}_2011") + "SECOND 1 Paul 0.5 1.5 <o,f0,male> Bonsoir.\n"
+        (folder / split / f"all_{split}.stm").write_text(lines, encoding="utf-8")
+    assert seen(folder) == [*EXPECTED, ("SECOND_0.500-1.500", 0.5, 1.5, "Paul", "M", "bonsoir")]
+    assert prepare_etape(folder, tmp_path / "m")["test"]["utterances"] == 5
+    (folder / "train" / "tv" / "SECOND.wav").unlink()
+    with pytest.raises(DataError, match=r"annotations without a recording \(1\): SECOND"):
+        list(utterances(folder, "train"))
+    (folder / "dev" / "again.stm").write_text("SECOND 1 Paul 1.5 1.9 oui\n")
+    with pytest.raises(DataError, match="recordings in two .stm.*SECOND in .*all_dev.stm"):
+        list(utterances(folder, "valid"))
+
+
 def test_folders_and_pairs(tmp_path):
     with pytest.raises(
         FileNotFoundError, match="train not found. data_folder must hold train/, dev/ and test/"
     ):
         prepare_etape(tmp_path, tmp_path / "m")
     folder = corpus(tmp_path / "a")
-    (folder / "dev" / "LOST.trs").write_text("x")
+    (folder / "dev" / "LOST.trs").write_bytes(TRS.encode("iso-8859-1"))
     with pytest.raises(DataError, match=r"annotations without a recording \(1\): LOST"):
         prepare_etape(folder, tmp_path / "m")
     (folder / "dev" / "LOST.trs").unlink()
     (folder / "dev" / "DEV_2011.trs").unlink()
-    with pytest.raises(DataError, match=r"recordings without .trs and .stm \(1\): DEV_2011.wav"):
+    with pytest.raises(DataError, match=r"recordings without .trs and without .* \(1\): DEV_2011.wav"):
         prepare_etape(folder, tmp_path / "m")
     with pytest.raises(ValueError, match="No split 'dev'"):
         list(utterances(folder, "dev"))
@@ -216,4 +232,4 @@ def test_the_miniature(tmp_path):
         assert list(said.values()) == words and len(found) > len(clips)
         assert {u.gender for u in found} == {c.speaker.gender for c in clips}
         for trs in sorted((folder / theirs).glob("*.trs")):
-            assert read_trs(trs) == read_stm(trs.with_suffix(".stm"))
+            assert {trs.stem: read_trs(trs)} == read_stm(trs.with_suffix(".stm"))

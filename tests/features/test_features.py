@@ -80,7 +80,9 @@ def test_what_is_computed_is_not_computed_again(corpus, encoder_folder, tmp_path
     assert len(again[0]["features"]) > 0
 
 
-def test_another_encoder_layer_precision_or_recording_has_frames_of_its_own(corpus, encoder_folder, tmp_path):
+def test_another_encoder_layer_precision_or_recording_has_frames_of_its_own(
+    corpus, encoder_folder, tmp_path
+):
     encoder, dataset = load_encoder(encoder_folder), dataset_of(corpus)
     prints = {features.fingerprint(encoder)}
     prints.add(features.fingerprint(load_encoder(encoder_folder, layer=1)))

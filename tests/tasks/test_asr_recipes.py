@@ -3,10 +3,14 @@
 import csv
 import importlib.util
 import json
+import os
+import subprocess
+import sys
 
 import jiwer
 import pytest
 
+from lebench_sb.brain import SSLBrain
 from lebench_sb.manifest import UsageError, Utterance, read_manifest, write_manifest
 from lebench_sb.tasks.asr import readable
 from lebench_sb.text import normaliser
@@ -218,6 +222,64 @@ def test_units_of_own_recordings(root, corpus, tmp_path):
 
 def written(u):
     return {"text": u.labels["wrd"].capitalize() + " !"}
+
+
+class Stopped(Exception):
+    pass
+
+
+@pytest.mark.parametrize("name", ["crdnn", "ctc_dnn"])
+def test_a_stopped_run_goes_on_as_if_nothing_had_happened(root, manifests, tmp_path, monkeypatch, name):
+    """Statistics of FrameNorm, the epoch of the joint loss, subwords: nothing starts again"""
+    words = [*manifests, *BASELINE, "--max_batch_seconds", "6", "--checkpoint_every_updates", "1"]
+    words += ["--number_of_epochs", "3"] + (["--ctc_epochs", "2"] if name == "crdnn" else [])
+    run(root, "CommonVoice", name, *words, "--output_folder", tmp_path / "whole")
+    log_step, calls = SSLBrain.log_step, []
+
+    def stopping(self, stage, **values):
+        calls.append(stage)
+        if len(calls) == 12:
+            raise Stopped
+        log_step(self, stage, **values)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SSLBrain, "log_step", stopping)
+        with pytest.raises(Stopped):
+            run(root, "CommonVoice", name, *words, "--output_folder", tmp_path / "stopped")
+    run(root, "CommonVoice", name, *words, "--output_folder", tmp_path / "stopped")
+    steps = [(tmp_path / kind / "steps.jsonl").read_text() for kind in ("whole", "stopped")]
+    assert steps[0] == steps[1] and len(steps[0].splitlines()) > 15
+    assert result(tmp_path / "whole")[1] == result(tmp_path / "stopped")[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["crdnn", "ctc_dnn"])
+def test_two_processes_score_as_one_does_with_their_checkpoint(root, manifests, tmp_path, name):
+    options = [*manifests, *BASELINE, "--max_batch_seconds", "6", "--output_folder", str(tmp_path / "r")]
+    options += ["--num_workers", "0", "--number_of_epochs", "2", "--noprogressbar", *SMALL[name]]
+    if name == "ctc_dnn":
+        pytest.importorskip("kenlm")
+        options += [
+            "--lm",
+            "train",
+            "--lm_beam",
+            "4",
+            "--lm_weights",
+            "[0.2, 0.8]",
+            "--lm_word_bonuses",
+            "[1]",
+        ]
+    folder = root / "recipes" / "ASR" / "CommonVoice"
+    script = [str(folder / "train.py"), str(folder / "hparams" / f"{name}.yaml"), *options]
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    found = []
+    for words in ([*launcher, *script], [*script, "--test_only"]):
+        done = subprocess.run([sys.executable, *words], capture_output=True, text=True, env=environment)
+        assert done.returncode == 0, done.stderr[-3000:]
+        record, rows = result(tmp_path / "r")
+        found.append((record["metrics"], rows))
+    assert found[0] == found[1] and len(found[0][1]) == 13
 
 
 @pytest.mark.slow

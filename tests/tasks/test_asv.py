@@ -16,6 +16,8 @@ from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
 
 from lebench_sb import plots, results
 from lebench_sb.brain import TEST, VALID
+from lebench_sb.data import as_dataset, audio_item
+from lebench_sb.features import FeatureDataset
 from lebench_sb.manifest import DataError, Utterance, read_manifest, write_manifest
 from lebench_sb.metrics.verification import Ranking, equal_error_rate
 from lebench_sb.tasks.asv import (
@@ -109,6 +111,19 @@ def test_crops_of_frames_stay_inside_and_reach_both_ends():
     crops = {frame_crop(0, 30, "x", number, 40) for number in range(300)}
     assert {first for first, _ in crops} == set(range(11)) and all(b - a == 30 for a, b in crops)
     assert frame_crop(0, 30, "x", 1, 12) == (0, 12)
+
+
+def test_a_chunk_is_cut_out_of_cached_frames():
+    values = np.arange(40, dtype=np.float32)
+    found = as_dataset(people("x", "a", 2), [audio_item], ["sig", "spk_id"])
+    view = FeatureDataset(found, {"x-a-0": (values, 4, 6, [1, 2]), "x-a-1": (values, 20, 3, [1, 2])})
+    whole = view[0, 1]["features"]
+    assert whole.shape == (6, 1, 2) and whole.flatten().tolist() == list(range(4, 16))
+    view.crop = partial(frame_crop, 0, 4)
+    chunk = view[0, 1]["features"]
+    first, last = frame_crop(0, 4, "x-a-0", 1, 6)
+    assert torch.equal(chunk, whole[first:last]) and len(chunk) == 4
+    assert len(view[1, 1]["features"]) == 3
 
 
 def test_drops_keep_the_length():

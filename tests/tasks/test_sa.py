@@ -301,7 +301,7 @@ def test_eight_sentences_are_learnt_by_heart(root, own_data, tmp_path):
     words += [w for s in ("train", "valid", "test") for w in (f"--{s}_csv", str(tmp_path / "eight.csv"))]
     words += ["--recogniser={hidden: 128, layers: 1, context: 128, max_rate: 25.0, dropout: 0.0}"]
     words += ["--parser={word_hidden: 128, word_layers: 1, hidden: 128, layers: 1, mlp: 64, dropout: 0.0}"]
-    words += ["--number_of_epochs", "150", "--head_lr", "0.002"]
+    words += ["--number_of_epochs", "220", "--head_lr", "0.002"]
     record = run(root, tmp_path / "r", words)
     assert record["metrics"]["LAS"]["value"] > 90 and record["metrics"]["WER"]["value"] < 5
     assert "same speaker in train and test" in record["stamps"]

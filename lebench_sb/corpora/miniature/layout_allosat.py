@@ -42,12 +42,9 @@ def store(path, wave):
 
 
 def satisfaction(clip):
-    """A value in [-1, 1] per sentence: callers drift, most towards frustration"""
-    rng, value, values = generator(clip), 0.2, []
-    for _ in clip.sentences:
-        value = min(max(value + rng.uniform(-0.7, 0.6), -0.9), 0.9)
-        values.append(value)
-    return values
+    """A value in [-1, 1] per sentence: callers waver, and end more frustrated than they began"""
+    rng, count = generator(clip), len(clip.sentences)
+    return [0.2 - 0.4 * k / count + rng.uniform(-0.75, 0.75) for k in range(count)]
 
 
 def turns(clip):

@@ -15,7 +15,7 @@ PARTS = {"train": Part(10, 10, 2), "dev": Part(2, 4), "test": Part(3, 10)}
 WORDS = (4.0, 0.2)  # few words, often: minutes of speech must be enough to recognise them
 SAID = PATTERNS[::4]
 SECONDS = (0.5, 120.0)
-LONG_FORM = 15.0  # seconds, estimated, after which a recording ends
+LONG_FORM = 20.0  # seconds, estimated, after which a recording ends: a speaker of test has one
 
 
 def utterance(source, speaker, rng):
