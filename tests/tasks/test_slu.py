@@ -459,7 +459,7 @@ def test_eight_utterances_are_learnt_by_heart(root, corpus, tagged, tmp_path):
     words += [w for s in ("train", "valid", "test") for w in (f"--{s}_csv", str(tmp_path / "eight.csv"))]
     script = [str(root / "recipes/SLU/MEDIA/train.py"), str(root / "recipes/SLU/MEDIA/hparams/ctc.yaml")]
     options = ["--head={dropout: 0.0}", "--mask=!name:lebench_sb.augment.no_mask"]
-    options += ["--num_workers=0", "--number_of_epochs=60", "--max_batch_seconds=5", "--noprogressbar"]
+    options += ["--num_workers=0", "--number_of_epochs=100", "--max_batch_seconds=5", "--noprogressbar"]
     options += ["--output_folder", str(tmp_path / "r")]
     argv = [sys.executable, *script, *words, *options]
     done = subprocess.run(argv, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
