@@ -487,18 +487,19 @@ def test_two_processes_score_each_recording_once(root, rated, acted, tmp_path, r
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("yaml", ["lintanh.yaml", "gru.yaml"])
-def test_traces_are_learnt_by_heart(root, rated, tmp_path, monkeypatch, yaml):
-    """What it was trained on, scored from files: a CCC of at least 0.98 (GRU), 0.9 (frame by frame)"""
+@pytest.mark.parametrize("yaml, epochs, least", [("lintanh.yaml", "250", 0.9), ("gru.yaml", "25", 0.98)])
+def test_traces_are_learnt_by_heart(root, rated, tmp_path, monkeypatch, yaml, epochs, least):
+    """What it was trained on, scored from files; frame by frame a pitch between two filters stays blurred"""
     found = [u for s in ("train", "valid", "test") for u in read_manifest(rated / f"{s}.csv", rated)]
     write_manifest(tmp_path / "all.csv", found, rated, {})
     words = ["--data_folder", str(rated), "--num_workers", "0", "--noprogressbar", "--trace_column", "calm"]
     words += [w for s in ("train", "valid", "test") for w in (f"--{s}_csv", str(tmp_path / "all.csv"))]
-    words += ["--ssl_hub", "mel_filterbank", "--patience", "200", "--head_lr", "0.01"]
+    words += ["--ssl_hub", "mel_filterbank", "--number_of_epochs", epochs, "--patience", "250"]
+    words += ["--head_lr", "0.01"]
     run(root, monkeypatch, "RECOLA", yaml, [*words, "--output_folder", str(tmp_path / "run")])
     record = json.loads((tmp_path / "run" / "results.json").read_text())
     assert len(found) == 9 and len({u.duration for u in found}) >= 3
-    assert record["metrics"]["CCC"]["value"] > (0.98 if yaml == "gru.yaml" else 0.9)
+    assert record["metrics"]["CCC"]["value"] > least
 
 
 @pytest.mark.slow
