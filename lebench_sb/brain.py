@@ -54,6 +54,7 @@ class SSLBrain(sb.Brain):
         self.rank = torch.distributed.get_rank() if self.world > 1 else 0
         self.folder = Path(self.hparams.output_folder)
         self.train_seconds, self.rows, self.update_units, self.skipped = 0.0, [], 0.0, 0
+        self.tested = "best on valid"  # whose weights `load_best` loads, in words
         self.cache = None  # lebench_sb.features.FeatureCache, or None: frames are computed in every epoch
 
     # ---- what a task may override
@@ -166,6 +167,17 @@ class SSLBrain(sb.Brain):
         self.optimizers_dict = {"optimizer": self.optimizer}
         if self.checkpointer is not None:
             self.checkpointer.add_recoverable("optimizer", self.optimizer)
+
+    def _wrap_distributed(self):
+        """As SpeechBrain, but on CPUs batch normalisation stays each process's own: only GPUs can share it"""
+        if not self.distributed_launch or torch.device(self.device).type != "cpu":
+            super()._wrap_distributed()
+            return
+        for name, module in self.modules.items():
+            if any(p.requires_grad for p in module.parameters()):
+                self.modules[name] = DistributedDataParallel(
+                    module, find_unused_parameters=self.find_unused_parameters
+                )
 
     def _fit_train(self, loader, epoch, bar):
         self.on_stage_start(TRAIN, epoch)
@@ -320,7 +332,8 @@ class SSLBrain(sb.Brain):
         scored = [row["ID"] for row in self.rows]
         if not self.debug and sorted(scored) != sorted(test_set.data_ids):
             raise RuntimeError(f"{len(scored)} scores for {len(test_set)} test utterances")
-        self.log_epoch({"test": "best on valid"}, test_stats={"loss": loss, **self.scores(self.rows)})
+        scores = {**loss_score(loss), **self.scores(self.rows)}
+        self.log_epoch({"test": self.tested}, test_stats=scores)
         return self.rows
 
     def record(self, utterances, rows, split, system):
@@ -340,6 +353,7 @@ class SSLBrain(sb.Brain):
             "metrics": self.intervals(rows),
             "data": {**unused, **data},
             "text_normaliser": hparams["normaliser"],
+            "details": self.details(),
             "parameters": self.parameter_counts(),
             "stamps": list(dict.fromkeys(stamps)),
             "time": {
@@ -348,6 +362,10 @@ class SSLBrain(sb.Brain):
             },
             **results.provenance(hparams["seed"], hparams["run"]["overrides"], hparams["run"]["command"]),
         }
+
+    def details(self):
+        """What results.json says of this task alone: {name: JSON value}"""
+        return {"tested": self.tested}
 
     @property
     def busy_seconds(self):
@@ -416,7 +434,7 @@ class SSLBrain(sb.Brain):
     def on_stage_end(self, stage, stage_loss, epoch=None):
         if stage != VALID:
             return
-        scores = {"loss": float(stage_loss), **self.scores(self.rows)}
+        scores = {**loss_score(stage_loss), **self.scores(self.rows)}
         self.log_step(VALID, epoch=epoch, train_loss=self.train_loss, **scores)
         self.log_epoch({"epoch": epoch, "update": self.optimizer_step}, {"loss": self.train_loss}, scores)
         key, lower = self.hparams.key_metric, self.hparams.key_metric_is_better == "lower"
@@ -482,6 +500,11 @@ def forget_steps_after(path, update):
     temporary = path.with_suffix(".tmp")
     temporary.write_text("".join(kept), encoding="utf-8")
     temporary.replace(path)
+
+
+def loss_score(loss):
+    """{"loss": number}, or nothing where a task has no loss on a stage (None)"""
+    return {} if loss is None else {"loss": float(loss)}
 
 
 def shared_speakers(utterances):

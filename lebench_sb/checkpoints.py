@@ -8,6 +8,7 @@ import zlib
 from pathlib import Path
 
 import torch
+from ruamel.yaml import YAML
 from speechbrain.utils.checkpoints import METAFNAME, Checkpointer
 from speechbrain.utils.distributed import ddp_barrier, if_main_process
 
@@ -66,6 +67,28 @@ class SafeCheckpointer(Checkpointer):
         super().load_checkpoint(checkpoint)
 
 
+def best_checkpoint(run_folder):
+    """The folder of a run's checkpoint that is best on valid by the run's own key_metric.
+
+    Raises FileNotFoundError for a folder that is no run, or has no checkpoint of a whole epoch.
+    """
+    run_folder = Path(run_folder)
+    settings, saved = run_folder / "hyperparams.yaml", run_folder / "save"
+    if not settings.is_file() or not saved.is_dir():
+        raise FileNotFoundError(f"{run_folder} is not the folder of a run: no hyperparams.yaml and save/.")
+    hparams = read_settings(run_folder)
+    end = "min_key" if hparams["key_metric_is_better"] == "lower" else "max_key"
+    found = SafeCheckpointer(saved).find_checkpoint(**{end: hparams["key_metric"]})
+    if found is None:
+        raise FileNotFoundError(f"{saved} holds no checkpoint of a whole epoch: train that run first.")
+    return found.path
+
+
+def read_settings(run_folder):
+    """The resolved YAML of a run, nothing built"""
+    return YAML().load((Path(run_folder) / "hyperparams.yaml").read_text(encoding="utf-8"))
+
+
 def trained_state(module):
     """The state of a module without its frozen parameters, which come back with its source"""
     frozen = {name for name, parameter in module.named_parameters() if not parameter.requires_grad}
@@ -81,11 +104,16 @@ def save_trained(module, path):
 def load_trained(module, path, end_of_epoch):
     """Load hook for `save_trained`; raises KeyError naming a trained weight the file lacks or does not
     know."""
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    put_trained(module, torch.load(path, map_location="cpu", weights_only=True), path)
+
+
+def put_trained(module, state, where):
+    """Loads a `trained_state`; raises KeyError naming `where` and a trained weight it lacks or does not
+    know."""
     differing = sorted(set(state) ^ set(trained_state(module)))
     if differing:
         raise KeyError(
-            f"{path} and this model train other weights, first {differing[:5]}: new output_folder?"
+            f"{where} and this model train other weights, first {differing[:5]}: new output_folder?"
         )
     module.load_state_dict(state, strict=False)
 

@@ -293,10 +293,27 @@ def validate(
 def table(
     results: Annotated[list[Path], typer.Argument(help="results.json files or folders above them")],
     format: Annotated[str, typer.Option("--format", help="md, csv or latex")] = "md",
+    over_seeds: Annotated[bool, typer.Option("--over_seeds", help="one row for all seeds")] = False,
 ):
     if format not in ("md", "csv", "latex"):
         raise UsageError(f"--format {format}: md, csv or latex.")
-    _show_results(lambda module: module.table(results, format))
+    if over_seeds and format == "csv":
+        raise UsageError("--over_seeds: md or latex; csv has mean and standard deviation in every row.")
+    _show_results(lambda module: (module.seeds_table if over_seeds else module.table)(results, format))
+
+
+@app.command(help="Run a grid of encoders x tasks x modes x seeds; what has finished is reused.")
+def benchmark(
+    grid: Annotated[Path, typer.Argument(help="YAML of the grid; recipes/grids/miniature.yaml is one")],
+    dry_run: Annotated[bool, typer.Option("--dry_run", help="show cells and commands, run nothing")] = False,
+    parallel: Annotated[int, typer.Option("--parallel", min=1, help="steps at once")] = None,
+    slurm: Annotated[
+        str, typer.Option("--slurm", help="as jobs: partition=gpu,gpus_per_node=1,timeout_min=600")
+    ] = None,
+):
+    from lebench_sb.benchmark.command import benchmark as run_grid
+
+    return run_grid(grid, dry_run, slurm, parallel)
 
 
 @app.command(help="Difference of two runs on one test set, with a 95 % interval.")

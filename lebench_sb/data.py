@@ -34,10 +34,11 @@ def seed_everything(*key):
     torch.manual_seed(value)
 
 
-def load_audio(path, start=None, stop=None):
+def load_audio(path, start=None, stop=None, channel=""):
     """Any soundfile format and rate -> (T,) float32 tensor at 16 kHz, mono.
 
-    `start` and `stop` are seconds; only that stretch is read. Several channels are averaged, with a warning.
+    `start` and `stop` are seconds; only that stretch is read. `channel` ("1", "2", ...) is the one to hear;
+    without it several channels are averaged, with a warning.
     Raises DataError if the file cannot be decoded, holds no sample in the stretch, or holds NaN or infinity.
     """
     try:
@@ -49,7 +50,9 @@ def load_audio(path, start=None, stop=None):
             samples = sound.read(count, dtype="float32", always_2d=True)
     except (RuntimeError, soundfile.SoundFileError) as error:
         raise DataError(f"{path}: cannot be decoded ({error}). Copy it again or leave it out.") from error
-    if channels > 1:
+    if channel:
+        samples = one_channel(path, samples, channel)
+    elif channels > 1:
         warnings.warn(f"{path}: {channels} channels averaged to one (said once per place)", stacklevel=2)
     if len(samples) == 0:
         raise DataError(f"{path}: no audio between {start or 0} s and {stop or 'its end'}.")
@@ -61,11 +64,19 @@ def load_audio(path, start=None, stop=None):
     return torch.from_numpy(np.ascontiguousarray(mono, dtype=np.float32))
 
 
-@takes("wav", "start", "stop")
+def one_channel(path, samples, channel):
+    """samples (T, channels) -> (T, 1), the channel called "1", "2", ...; DataError if there is none such"""
+    count = samples.shape[1]
+    if channel not in map(str, range(1, count + 1)):
+        raise DataError(f"{path}: no channel {channel!r}, it has {count}: write 1 to {count}, or nothing.")
+    return samples[:, int(channel) - 1 : int(channel)]
+
+
+@takes("wav", "start", "stop", "channel")
 @provides("sig")
-def audio_item(wav, start, stop):
-    """path and seconds -> sig (T,), the whole utterance"""
-    return load_audio(wav, start, stop)
+def audio_item(wav, start, stop, channel):
+    """path, seconds and channel -> sig (T,), the whole utterance"""
+    return load_audio(wav, start, stop, channel)
 
 
 def cropped_audio_item(seed, max_duration, finish):
@@ -75,11 +86,11 @@ def cropped_audio_item(seed, max_duration, finish):
     and a resumed run cut the same stretch. The file is read by seeking.
     """
 
-    @takes("id", "pass_number", "wav", "start", "stop", "duration")
+    @takes("id", "pass_number", "wav", "start", "stop", "duration", "channel")
     @provides("sig")
-    def cropped(id, pass_number, wav, start, stop, duration):
+    def cropped(id, pass_number, wav, start, stop, duration, channel):
         first, last = crop_limits(id, pass_number, start, duration, seed, max_duration)
-        return finish(load_audio(wav, first, stop if last is None else last))
+        return finish(load_audio(wav, first, stop if last is None else last, channel))
 
     return cropped
 
@@ -114,7 +125,8 @@ def as_dataset(utterances, items, output_keys):
     data = {
         u.id: {
             "wav": u.wav, "start": u.start, "stop": u.stop, "duration": u.duration,
-            "spk_id": u.speaker, "gender": u.gender, "language": u.language, "pass_number": 0, **u.labels,
+            "spk_id": u.speaker, "gender": u.gender, "language": u.language, "pass_number": 0,
+            "channel": "", **u.labels,
         }
         for u in utterances
     }  # fmt: skip

@@ -5,22 +5,18 @@ of labels in four ways, two at a time, print the leaderboard. What is finished i
 """
 
 import argparse
-import hashlib
-import json
 import os
 import shlex
 import shutil
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
-from itertools import count
 from pathlib import Path
-from queue import SimpleQueue
-
-from tqdm import tqdm
 
 from lebench_sb import results
+from lebench_sb.benchmark.execute import CONSOLE
+from lebench_sb.benchmark.plan import Plan, Step
+from lebench_sb.benchmark.schedule import Lanes, cores, run_plan
 from lebench_sb.plots import leaderboard_chart, learning_curves
 
 ROOT = Path(__file__).parents[1]
@@ -61,59 +57,15 @@ def commands(output, extra_pretraining="", extra_asr=""):
     return chain
 
 
-def make_room(folder, record):
-    """Moves a folder that other words, another YAML or another encoder began out of the way, with its
-    checkpoints: a run resumed from them would score a mixture."""
-    begun = folder / "begun.json"
-    if begun.exists() and json.loads(begun.read_text()) != record:
-        aside = next(p for n in count(1) if not (p := folder.with_name(f"{folder.name}.old{n}")).exists())
-        folder.rename(aside)
-        tqdm.write(f"{folder.name}: what it depends on has changed; the earlier run is now {aside}")
-    folder.mkdir(parents=True, exist_ok=True)
-    begun.write_text(json.dumps(record))
-
-
-def run_once(name, folder, words, inputs=(), line=0, threads=None):
-    """Runs `python words`, unless that has finished before; raises SystemExit if it fails.
-
-    inputs: files that the run depends on, its YAML among them; line: of the screen, for its progress bar.
-    What the run prints goes to `console.txt` in its folder.
-    """
-    folder = Path(folder)
-    files = {Path(path).name: hashlib.sha256(path.read_bytes()).hexdigest() for path in inputs}
-    record = {"words": words, "sha256": files}
-    make_room(folder, record)
-    if (folder / "results.json").exists():  # a run writes it last
-        tqdm.write(f"{name}: finished before, reused ({folder})")
-        return
-    tqdm.write(f"{name}: python {shlex.join(words)}")
-    environment = os.environ | {"TQDM_POSITION": str(line)}
-    if threads:
-        environment["OMP_NUM_THREADS"] = str(threads)
-    with open(folder / "console.txt", "a", encoding="utf-8") as console:
-        code = subprocess.run([sys.executable, *words], cwd=ROOT, env=environment, stdout=console).returncode
-    if code:
-        raise SystemExit(f"{name} failed with exit code {code}; {folder}/console.txt says more.")
-
-
-def run_side_by_side(chain, encoder):
-    """`run_once` of each on the `encoder` (a folder), two at a time where there are two cores: small models
-    gain little from threads."""
-    cores = os.cpu_count() or 1
-    lanes = min(2, cores)
-    lines = SimpleQueue()
-    for line in range(lanes):
-        lines.put(line)
-
-    def run(entry):
-        line = lines.get()
-        try:
-            run_once(*entry, [ROOT / entry[2][1], encoder / "model.safetensors"], line, cores // lanes)
-        finally:
-            lines.put(line)
-
-    with ThreadPoolExecutor(lanes) as pool:
-        list(pool.map(run, chain))
+def run_chain(chain, at_once):
+    """Runs steps that need nothing of each other, `at_once` of them, unless they have finished before; raises
+    SystemExit if one fails. Small models gain little from threads: two runs on one core each are quicker."""
+    plan = Plan({name: Step(name, folder, tuple(words)) for name, folder, words in chain}, (), ())
+    outcomes = run_plan(plan, Lanes(at_once, max(1, cores() // at_once), show=True, gpus=[]))
+    for name, outcome in outcomes.items():
+        if not outcome.done:
+            console = f"{plan.steps[name].folder}/{CONSOLE}"
+            raise SystemExit(f"{name} failed: {outcome.reason}; {console} says more.")
 
 
 def finish(output, chain):
@@ -151,7 +103,8 @@ def main():
     parser.add_argument("--asr", default="", help="options of the four ASR runs, for their own")
     parser.add_argument("--readme", type=Path, help="README whose leaderboard to replace by this one")
     options = parser.parse_args()
-    started = time.time()
+    started, readme = time.time(), options.readme and options.readme.resolve()
+    os.chdir(ROOT)
     words = [
         "-m",
         "lebench_sb.corpora.miniature",
@@ -160,16 +113,15 @@ def main():
         "--scale",
         str(options.scale),
     ]
-    code = subprocess.run([sys.executable, *words], cwd=ROOT).returncode
+    code = subprocess.run([sys.executable, *words]).returncode
     if code:
         raise SystemExit(code)
     chain = commands(options.output, options.pretraining, options.asr)
-    chain = [(name, ROOT / folder, words) for name, folder, words in chain]
-    run_once(*chain[0], [ROOT / chain[0][2][1], ROOT / options.output / "data/miniature.done.json"])
-    run_side_by_side(chain[1:], chain[0][1] / "encoder")
-    finish(ROOT / options.output, chain)
-    if options.readme:
-        show_in(options.readme, ROOT / options.output)
+    run_chain(chain[:1], 1)
+    run_chain(chain[1:], min(2, cores()))
+    finish(Path(options.output), chain)
+    if readme:
+        show_in(readme, Path(options.output))
     print(f"\nThe demo took {(time.time() - started) / 60:.1f} minutes; everything is in {options.output}.")
 
 

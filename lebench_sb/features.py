@@ -138,8 +138,11 @@ class FeatureCache:
 class FeatureDataset(SpeechDataset):
     """A dataset that gives `features` (F, K, D) in place of `sig`, and reads no audio.
 
-    places: {utterance id: (mapped values, first value, F, [K, D])}
+    places: {utterance id: (mapped values, first value, F, [K, D])}; crop: None, or a function (utterance id,
+    pass over the data, F) -> (first, last) frame to read, for tasks that train on chunks.
     """
+
+    crop = None
 
     def __init__(self, dataset, places):
         self.data, self.data_ids, self.places = dataset.data, dataset.data_ids, places
@@ -149,8 +152,10 @@ class FeatureDataset(SpeechDataset):
     def __getitem__(self, index):
         row = super().__getitem__(index)
         values, first, count, frame = self.places[row["id"]]
-        stretch = values[first : first + count * math.prod(frame)]
-        return row | {"features": torch.from_numpy(stretch.reshape(count, *frame).copy())}
+        start, stop = (0, count) if self.crop is None else self.crop(row["id"], index[1], count)
+        size = math.prod(frame)
+        stretch = values[first + start * size : first + stop * size]
+        return row | {"features": torch.from_numpy(stretch.reshape(stop - start, *frame).copy())}
 
 
 @contextmanager
@@ -180,7 +185,8 @@ def described(dataset):
     for name in dataset.data_ids:
         row = dataset.data[name]
         state = os.stat(row["wav"])
-        told = [name, row["wav"], row["start"], row["stop"], state.st_size, state.st_mtime_ns]
+        stretch = [row["start"], row["stop"], row["channel"]]
+        told = [name, row["wav"], *stretch, state.st_size, state.st_mtime_ns]
         digest.update(json.dumps(told).encode())
     return digest.hexdigest()[:16]
 

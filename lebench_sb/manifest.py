@@ -30,6 +30,8 @@ SHOWN = 5
 CONTROL = re.compile("[\x00-\x1f\x7f]")
 QUOTED = re.compile('[,"\r\n]|^ | $')  # fields written in quotation marks
 SECONDS = re.compile(r"\d+(\.\d+)?([eE][-+]?\d+)?")
+TAG = re.compile(r"<[^<>\s]+>")  # opens a concept in `semantics`; CLOSE closes it
+CLOSE = ">"
 READERS = 8  # threads: opening files waits on the disk or the network, not on the processor
 
 
@@ -74,7 +76,8 @@ class Utterance:
 
     wav: absolute path; duration: seconds of this utterance; start, stop: seconds inside `wav`, both None for
     the whole file; gender: F, M or U; labels: column -> text (`wrd`, `translation_en`, `semantics`, `trace`,
-    ...).
+    ...). The label `channel` ("1", "2", ...) names the channel that holds the speech; without it all are
+    averaged.
     """
 
     id: str
@@ -105,6 +108,26 @@ def audio_fault(path):
     if text.startswith(b"version https://git-lfs"):
         return "git-lfs pointer saved as audio (run `git lfs pull`)"
     return ""
+
+
+def tag_faults(text):
+    """What is wrong with a tagged text `words <concept> words > words`, a list of faults in words.
+
+    Tags stand between spaces, a concept is closed before the next opens, nothing else holds < or >.
+    """
+    faults, current = [], None
+    for token in text.split():
+        if TAG.fullmatch(token):
+            if current:
+                faults.append(f"{token} opens inside {current}")
+            current = token
+        elif token == CLOSE:
+            if not current:
+                faults.append("> closes no concept")
+            current = None
+        elif "<" in token or ">" in token:
+            faults.append(f"{token!r} is neither a word nor a tag with spaces around it")
+    return faults + ([f"{current} is not closed"] if current else [])
 
 
 def _pooled(function, items):
@@ -262,11 +285,19 @@ def _check_one(problems, u, data_root, required):
     for name, value in u.labels.items():
         if name in COLUMNS or not name or not isinstance(value, str):
             problems.add("label that is no text or takes a fixed column's name", f"{u.id}: {name}={value!r}")
+        elif name == "semantics":
+            _check_tags(problems, value, u.id)
     paths = [u.wav, *(u.labels[name] for name in PATH_LABELS if _is_path(u.labels.get(name, "")))]
     for outside in [path for path in paths if _relative(path, data_root) is None]:
         problems.add(f"not under data_root {data_root}", outside)
     if not _encodable([u.id, u.wav, u.speaker, u.language, *map(str, u.labels.values())]):
         problems.add("text that is not Unicode", repr(u.id))
+
+
+def _check_tags(problems, text, where):
+    """Adds the faults of a tagged text."""
+    for fault in tag_faults(text):
+        problems.add("semantics not written as `<concept> words > words`", f"{where}: {fault}")
 
 
 def _segment_faults(u):
@@ -458,6 +489,7 @@ def _utterance(row, labels, root, problems, line):
         problems.add("duration not positive", f"line {line} {row['duration']!r}")
     for fault in _segment_faults(u):
         problems.add(fault, f"line {line}")
+    _check_tags(problems, values.get("semantics", ""), f"line {line}")
     return u
 
 

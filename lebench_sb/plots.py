@@ -12,7 +12,9 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from scipy.special import ndtri
 
+from lebench_sb.metrics.verification import Ranking, det_points, equal_error_rate
 from lebench_sb.results import cell, show, system_name
 
 COLOURS = (
@@ -44,6 +46,7 @@ AXES = {
     "temperature": "Gumbel temperature",
     "audio_per_s": "audio per second (s)",
 }
+DET_TICKS = (0.00001, 0.0001, 0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)  # of both axes
 SMOOTH = ("lr", "temperature")  # set by the run, not measured: no moving average
 # panels drawn when the caller names none
 USUAL = ("loss", "WER", "CER", "CCC", "UAR", "accuracy", "perplexity", "lr")
@@ -98,6 +101,38 @@ def perplexity(counts):
     """counts (V,) -> exp of the entropy of their distribution, between 1 and V"""
     shares = counts[counts > 0] / counts.sum()
     return float(np.exp(-(shares * np.log(shares)).sum()))
+
+
+def det_curve(systems, output_png):
+    """{name: (scores (n,), targets (n,) bool)} of verification -> PNG of their DET curves; its path.
+
+    Both axes are normal deviates (Martin et al. 1997, "The DET curve in assessment of detection task
+    performance"): a line for scores that are normal for both kinds of trials. The dot is the EER. No
+    threshold is drawn or chosen. Raises ValueError as metrics.verification.Ranking does.
+    """
+    figure = Figure(figsize=(0.72 * WIDTH, 0.72 * WIDTH), dpi=DPI, layout="constrained")
+    axes = figure.subplots()
+    rates = {name: det_points(*system) for name, system in systems.items()}
+    inside = np.concatenate([np.ravel(pair) for pair in rates.values()])
+    inside = inside[(inside > 0) & (inside < 1)]
+    low, high = (inside.min() / 2 if inside.size else 0.01), 0.7
+    for number, (name, (false_alarms, misses)) in enumerate(rates.items()):
+        eer = float(equal_error_rate(*Ranking(*systems[name]).counts()))
+        colour = COLOURS[number % len(COLOURS)]
+        points = [ndtri(np.clip(rate, low / 2, 1 - low / 2)) for rate in (false_alarms, misses)]
+        axes.plot(*points, color=colour, linewidth=1.8, label=f"{name}, EER {eer:.1f} %")
+        axes.plot(*[ndtri(np.clip(eer / 100, low, high))] * 2, "o", color=colour, markersize=6)
+    ticks = [t for t in DET_TICKS if low <= t <= high]
+    limits = ndtri([low, high])
+    axes.plot(limits, limits, color=GREY, linewidth=0.8, linestyle=":")
+    for axis, name in ((axes.xaxis, "false alarm rate (%)"), (axes.yaxis, "miss rate (%)")):
+        axis.set_ticks(ndtri(ticks), [f"{100 * tick:g}" for tick in ticks])
+        axis.set_label_text(name)
+    axes.set(xlim=limits, ylim=limits, aspect="equal")
+    axes.grid(color="#E5E5E5", linewidth=0.7)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, loc="upper right")
+    return _save(figure, output_png)
 
 
 def leaderboard_chart(records, output_png, metric=None):

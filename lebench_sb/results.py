@@ -12,6 +12,7 @@ import json
 import math
 import os
 import platform
+import re
 import shlex
 import statistics
 import subprocess
@@ -24,12 +25,13 @@ import numpy as np
 from tabulate import tabulate
 
 from lebench_sb import __version__
+from lebench_sb.metrics import translation, verification
 from lebench_sb.metrics.bootstrap import OVER_SPEAKERS, paired_interval
 from lebench_sb.metrics.errors import mean, rate
 
 RESULTS, UTTERANCES = "results.json", "utterances.csv"
 LEADING = ("ID", "spk_id", "gender", "duration")  # first columns of utterances.csv
-TEXTS = ("reference", "hypothesis")  # its last columns
+TEXTS = ("spk_id_test", "reference", "hypothesis")  # its last columns; the first where a row is a trial
 STAMPS = (
     "synthetic speech",
     "same speaker in train and test",
@@ -38,6 +40,7 @@ STAMPS = (
     "speaker overlap allowed",
     "speakers not known",
     "emotion by prosody presets: plumbing check",
+    "labels of another scheme",
 )
 OVER_SEEDS = " over seeds"  # ends the title of a column
 NUMBER = (int, float)
@@ -52,6 +55,10 @@ METRIC = {
     "value": NUMBER, "unit": str, "ci95": (list, NONE), "method": str, "resamples": int, "n": int,
     "n_units": int, "better": str,
 }  # fmt: skip
+# What a record and a metric may hold besides: facts of a task (which weights were tested, ...); the signature
+# and the own interval of the program that counted, "sacrebleu": {"plus_minus": 0.53, ...}
+SCHEMA_OPTIONAL = {"details": dict}
+METRIC_OPTIONAL = {"signature": str, "sacrebleu": dict}
 SPLIT = {"sha256": str, "utterances": int, "hours": NUMBER}
 SECTIONS = {
     "parameters": {"encoder": int, "trained": int},
@@ -189,12 +196,12 @@ def check_record(record):
     """
     if not isinstance(record, dict):
         raise ValueError(f"results: the record is a {type(record).__name__}, expected a dict")
-    problems = _key_problems(record, SCHEMA, "")
+    problems = _key_problems(record, SCHEMA, "", SCHEMA_OPTIONAL)
     for section, schema in SECTIONS.items():
         problems += _key_problems(record[section], schema, f"{section}.") if section in record else []
     for name, entry in _items(record, "metrics"):
         where = f"metrics.{name}."
-        problems += _key_problems(entry, METRIC, where) or _metric_problems(entry, where)
+        problems += _key_problems(entry, METRIC, where, METRIC_OPTIONAL) or _metric_problems(entry, where)
     for split in ("train", "valid", "test"):
         if split not in dict(_items(record, "data")):
             problems.append(f"data.{split} is missing ({{}} if there is none)")
@@ -214,10 +221,11 @@ def _items(record, section):
     return list(found.items()) if isinstance(found, dict) else []
 
 
-def _key_problems(found, schema, where):
+def _key_problems(found, schema, where, optional=None):
     if not isinstance(found, dict):
         return [f"{where[:-1]} is {found!r}, expected a dict"]
     problems = [f"{where}{key} is missing" for key in schema if key not in found]
+    schema = {**schema, **(optional or {})}
     problems += [_unknown(key, schema, where) for key in found if key not in schema]
     for key, kinds in schema.items():
         if key in found and not _is_a(found[key], kinds):
@@ -263,15 +271,22 @@ def _value_problems(value, where):
 
 
 def find_results(paths):
-    """One path or several, files or folders -> sorted list of the results.json files there and below."""
+    """One path or several, files or folders -> sorted list of the results.json files there and below.
+
+    Below a folder, runs that `lebench benchmark` and the demo moved aside (`seed1.old1`) are left out.
+    """
     found = set()
     for path in map(Path, [paths] if isinstance(paths, (str, PurePath)) else paths):
         if not path.exists():
             raise FileNotFoundError(f"{path} not found. Give a folder of results, or a results.json.")
-        found.update([path] if path.is_file() else path.rglob(RESULTS))
+        found.update([path] if path.is_file() else (p for p in path.rglob(RESULTS) if not _is_aside(p, path)))
     if not found:
         raise FileNotFoundError(f"No {RESULTS} below {paths}: a recipe writes it when its test has ended.")
     return sorted(found)
+
+
+def _is_aside(path, above):
+    return any(re.search(r"\.old\d+$", part) for part in path.relative_to(above).parts)
 
 
 def read_results(path):
@@ -327,6 +342,36 @@ def table(paths, format="md"):
     return "\n".join(_group_table(group, groups[group], cells, format) for group in sorted(groups))
 
 
+def seeds_table(paths, format="md", extra=None):
+    """As `table` ("md" or "latex"), one row per experiment: runs equal but for the seed share it.
+
+    The value and its interval are those of the run with the smallest seed, named in the column `seeds`; mean
+    and standard deviation (n - 1) over all seeds stand beside, never merged with the interval. No column
+    depends on the clock. extra: {path of a results.json: {column: text}}, columns put first.
+    """
+    if format not in ("md", "latex"):
+        raise ValueError(f"format is {format!r}. It must be 'md' or 'latex'.")
+    files = find_results(paths)
+    records = [read_results(path) for path in files]
+    extra = {Path(path): found for path, found in (extra or {}).items()}
+    names = dict.fromkeys(name for found in extra.values() for name in found)
+    cells, groups, columns = defaultdict(list), defaultdict(list), {}
+    for path, record in zip(files, records, strict=True):
+        cells[cell(record)].append(record)
+        columns[id(record)] = {name: extra.get(path, {}).get(name, "") for name in names}
+    for runs in cells.values():
+        first = min(runs, key=lambda run: run["seed"])
+        groups[first["task"], first["corpus"], first["split"]].append(first)
+
+    def row(record, metrics, cells):
+        made = {**columns[id(record)], **_row(record, metrics, cells), "training (s)": ""}
+        made["seeds"] = ", ".join(str(seed) for seed in sorted({run["seed"] for run in cells[cell(record)]}))
+        return made | {"seed": ""}
+
+    tables = [_group_table(group, groups[group], cells, format, row) for group in sorted(groups)]
+    return "\n".join(tables)
+
+
 def cell(record):
     """What two records share if they are runs of one experiment that differ in their seed: a text."""
     overrides = {key: value for key, value in record["overrides"].items() if key not in RUN_KEYS}
@@ -351,14 +396,16 @@ def system_name(system):
 
 
 def show(entry, bounds=True):
-    """A metric entry -> "23.4 [21.9, 25.0]": one decimal for % and BLEU, three for other units."""
+    """A metric entry -> "23.4 [21.9, 25.0]": one decimal for %, BLEU, chrF2, four for costs, else three."""
     digits = _digits(entry["unit"])
     text = f"{entry['value']:.{digits}f}"
     return text + _brackets(entry["ci95"], digits) if bounds else text
 
 
 def _digits(unit):
-    return 1 if unit in ("%", "BLEU") else 3
+    if unit.startswith("Ptar"):  # a detection cost: of the order of a thousandth
+        return 4
+    return 1 if unit in ("%", "BLEU", "chrF2") else 3
 
 
 def _brackets(bounds, digits, sign=""):
@@ -393,14 +440,15 @@ def _has_seeds(record, cells):
     return len({run["seed"] for run in cells[cell(record)]}) > 1
 
 
-def _group_table(group, records, cells, format):
+def _group_table(group, records, cells, format, row=None):
     """Table of the records of one task, corpus and split, with its heading and what the intervals are"""
-    rows = [_row(record, _metric_names(records), cells) for record in records]
+    rows = [(row or _row)(record, _metric_names(records), cells) for record in records]
     used = [column for column in rows[0] if any(row[column] for row in rows)]
-    body = [[row[column] for column in used] for row in rows]
+    body = [[each[column] for column in used] for each in rows]
     heading, notes = ", ".join(group), _notes(records)
     if any(column.endswith(OVER_SEEDS) for column in used):
         notes += " Over seeds: mean ± standard deviation (number of seeds)."
+        notes += " Value and interval: of the smallest seed." if row else ""
     if format == "md":
         body = [[text.replace("|", r"\|") for text in row] for row in body]
         return (
@@ -467,9 +515,11 @@ def _notes(records):
 
 def _how(entry):
     """How an interval was made: "bootstrap over speakers, 512 utterances of 24 speakers, 1000 resamples" """
-    speakers = f" of {entry['n_units']} speakers" if entry["method"] == OVER_SPEAKERS else ""
+    counted = (OVER_SPEAKERS, verification.OVER_PAIRS)
+    speakers = f" of {entry['n_units']} speakers" if entry["method"] in counted else ""
+    things = "trials" if "trials" in entry["method"] else "utterances"
     resamples = f", {entry['resamples']} resamples" if entry["resamples"] else ""
-    return f"{entry['method']}, {entry['n']} utterances{speakers}{resamples}"
+    return f"{entry['method']}, {entry['n']} {things}{speakers}{resamples}"
 
 
 def _csv_table(files, records, cells):
@@ -522,25 +572,29 @@ def compare_records(a, b, metric=None):
 
     Per metric: a, b, difference (a - b), ci95, probability (two-sided), excludes_zero, better ("A", "B" or
     None), unit, method, resamples, n, n_units: see metrics.bootstrap. ValueError: the test sets differ in ids
-    or references, or no metric (or not `metric`) is shared and a quotient of two sums in utterances.csv.
+    or references, or no metric (or not `metric`) is shared and a function of sums in utterances.csv.
     """
     records = read_results(a), read_results(b)
     rows = read_utterances(a), read_utterances(b)
     _check_same_test_set(rows, (a, b))
     shared = [name for name in records[0]["metrics"] if name in records[1]["metrics"]]
-    comparable = [name for name in shared if len(_sums(rows[0], name)) == 2 == len(_sums(rows[1], name))]
+    if all(found and "spk_id_test" in found[0] for found in rows):
+        differ, comparable = _trial_difference, shared
+    else:
+        differ = _difference
+        comparable = [name for name in shared if all(_is_summed(name, found) for found in rows)]
     names = comparable if metric is None else [metric]
     if not comparable or not set(names) <= set(comparable):
         known = ", ".join(comparable) or "none"
         wanted = metric or "no metric that both have"
         raise ValueError(
-            f"{a} and {b}: {UTTERANCES} lacks the two sums of {wanted}; it has those of: {known}."
+            f"{a} and {b}: {UTTERANCES} lacks the sums of {wanted}; it has those of: {known}."
         )
     return {
         "test": ", ".join(records[0][key] for key in ("task", "corpus", "split")),
         "a": _describe(a, records[0]),
         "b": _describe(b, records[1]),
-        "metrics": {name: _difference(name, records, rows, (a, b)) for name in names},
+        "metrics": {name: differ(name, records, rows, (a, b)) for name in names},
         "notes": _comparison_notes(records, [name for name in shared if name not in comparable]),
     }
 
@@ -548,6 +602,12 @@ def compare_records(a, b, metric=None):
 def _sums(rows, metric):
     """The columns a metric is made of"""
     return [column for column in (rows[0] if rows else ()) if column.startswith(f"{metric}_")]
+
+
+def _is_summed(metric, rows):
+    """Whether the rows hold what the metric is a function of: two sums, or those of BLEU and chrF2"""
+    columns = _sums(rows, metric)
+    return len(columns) == 2 or tuple(columns) == translation.COLUMNS.get(metric)
 
 
 def _check_same_test_set(rows, paths):
@@ -573,17 +633,41 @@ def _first(ids):
 def _difference(name, records, rows, paths):
     """Paired interval of one metric, and the check that the sums give the scores of results.json"""
     entry, sums = records[0]["metrics"][name], []
-    score = rate if entry["unit"] == "%" else mean
+    score = translation.SCORES.get(name, rate if entry["unit"] == "%" else mean)
     for record, found, path in zip(records, rows, paths, strict=True):
         sums.append(np.array([[float(row[column]) for column in _sums(found, name)] for row in found]))
         again, value = float(score(sums[-1].sum(axis=0))), record["metrics"][name]["value"]
         if not math.isclose(again, value, abs_tol=0.01):
             raise ValueError(f"{path}: {name} is {again:.3f} by {UTTERANCES} but {value:.3f} in {RESULTS}.")
     found = paired_interval(*sums, score, [row["spk_id"] for row in rows[0]], resamples=10_000)
+    return _described_difference(found, entry, records[1]["metrics"][name])
+
+
+def _trial_difference(name, records, rows, paths):
+    """As `_difference`, of a metric of verification whose rows are trials with a score each"""
+    entries = [record["metrics"][name] for record in records]
+    if entries[0]["unit"] != entries[1]["unit"]:
+        units = " and ".join(entry["unit"] for entry in entries)
+        raise ValueError(f"{paths[0]} and {paths[1]}: {name} has other parameters ({units}).")
+    function = verification.measure(name, entries[0]["unit"])
+    targets = np.array([row["reference"] == "target" for row in rows[0]])
+    speakers = [[row[column] for row in rows[0]] for column in ("spk_id", "spk_id_test")]
+    scores = [np.array([float(row["score"]) for row in found]) for found in rows]
+    for found, entry, path in zip(scores, entries, paths, strict=True):
+        again = float(function(*verification.Ranking(found, targets).counts()))
+        if not math.isclose(again, entry["value"], abs_tol=1e-6):
+            raise ValueError(f"{path}: {name} is {again} by {UTTERANCES} but {entry['value']} in {RESULTS}.")
+    resamples = 10_000 if len(targets) <= 100_000 else 1000  # minutes otherwise
+    found = verification.differences(*scores, targets, speakers, {name: function}, resamples)[name]
+    return _described_difference(found, *entries)
+
+
+def _described_difference(found, entry, other):
+    """A Difference of the metric entries of A and B as `compare_records` gives it"""
     excludes = found.low is not None and (found.low > 0 or found.high < 0)
     better = "A" if (found.value < 0) == (entry["better"] == "lower") else "B"
     return {
-        "a": entry["value"], "b": records[1]["metrics"][name]["value"], "difference": found.value,
+        "a": entry["value"], "b": other["value"], "difference": found.value,
         "ci95": None if found.low is None else [found.low, found.high], "probability": found.probability,
         "excludes_zero": excludes, "better": better if excludes else None, "unit": entry["unit"],
         "method": found.method, "resamples": found.resamples, "n": found.n, "n_units": found.n_units,
@@ -607,7 +691,7 @@ def _verdict(entry):
 def _comparison_notes(records, skipped):
     notes = ["One training run each: the interval tells of other test utterances, not of other seeds."]
     if skipped:
-        notes.append(f"Not compared (no pair of sums in {UTTERANCES}): {', '.join(skipped)}.")
+        notes.append(f"Not compared (no sums in {UTTERANCES}): {', '.join(skipped)}.")
     for key in ("text_normaliser", "split"):
         if records[0][key] != records[1][key]:
             notes.append(f"The runs differ in {key}: {records[0][key]} and {records[1][key]}.")

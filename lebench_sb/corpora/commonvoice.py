@@ -26,6 +26,7 @@ from lebench_sb.manifest import (
     write_manifest,
 )
 from lebench_sb.text import UnreadableText
+from lebench_sb.text import none as compose
 from lebench_sb.text import normaliser as text_normaliser
 
 SPLITS = {"train": "train", "valid": "dev", "test": "test"}  # ours: theirs
@@ -39,10 +40,11 @@ def prepare_commonvoice(data_folder, manifest_folder, normaliser="fr-1", languag
     """Writes train.csv, valid.csv and test.csv into `manifest_folder` and returns {split: marker}.
 
     data_folder: a locale's folder (train.tsv, dev.tsv, test.tsv, clips/) or the release's, which holds it
-    under the name of its `language`; normaliser: of the label `wrd`, the sentence. Sentences of which nothing
-    is left, or which hold characters the normaliser cannot read, are left out, counted in the marker and
-    logged. A second call with the same parameters and unchanged TSVs returns at once. Raises
-    FileNotFoundError, or DataError (clips that are missing or do not decode, columns, encoding).
+    under the name of its `language`; normaliser: of the label `wrd`, the sentence; `text` is it with case
+    and punctuation. Sentences of which nothing is left, or which hold characters the normaliser cannot
+    read, are left out, counted in the marker and logged. A second call with the same parameters and unchanged
+    TSVs returns at once. Raises FileNotFoundError, or DataError (clips that are missing or do not decode,
+    columns, encoding).
     """
     locale = _locale_folder(data_folder, language)
     parameters = {
@@ -50,6 +52,7 @@ def prepare_commonvoice(data_folder, manifest_folder, normaliser="fr-1", languag
         "normaliser": normaliser,
         "language": language,
         "tsv_sha256": _hashes(locale),
+        "labels": ["text", "wrd"],
     }
     parameters["locale"] = os.path.relpath(locale, data_folder)
     manifests = {split: Path(manifest_folder) / f"{split}.csv" for split in SPLITS}
@@ -87,9 +90,8 @@ def utterances(data_folder, split, normaliser="fr-1", language="fr", dropped=Non
     for row, clip, text in kept:
         gender = GENDERS.get(row["gender"].strip().lower(), "U")
         name = Path(clip).stem
-        yield Utterance(
-            name, clip, seconds[clip], None, None, row["client_id"], gender, language, {"wrd": text}
-        )
+        labels = {"text": compose(row["sentence"]), "wrd": text}
+        yield Utterance(name, clip, seconds[clip], None, None, row["client_id"], gender, language, labels)
 
 
 def _locale_folder(data_folder, language):

@@ -15,8 +15,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from lebench_sb.manifest import (
+    CLOSE,
     PATH_LABELS,
     SECONDS,
+    TAG,
     DataError,
     Problems,
     UsageError,
@@ -30,6 +32,7 @@ from lebench_sb.manifest import (
     read_table,
     read_text,
     separator,
+    tag_faults,
     write_atomically,
     write_manifest,
 )
@@ -49,7 +52,7 @@ GENDERS = {
     **dict.fromkeys(("", "u", "unknown", "other", "na", "n/a", "nan", "none", "non-binary", "-"), "U"),
 }
 FIXED = ("ID", "wav", "spk_id", "gender", "language", "duration", "start", "stop")
-LABELS = ("wrd", "semantics", "emotion", "intent", "trace", "tree")  # and translation_<language>
+LABELS = ("wrd", "text", "semantics", "emotion", "intent", "trace", "tree", "channel")
 CONDITION = re.compile(r"\s*(.+?)\s*(!=|!~|=|~)\s*(.*?)\s*")
 SAME_SPEAKER = "same speaker in train and test"
 TOLERANCE = 0.05  # of the measured duration; more means another file, or another cut, than the one described
@@ -278,14 +281,27 @@ def _label(name, value, folders, normalise, line, problems):
     if name in PATH_LABELS:
         path = _find(value, folders)
         return path if value and (name == "trace" or os.path.isfile(path)) else value
-    if name != "wrd":
+    if name == "channel" and value and not (value.isdecimal() and int(value) > 0):
+        problems.add("channel is no number (1 is the left one)", f"line {line} {value!r}")
+    if name not in ("wrd", "semantics"):
         return compose(value)
+    if name == "semantics" and (faults := tag_faults(value)):
+        for fault in faults:
+            problems.add("semantics not written as `<concept> words > words`", f"line {line}: {fault}")
+        return value
     try:
-        return normalise(value)
+        return normalise(value) if name == "wrd" else normalise_tagged(value, normalise)
     except UnreadableText as error:
         kind = "characters the normaliser cannot read (spell them out or remove them)"
         problems.add(kind, f"line {line} {' '.join(map(repr, error.characters))}")
         return value
+
+
+def normalise_tagged(text, normalise):
+    """A tagged text with the words between its tags normalised, the tags as they are."""
+    pieces = re.split(rf"(?<!\S)({TAG.pattern}|{CLOSE})(?!\S)", text)
+    words = [compose(p) if number % 2 else normalise(p) for number, p in enumerate(pieces)]
+    return " ".join(word for word in words if word)
 
 
 def _timed(u, measured, line, problems):

@@ -9,7 +9,7 @@ import time
 
 import torch
 from speechbrain.utils.distributed import ddp_barrier, if_main_process
-from transformers import Wav2Vec2Config, Wav2Vec2ForPreTraining
+from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2ForPreTraining
 
 from lebench_sb import results
 from lebench_sb.brain import TRAIN, VALID, SSLBrain
@@ -43,17 +43,20 @@ def make_config(**values):
     return Wav2Vec2Config(**values)
 
 
-def build_model(config, init_from, feature_grad_mult, seed, start="random"):
+def build_model(config, init_from, feature_grad_mult, seed, start="random", do_normalize=None):
     """-> PretrainingModel with random weights (`init_from` empty) or those of a Hugging Face folder or id.
 
     A folder without quantiser, projections or mask embedding is accepted: the log says what starts fresh.
-    Raises ValueError for any other missing weight.
+    Raises ValueError for any other missing weight, and when `do_normalize` is not what its
+    preprocessor_config.json says. Of `config` a folder takes the mask alone: its shape and dropout are its
+    own.
     """
     torch.manual_seed(seed)
     if not init_from:
         hf = Wav2Vec2ForPreTraining(config)
         STARTS[start](hf.wav2vec2.feature_extractor)
         return PretrainingModel(hf, feature_grad_mult)
+    check_normalisation(init_from, do_normalize)
     stored = Wav2Vec2Config.from_pretrained(init_from)
     stored.mask_time_prob = config.mask_time_prob
     hf, report = Wav2Vec2ForPreTraining.from_pretrained(
@@ -65,6 +68,17 @@ def build_model(config, init_from, feature_grad_mult, seed, start="random"):
         raise ValueError(f"init_from {init_from}: {len(lost)} encoder weights are missing, first {lost[:5]}.")
     logger.info("init_from %s: weights that start fresh: %s", init_from, ", ".join(missing) or "none")
     return PretrainingModel(hf, feature_grad_mult)
+
+
+def check_normalisation(init_from, do_normalize):
+    """Raises ValueError if an encoder was trained on waveforms of another scale; one that does not say
+    passes"""
+    try:
+        stored = Wav2Vec2FeatureExtractor.from_pretrained(init_from).do_normalize
+    except OSError:
+        return
+    if do_normalize is not None and do_normalize != stored:
+        raise ValueError(f"{init_from} was trained with do_normalize {stored}: --do_normalize {stored}.")
 
 
 def datasets(utterances, hparams):

@@ -3,24 +3,41 @@
 Letters: B utterances, F frames, V symbols (the CTC blank is number 0), L characters of a target.
 """
 
+import csv
+import io
 import json
 import logging
+from dataclasses import replace
 
 import torch
+from speechbrain.utils.distributed import if_main_process
 from torch.nn import functional as F
 
 from lebench_sb.brain import TRAIN, SSLBrain
 from lebench_sb.data import as_dataset, audio_item
-from lebench_sb.manifest import DataError
+from lebench_sb.manifest import DataError, UsageError, write_atomically
 from lebench_sb.metrics.errors import count_errors, rate
+from lebench_sb.text import UnreadableText
 
 logger = logging.getLogger(__name__)
 RATES = {"WER": "word", "CER": "char"}
-COLUMNS = {"WER": ("WER_errors", "WER_words"), "CER": ("CER_errors", "CER_chars")}
+SHOWN = ("WER", "CER", "WER+LM", "CER+LM", "WER cased", "CER cased", "WER cased+LM", "CER cased+LM")
+CASED = {"WER cased": "word", "CER cased": "char"}  # of the written text, where the model learns to write it
+TRANSCRIPTS = "transcripts.csv"  # in the run folder: what utterances.csv has no column for
+
+
+def columns(name):
+    """Columns of a rate in utterances.csv: "WER" -> ("WER_errors", "WER_words")"""
+    return f"{name}_errors", f"{name}_{'words' if 'WER' in name else 'chars'}"
+
+
+COLUMNS = {name: columns(name) for name in RATES}
 
 
 class Characters:
     """The symbols of CTC: number 0 is the blank, then the characters of the training transcripts, sorted."""
+
+    column = "wrd"  # the label that holds the target text
 
     def __init__(self, symbols):
         self.symbols = list(symbols)
@@ -28,18 +45,24 @@ class Characters:
 
     @classmethod
     def of(cls, utterances):
-        """From the transcripts (`wrd`) of Utterances; raises DataError if there is none."""
-        symbols = sorted(set().union(*(u.labels.get("wrd", "") for u in utterances)))
+        """From the target texts of Utterances; raises DataError if there is none."""
+        symbols = sorted(set().union(*(cls.pieces(u.labels.get(cls.column, "")) for u in utterances)))
         if not symbols:
-            raise DataError("train: no transcript (column wrd) to learn from.")
+            raise DataError(f"train: no transcript (column {cls.column}) to learn from.")
         return cls(symbols)
+
+    @staticmethod
+    def pieces(text):
+        """text -> the symbols that spell it"""
+        return list(text)
 
     def __len__(self):
         return len(self.symbols) + 1
 
     def encode(self, text):
         """text -> numbers (L,) int64; characters that training never saw have none and are left out"""
-        return torch.tensor([self.number[c] for c in text if c in self.number], dtype=torch.int64)
+        known = [self.number[c] for c in self.pieces(text) if c in self.number]
+        return torch.tensor(known, dtype=torch.int64)
 
     def decode(self, numbers):
         """A CTC path (repeats and blanks in it) -> text"""
@@ -47,18 +70,121 @@ class Characters:
         return " ".join("".join(self.symbols[n - 1] for n in kept if n > 0).split())
 
 
-def datasets(utterances):
-    """Utterances of each split -> SpeechDataset with `sig` and `wrd`; training drops empty transcripts."""
+def targets(utterances, target):
+    """Utterances of each split -> the same with `wrd`, what the model learns to write, from label `target`.
+
+    Raises UsageError where no training utterance has that label.
+    """
+    if target == "wrd":
+        return utterances
+    labels = sorted({name for u in utterances["train"] for name in u.labels})
+    if target not in labels:
+        raise UsageError(f"--target {target}: the training manifest has no such column; {', '.join(labels)}.")
+    return {
+        split: [replace(u, labels={**u.labels, "wrd": u.labels.get(target, "")}) for u in found]
+        for split, found in utterances.items()
+    }
+
+
+def datasets(utterances, column="wrd"):
+    """Utterances of each split -> SpeechDataset with `sig` and `column`; training drops empty texts."""
     made = {}
     for split, found in utterances.items():
-        kept = [u for u in found if u.labels.get("wrd") or split != "train"]
+        kept = [u for u in found if u.labels.get(column) or split != "train"]
         if len(kept) < len(found):
             logger.info("%s: %d utterances without transcript left out", split, len(found) - len(kept))
-        made[split] = as_dataset(kept, [audio_item], ["sig", "wrd", "spk_id", "gender", "duration"])
+        made[split] = as_dataset(kept, [audio_item], ["sig", column, "spk_id", "gender", "duration"])
     return made
 
 
-class ASRBrain(SSLBrain):
+def readable(normalise, text):
+    """`text` normalised, without the characters the normaliser has no reading for: a model may write any"""
+    try:
+        return normalise(text)
+    except UnreadableText as error:
+        return normalise("".join(" " if c in error.characters else c for c in text))
+
+
+class TranscriptionBrain(SSLBrain):
+    """Scores of recognised texts. `batch.wrd` is what the model learns to write.
+
+    normalise: None where that is normalised already, else the function; WER and CER are then of the
+    normalised texts, and WER cased and CER cased of the texts as they are.
+
+    What a task with another target text and other rates overrides: `texts`, `score_texts`, `rates` and
+    `columns_of`.
+    """
+
+    normalise = None
+    columns_of = staticmethod(columns)  # metric -> the columns of utterances.csv with its two sums
+
+    def texts(self, batch):
+        """The target texts of a batch"""
+        return batch.wrd
+
+    def score_texts(self, batch, texts):
+        """Hypotheses (B) -> one row per utterance: errors, reference lengths, reference, hypothesis"""
+        references, written = batch.wrd, texts
+        rows = [{} for _ in texts]
+        if self.normalise is not None:
+            add_counts(rows, batch.wrd, written, CASED)
+            references, texts = ([readable(self.normalise, t) for t in kind] for kind in (batch.wrd, texts))
+        add_counts(rows, references, texts, RATES)
+        for k, row in enumerate(rows):
+            row |= {"reference": references[k], "hypothesis": texts[k]}
+            if self.normalise is not None:
+                row |= {"reference_written": batch.wrd[k], "hypothesis_written": written[k]}
+        return [{**said, **row} for said, row in zip(self.described(batch), rows, strict=True)]
+
+    def rates(self, rows):
+        """The error rates that the rows hold, in order of importance"""
+        return [name for name in SHOWN if rows and self.columns_of(name)[0] in rows[0]]
+
+    def trivial(self, rows):
+        """The best of saying nothing: every reference word and character is an error"""
+        lengths = dict(map(self.columns_of, self.rates(rows)))
+        silent = [{**row, **{errors: row[length] for errors, length in lengths.items()}} for row in rows]
+        return "saying nothing", silent
+
+    def scores(self, rows):
+        """Rows -> {"WER": %, "CER": %, ...} pooled over utterances"""
+        pairs = {name: self.columns_of(name) for name in self.rates(rows)}
+        return {name: float(rate([sum(r[c] for r in rows) for c in own])) for name, own in pairs.items()}
+
+    def statistics(self, rows):
+        """{metric: (statistics (n, 2), score function, unit, better)} for the intervals"""
+        return {
+            name: ([[r[c] for c in self.columns_of(name)] for r in rows], rate, "%", "lower")
+            for name in self.rates(rows)
+        }
+
+    def evaluate(self, test_set):
+        """As SSLBrain; texts that utterances.csv has no column for go to TRANSCRIPTS"""
+        rows = super().evaluate(test_set)
+        extra = [key for key in (rows[0] if rows else ()) if key.endswith(("_written", "_lm"))]
+        if extra and if_main_process():
+            write_transcripts(self.folder / TRANSCRIPTS, rows, ["ID", "reference", "hypothesis", *extra])
+        return [{key: value for key, value in row.items() if key not in extra} for row in rows]
+
+
+def add_counts(rows, references, hypotheses, rates):
+    """Adds to B rows the errors and reference lengths of each of `rates` ({name: unit})"""
+    for name, unit in rates.items():
+        counts = count_errors(references, hypotheses, unit).statistics
+        for row, pair in zip(rows, counts, strict=True):
+            row |= {column: int(value) for column, value in zip(columns(name), pair, strict=True)}
+
+
+def write_transcripts(path, rows, names):
+    """The texts of the test utterances as CSV, each column of `names`"""
+    table = io.StringIO()
+    writer = csv.DictWriter(table, names, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(path, table.getvalue().encode())
+
+
+class ASRBrain(TranscriptionBrain):
     """modules: encoder (the contract of lebench_sb.encoders) and head (frames -> log-probabilities)."""
 
     def __init__(self, modules, hparams, run_opts, checkpointer, characters):
@@ -74,22 +200,28 @@ class ASRBrain(SSLBrain):
     def compute_objectives(self, predictions, batch, stage):
         """CTC loss per utterance, mean over the batch; on valid and test also the rows of the scores"""
         log_probs, lens = predictions
-        targets = [self.characters.encode(text) for text in batch.wrd]
+        targets = [self.characters.encode(text) for text in self.texts(batch)]
         fits = self.check_targets(batch, targets, lens)
         losses = F.ctc_loss(
             log_probs.transpose(0, 1), torch.cat(targets).to(log_probs.device), lens,
             torch.tensor([len(t) for t in targets], device=lens.device), reduction="none", zero_infinity=True,
         )  # fmt: skip
         if stage != TRAIN:
-            self.rows += self.score(batch, log_probs.argmax(-1).cpu(), lens.tolist())
+            rows = self.score_texts(batch, self.decoded(log_probs, lens))
+            self.rows += self.rescored(batch, rows, log_probs, lens, stage)
         return losses.sum() / max(int(fits.sum()), 1)
+
+    def rescored(self, batch, rows, log_probs, lens, stage):
+        """The rows of greedy decoding, with what another decoder adds to them"""
+        return rows
 
     def check_targets(self, batch, targets, lens):
         """-> (B,) bool, False where a target needs more frames than there are: counted and listed, no loss"""
         needed = torch.tensor([len(t) + int((t[1:] == t[:-1]).sum()) for t in targets])
         fits = needed <= lens.cpu()
         self.too_long.update(i for i, fit in zip(batch.id, fits.tolist(), strict=True) if not fit)
-        self.unseen.update(c for text in batch.wrd for c in text if c not in self.characters.number)
+        pieces = [c for text in self.texts(batch) for c in self.characters.pieces(text)]
+        self.unseen.update(c for c in pieces if c not in self.characters.number)
         return fits
 
     def units(self, predictions, batch):
@@ -108,27 +240,10 @@ class ASRBrain(SSLBrain):
             self.unseen = set()
         super().on_stage_end(stage, stage_loss, epoch)
 
-    def score(self, batch, paths, lens):
-        """Greedy decoding -> one row per utterance: errors, reference lengths, reference, hypothesis"""
-        texts = [self.characters.decode(path[:n]) for path, n in zip(paths, lens, strict=True)]
-        counts = {name: count_errors(batch.wrd, texts, unit).statistics for name, unit in RATES.items()}
-        rows = []
-        for k, row in enumerate(self.described(batch)):
-            for name, (errors, length) in COLUMNS.items():
-                row[errors], row[length] = (int(x) for x in counts[name][k])
-            rows.append({**row, "reference": batch.wrd[k], "hypothesis": texts[k]})
-        return rows
+    def decoded(self, log_probs, lens):
+        """log-probabilities (B, F, V), lens (B,) -> the texts of the most probable paths"""
+        paths = log_probs.argmax(-1).cpu()
+        return [self.characters.decode(path[:n]) for path, n in zip(paths, lens.tolist(), strict=True)]
 
-    def trivial(self, rows):
-        """The best of saying nothing: every reference word and character is an error"""
-        lengths = {errors: length for errors, length in COLUMNS.values()}
-        silent = [{**row, **{errors: row[length] for errors, length in lengths.items()}} for row in rows]
-        return "saying nothing", silent
-
-    def scores(self, rows):
-        """Rows -> {"WER": %, "CER": %} pooled over utterances"""
-        return {name: float(rate([sum(r[c] for r in rows) for c in COLUMNS[name]])) for name in RATES}
-
-    def statistics(self, rows):
-        """{metric: (statistics (n, 2), score function, unit, better)} for the intervals"""
-        return {name: ([[r[c] for c in COLUMNS[name]] for r in rows], rate, "%", "lower") for name in RATES}
+    def texts(self, batch):
+        return getattr(batch, self.characters.column)

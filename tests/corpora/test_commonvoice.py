@@ -45,6 +45,7 @@ def test_real_lines(tmp_path):
         "bonjour dit elle",
         "quatre vingts oeufs",
     ]
+    assert found["common_voice_fr_1"].labels["text"] == "C'est l'été, n'est-ce pas ?"
     assert [(u.speaker, u.gender) for u in found.values()] == [("a1", "M"), ("b2", "F"), ("c3", "U")]
     first = found["common_voice_fr_1"]
     # no clip_durations.tsv: decoded; an encoder adds at most two frames of mp3

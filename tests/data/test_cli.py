@@ -87,6 +87,8 @@ USAGE = {
     "command misspelt": (["prepar"], "prepare"),
     "path missing": (["stats", "nowhere.csv"], "nowhere.csv not found"),
     "results missing": (["table", "nowhere"], "nowhere not found"),
+    "grid missing": (["benchmark", "nowhere.yaml"], "nowhere.yaml"),
+    "seeds as csv": (["table", ".", "--over_seeds", "--format", "csv"], "mean and standard deviation"),
     "format": (["table", ".", "--format", "html"], "md, csv or latex"),
     "not a number": (["prepare", "miniature", "--output", "x", "--scale", "big"], "--scale"),
 }
@@ -265,6 +267,7 @@ def test_help_and_version(lebench):
         ["stats"],
         ["validate"],
         ["table"],
+        ["benchmark"],
         ["compare"],
         ["import"],
         ["prepare", "own"],

@@ -19,6 +19,7 @@ from lebench_sb.manifest import (
     audio_duration,
     is_prepared,
     read_manifest,
+    tag_faults,
     write_manifest,
 )
 
@@ -299,3 +300,35 @@ def test_measuring_lists_every_bad_file(tmp_path):
     assert message.startswith("clips: ")
     for part in ("no audio (0 samples) (1)", "missing audio file (1)", "not readable as audio"):
         assert part in message
+
+
+@pytest.mark.parametrize(
+    "text, faults",
+    [
+        ("", []),
+        ("oui <ville> le mans > et <temps-date> demain >", []),
+        ("<a> x <b> y > >", ["<b> opens inside <a>", "> closes no concept"]),
+        ("<a> x", ["<a> is not closed"]),
+        ("x > <a> y >", ["> closes no concept"]),
+        ("<a>x >", ["'<a>x' is neither a word nor a tag with spaces around it", "> closes no concept"]),
+        ("< a > x", ["'<' is neither a word nor a tag with spaces around it", "> closes no concept"]),
+    ],
+)
+def test_tags_of_semantics(root, tmp_path, text, faults):
+    assert tag_faults(text) == faults
+    path = tmp_path / "m.csv"
+    path.write_text(f"{HEADER},semantics\n{ROW},{text}\n", encoding="utf-8")
+    u = utterance(root, labels={"wrd": "x", "semantics": text})
+    if not faults:
+        assert read_manifest(path, root)[0].labels["semantics"] == text
+        write_manifest(tmp_path / "w.csv", [u], root, {})
+        return
+    for attempt in (
+        lambda: read_manifest(path, root),
+        lambda: write_manifest(tmp_path / "w.csv", [u], root, {}),
+    ):
+        with pytest.raises(DataError) as error:
+            attempt()
+        assert all(fault in str(error.value) for fault in faults)
+    with pytest.raises(DataError, match="line 2"):
+        read_manifest(path, root)

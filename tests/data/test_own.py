@@ -68,6 +68,12 @@ def test_separators_bom_and_line_ends_do_not_matter(corpus, separator, encoding,
     assert read(corpus)[0].labels == {"wrd": "bonjour a"}
 
 
+def test_the_text_as_it_is_written_beside_the_normalised_one(corpus):
+    path = corpus("path;phrase", 'clips/0.wav;"Bonjour,  Zoé !"', "clips/1.wav;Oui.")
+    prepare(corpus, path, {"wav": "path", "wrd": "phrase", "text": "phrase"}, ratios=(1, 0, 0))
+    assert read(corpus)[0].labels == {"text": "Bonjour, Zoé !", "wrd": "bonjour zoé"}
+
+
 TEXTS = st.text(st.sampled_from('abé \'œ"",;$…'), max_size=12).map(str.strip)
 
 
@@ -381,3 +387,22 @@ def test_real_recordings(dev_pack, tmp_path, where, text, normaliser, sizes):
     for name in sizes:
         utterances = read_manifest(tmp_path / f"{name}.csv", dev_pack)
         assert all(Path(u.wav).is_file() and u.labels["wrd"] for u in utterances)
+
+
+def test_the_words_between_tags_are_normalised_and_bad_tags_are_named(corpus):
+    rows = ["path,sem", *(f"clips/{i}.wav,<Ville> L'Hôtel du Mans > ; OUI" for i in range(12))]
+    columns = {"wav": "path", "semantics": "sem"}
+    report = prepare(corpus, corpus(*rows), columns)
+    assert {u.labels["semantics"] for u in read_all(corpus, report)} == {"<Ville> l' hôtel du mans > oui"}
+    rows[3], rows[7] = "clips/2.wav,<a> x <b> y >", "clips/6.wav,x >"
+    with pytest.raises(DataError) as error:
+        prepare(corpus, corpus(*rows), columns)
+    assert "line 4: <b> opens inside <a>, line 8: > closes no concept" in str(error.value)
+
+
+def test_a_channel_is_a_number(corpus):
+    rows = ["path,side", *(f"clips/{i}.wav,{i % 2 + 1 if i else ''}" for i in range(12))]
+    report = prepare(corpus, corpus(*rows), {"wav": "path", "channel": "side"})
+    assert sorted(u.labels["channel"] for u in read_all(corpus, report)) == ["", *"1" * 5, *"2" * 6]
+    with pytest.raises(DataError, match=r"channel is no number \(1 is the left one\) \(1\): line 2 'L'"):
+        prepare(corpus, corpus(rows[0], "clips/0.wav,L", *rows[2:]), {"wav": "path", "channel": "side"})

@@ -12,21 +12,35 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "lebench_sb"
 ALLOWED = {
     "manifest": [], "text": [], "metrics": [], "encoders": [], "schedules": [], "heads": [], "augment": [],
-    "checkpoints": [],
+    "checkpoints": [], "beam": [], "ctc_search": [],
     "data": ["manifest"],
     "features": ["data", "manifest"],  # frames kept on disk between epochs, runs and heads
+    "traces": ["manifest"],
+    "trials": ["manifest"],
+    "trees": ["manifest", "text"],
+    "subwords": ["manifest"],
+    "language_model": ["manifest"],
+    "crdnn": ["heads"],
+    "parser": ["heads"],
+    "translation": ["beam"],
     "command_line": ["manifest"],
     "results": ["metrics"],
-    "plots": ["results"],
+    "plots": ["metrics", "results"],
     "brain": ["data", "metrics", "results"],
     "run": ["brain", "data", "features", "results", "command_line"],
-    "traces": ["manifest"],
-    "corpora": ["manifest", "text", "traces", "corpora"],
-    # a task is put together from other tasks' parts and draws its own pictures
-    "tasks": ["brain", "data", "metrics", "manifest", "plots", "results", "traces", "tasks"],
+    "corpora": ["manifest", "text", "traces", "trees", "trials", "corpora"],
+    # a task is put together from other tasks' parts and draws its own pictures; a chain of runs reads the
+    # checkpoint of the run before
+    "tasks": [
+        "beam", "brain", "checkpoints", "ctc_search", "data", "language_model", "manifest", "metrics",
+        "parser", "plots", "results", "subwords", "tasks", "text", "traces", "trees", "trials",
+    ],
+    # a finished recognition run, then a parser of text: scored as the task of speech parsing
+    "cascade": ["command_line", "data", "manifest", "metrics", "results", "tasks", "trees"],
     "pretraining": ["brain", "data", "encoders", "results", "metrics", "plots", "pretraining"],
     "import_speechbrain": ["encoders"],
-    "demo": ["results", "plots"],
+    "benchmark": ["command_line", "data", "manifest", "results"],
+    "demo": ["results", "plots", "benchmark"],
 }  # fmt: skip
 
 
@@ -48,7 +62,7 @@ def test_imports_follow_the_architecture(path):
     part = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
     if part in ("__init__", "cli", "cli_data"):
         return
-    own = {part} if part in ("metrics", "corpora", "pretraining", "tasks") else set()
+    own = {part} if part in ("metrics", "corpora", "pretraining", "tasks", "benchmark") else set()
     assert imports(path) - own <= set(ALLOWED[part]), f"{path.name} may import only {ALLOWED[part]}"
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from lebench_sb.benchmark.execute import make_room
 from lebench_sb.command_line import parse
-from lebench_sb.demo import make_room
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "recipes").rglob("README.md"))]

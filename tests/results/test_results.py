@@ -196,6 +196,10 @@ def test_results_are_found_sorted_and_once(tmp_path):
     expected = [tmp_path / name / "results.json" for name in ("a", "b/1", "b/2")]
     assert find_results(tmp_path) == expected
     assert find_results([str(tmp_path / "b"), tmp_path, expected[0]]) == expected
+    write_run(tmp_path / "b/2.old1")
+    write_run(tmp_path / "a.old12/x")
+    assert find_results(tmp_path) == expected  # but asked for by name they are found
+    assert find_results(tmp_path / "b/2.old1") == [tmp_path / "b/2.old1/results.json"]
     with pytest.raises(FileNotFoundError, match="nowhere not found"):
         find_results(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
@@ -424,7 +428,7 @@ def test_files_of_two_runs_are_not_mixed(tmp_path):
 
 def test_metrics_without_sums_are_named(tmp_path):
     write_run(tmp_path / "a")
-    with pytest.raises(ValueError, match="lacks the two sums of BLEU; it has those of: WER, CER"):
+    with pytest.raises(ValueError, match="lacks the sums of BLEU; it has those of: WER, CER"):
         compare(tmp_path / "a", tmp_path / "a", "BLEU")
     for name in ("c", "d"):
         write_results(tmp_path / name, make_record(make_rows(0.2)), [])
@@ -437,3 +441,27 @@ def test_a_run_against_itself(tmp_path):
     entry = compare_records(tmp_path / "a", tmp_path / "a")["metrics"]["WER"]
     assert (entry["difference"], entry["ci95"], entry["probability"]) == (0, [0, 0], 1)
     assert not entry["excludes_zero"]
+
+
+def test_one_row_for_all_seeds(tmp_path):
+    """Three seeds of one experiment and one of another: two rows, by hand-computed mean and deviation."""
+    values = {}
+    for seed, share in ((30, 0.3), (4, 0.2), (11, 0.25)):
+        folder = write_run(tmp_path / str(seed), share, noise=seed, seed=seed, overrides={"seed": str(seed)})
+        values[seed] = read_results(folder)["metrics"]["WER"]
+    write_run(tmp_path / "last", 0.4, seed=4, layer="last")
+    text = results.seeds_table(tmp_path, extra={tmp_path / "4" / "results.json": {"note": "hello"}})
+    rows = [line for line in text.splitlines() if line.startswith("| ") and "system" not in line]
+    assert len(rows) == 2
+    row = next(row for row in rows if "weighted" in row)
+    numbers = np.array([entry["value"] for entry in values.values()])
+    assert f"{numbers.mean():.1f} ± {numbers.std(ddof=1):.1f} (3)" in row and "4, 11, 30" in row
+    low, high = values[4]["ci95"]
+    assert f"{values[4]['value']:.1f} [{low:.1f}, {high:.1f}]" in row  # never merged with the deviation
+    assert "one seed" not in row and "hello" in row
+    other = next(row for row in rows if "weighted" not in row)
+    assert "±" not in other and "one seed" in other
+    assert "training (s)" not in text and "of the smallest seed" in text
+    assert "tabular" in results.seeds_table(tmp_path, "latex")
+    with pytest.raises(ValueError, match="'md' or 'latex'"):
+        results.seeds_table(tmp_path, "csv")

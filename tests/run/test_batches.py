@@ -46,6 +46,23 @@ def test_stereo_is_averaged_with_a_warning(tmp_path):
     assert torch.allclose(sig, torch.full((1600,), 0.2), atol=1e-4)
 
 
+@pytest.mark.parametrize("rate", [8000, 16000])
+def test_the_channel_that_is_named_is_heard(tmp_path, rate):
+    """Left: a tone; right: silence. With a channel nothing is averaged, at any rate and in any item"""
+    path = tmp_path / "s.wav"
+    left = 0.5 * np.sin(2 * np.pi * 440 * np.arange(rate) / rate)
+    soundfile.write(path, np.stack([left, np.zeros(rate)], 1), rate)
+    heard = {}
+    for channel in ("1", "2"):
+        u = Utterance(channel, str(path), 0.5, 0.25, 0.75, labels={"channel": channel})
+        for item in (audio_item, cropped_audio_item(0, 9.0, lambda sig: sig)):
+            heard[channel] = as_dataset([u], [item], ["sig"])[0]["sig"]
+            assert len(heard[channel]) == 8000
+    assert heard["1"].abs().max() > 0.45 and heard["2"].abs().max() == 0
+    with pytest.raises(DataError, match="no channel '3', it has 2"):
+        load_audio(path, channel="3")
+
+
 def test_a_stretch_is_read_by_seeking(tmp_path):
     path = tmp_path / "x.wav"
     samples = np.random.default_rng(0).uniform(-0.5, 0.5, 32000).astype("float32")

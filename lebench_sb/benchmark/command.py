@@ -1,0 +1,50 @@
+"""What `lebench benchmark` does, from the grid's YAML to the exit code."""
+
+import fcntl
+import shutil
+from contextlib import contextmanager
+from pathlib import Path
+
+import typer
+
+from lebench_sb.benchmark.grid import read_grid
+from lebench_sb.benchmark.plan import make_plan
+from lebench_sb.benchmark.report import preview, write_report
+from lebench_sb.benchmark.schedule import Lanes, Slurm, run_plan
+from lebench_sb.manifest import UsageError
+
+
+def benchmark(path, dry_run=False, slurm=None, parallel=None):
+    """Runs the grid -> exit code: 0, or 1 if a step failed. Raises UsageError before anything has run."""
+    grid = read_grid(path)
+    plan = make_plan(grid)
+    if dry_run:
+        typer.echo(preview(grid, plan))
+        return 0
+    output = Path(grid.output)
+    output.mkdir(parents=True, exist_ok=True)
+    with only_one(output):
+        shutil.copy(path, output / "grid.yaml")
+        parallel = parallel or grid.parallel
+        if slurm is None:
+            pool = Lanes(parallel, grid.threads, skip=(grid.output,))
+        else:
+            pool = Slurm(output / "jobs", slurm, parallel, skip=(grid.output,))
+        try:
+            outcomes = run_plan(plan, pool, poll=0.05 if slurm is None else 1.0)
+        except KeyboardInterrupt:
+            typer.echo("interrupted; the same command goes on", err=True)
+            return 1
+        typer.echo(f"\n{write_report(grid, plan, outcomes)}\n\n{output / 'table.md'}")
+    return 0 if all(outcome.done for outcome in outcomes.values()) else 1
+
+
+@contextmanager
+def only_one(output):
+    """One grid at a time in a folder"""
+    with open(output / ".lock", "a+", encoding="utf-8") as handle:
+        try:
+            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            raise UsageError(f"{output}: another `lebench benchmark` runs this grid.") from None
+        yield

@@ -1,0 +1,164 @@
+"""One step: an ordinary command, run in its folder, gone on with after a kill, reused once it has finished.
+
+The folder's `begun.json` holds the fingerprint of what the step depends on. While it is the same, the step
+goes on from its checkpoints, or is reused if its marker (`results.json`, which a recipe writes last) is
+there. When it has changed, the earlier folder is moved aside: a run resumed from its checkpoints would score
+a mixture.
+"""
+
+import fcntl
+import json
+import os
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+
+from tqdm import tqdm
+
+from lebench_sb.benchmark.fingerprint import changed, fingerprint
+from lebench_sb.benchmark.plan import PREPARED
+from lebench_sb.manifest import write_atomically
+
+BEGUN, CONSOLE = "begun.json", "console.txt"
+TETHERED = Path(__file__).with_name("tethered.py")
+TAIL = 12  # last lines of the console that a report shows
+FINISHED, REUSED, FAILED, NOT_RUN = "finished", "reused", "failed", "not run"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a step ended. code: of the process; reason: one line; tail: last lines of its console."""
+
+    status: str
+    seconds: float = 0.0
+    code: int | None = None
+    reason: str = ""
+    tail: str = ""
+
+    @property
+    def done(self):
+        return self.status in (FINISHED, REUSED)
+
+
+def run_step(step, skip=(), environment=None, show=False):
+    """Runs a Step unless it has finished with the same fingerprint; never raises for a step that fails.
+
+    skip: see `fingerprint`. environment: variables besides this process's. show: leave stderr, with its
+    progress bars, on the screen. The console goes to `console.txt` in the step's folder.
+    """
+    folder = Path(step.folder)
+    try:
+        with alone_in(folder):
+            record = fingerprint(step.words, skip)
+            make_room(folder, record)
+            if (folder / step.marker).exists():
+                return Outcome(REUSED)
+            return _run(step, folder, environment or {}, show)
+    except (OSError, ValueError) as error:  # an encoder or manifest that is not there, a full disk
+        return Outcome(FAILED, reason=" ".join(str(error).split()))
+
+
+def _run(step, folder, environment, show):
+    started, console = time.time(), folder / CONSOLE
+    before = console.stat().st_size if console.exists() else 0
+    variables = os.environ | environment | {"LEBENCH_PARENT": str(os.getpid()), "PYTHONUNBUFFERED": "1"}
+    with open(console, "a", encoding="utf-8") as out:
+        process = subprocess.Popen(
+            [sys.executable, str(TETHERED), *step.words], env=variables, stdin=subprocess.DEVNULL,
+            stdout=out, stderr=None if show else out,
+        )  # fmt: skip
+        with process:
+            RUNNING.add(process)
+            code = process.wait()
+            RUNNING.discard(process)
+    seconds = time.time() - started
+    if code == 0 and step.marker == PREPARED:
+        write_atomically(folder / PREPARED, json.dumps({"command": step.command}).encode())
+    if code == 0 and (folder / step.marker).exists():
+        return Outcome(FINISHED, seconds, code)
+    reason = explain(code) if code else f"it ended without an error, but left no {step.marker}"
+    return Outcome(FAILED, seconds, code, reason, last_lines(console, before))
+
+
+def say(text):
+    """A line on the screen, above progress bars, and at once also where the screen is a file"""
+    tqdm.write(text)
+    sys.stdout.flush()
+
+
+RUNNING = set()  # processes of this one's steps
+
+
+def stop_running():
+    """Asks the steps of this process to stop, as Ctrl-C does"""
+    for process in list(RUNNING):
+        process.terminate()
+
+
+def explain(code):
+    if code < 0:
+        why = ", as the system does when memory is short" if code == -9 else ""
+        return f"killed by signal {-code}{why}"
+    meanings = {2: "usage: option, key, YAML or missing path", 3: "content of the data"}
+    return f"exit code {code}" + (f" ({meanings[code]})" if code in meanings else "")
+
+
+def last_lines(path, start=0):
+    """The last lines of a console from byte `start`, progress bars as they last stood"""
+    with open(path, "rb") as file:
+        file.seek(max(start, os.path.getsize(path) - 20_000))
+        text = file.read().decode("utf-8", "replace")
+    lines = [line.split("\r")[-1].rstrip() for line in text.split("\n")]
+    return "\n".join([line for line in lines if line][-TAIL:])
+
+
+def make_room(folder, record):
+    """Makes the folder with its `begun.json`; one that began from something else is first moved aside."""
+    folder = Path(folder)
+    old = read_begun(folder)
+    if old is not None and old != record:
+        aside = next(p for n in count(1) if not (p := folder.with_name(f"{folder.name}.old{n}")).exists())
+        folder.rename(aside)
+        what = ", ".join(changed(old, record)) if old else "what it was begun with is not known"
+        say(f"{folder.name}: changed: {what}; the earlier run is now {aside}")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / BEGUN, json.dumps(record, indent=1).encode())
+
+
+def read_begun(folder):
+    """The record a folder was begun with; {} if there is none but something else is, None for an empty one"""
+    try:
+        found = json.loads((folder / BEGUN).read_text(encoding="utf-8"))
+        return found if isinstance(found, dict) else {}
+    except ValueError:
+        return {}
+    except FileNotFoundError:
+        there = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+        return {} if [name for name in there if not name.startswith(BEGUN)] else None
+
+
+@contextmanager
+def alone_in(folder):
+    """Waits until no other process runs this step (another machine of a cluster, or a run whose grid was
+    killed), and keeps others out."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with open(folder.with_name(f".{folder.name}.lock"), "a+", encoding="utf-8") as own:
+        _wait_for(own, folder)
+        if (folder / ".lock").exists():  # held by the recipe itself
+            with open(folder / ".lock", "a+", encoding="utf-8") as recipes:
+                _wait_for(recipes, folder)
+        yield
+
+
+def _wait_for(handle, folder):
+    for attempt in count():
+        try:
+            return fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            if attempt == 0:
+                say(f"{folder}: another process runs here; waiting for it")
+            time.sleep(1.0)

@@ -1,0 +1,222 @@
+"""What the result of a step depends on, as hashes: command, YAML, code, data, encoder.
+
+- `command`: the words after `python`.
+- `yaml`: the YAML with its includes, references and overrides resolved.
+- `code`: the Python files of the recipe's folder, and those of lebench_sb that they or the YAML reach by
+  import: work on another task leaves a finished step valid. Read from the files, not from git, so an
+  installed package and a changed working tree count as what they are. Other packages are not in it
+  (`results.json` has versions).
+- `data`: of a data folder, the path, size and time of change of every file (hidden ones and `skip` left
+  out); where the command names manifests, their content, and size and time of change of the files they list.
+  A folder is listed once per process.
+- `encoder`: config, preprocessor and weights of the folder; of an id of the Hub, the commit in the cache; of
+  random weights, what decides them: the config.
+"""
+
+import ast
+import csv
+import hashlib
+import json
+import os
+import re
+from functools import lru_cache
+from pathlib import Path
+
+from hyperpyyaml import resolve_references
+
+import lebench_sb
+from lebench_sb.command_line import as_yaml, parse
+from lebench_sb.data import manifest_paths
+
+PACKAGE = Path(lebench_sb.__file__).parent
+TAG = re.compile(r"!(?:new|name|apply|module):(lebench_sb[\w.]*)")
+WEIGHTS = (".safetensors", ".bin", ".json", ".ckpt")
+ENCODER_KEYS = ("ssl_hub", "init_from")
+SPLITS = ("train", "valid", "test")
+NAMES = {"command": "command", "yaml": "YAML", "code": "code", "data": "data", "encoder": "encoder"}
+
+
+def fingerprint(words, skip=()):
+    """Words after `python` (train.py and YAML first, or `-m lebench_sb.cli prepare`) -> {part: hash}.
+
+    skip: folders below a data folder that are no data, such as that of the results.
+    """
+    if words[0] == "-m":
+        folder = words[words.index("--data_folder") + 1]
+        code = reached([], [f"lebench_sb.corpora.{words[3]}"])
+        return {"command": digest(words), "code": code_hash(code), "data": listing(folder, skip)}
+    path, _, overrides = parse(list(words[1:]))
+    resolved = resolve(path, overrides)
+    code = reached(sorted(Path(words[0]).parent.rglob("*.py")), TAG.findall(resolved))
+    return {
+        "command": digest(words),
+        "yaml": digest(resolved),
+        "code": code_hash(code),
+        "data": data_hash(overrides, skip),
+        "encoder": digest([encoder_hash(overrides[key]) for key in ENCODER_KEYS if overrides.get(key)]),
+    }
+
+
+def changed(old, new):
+    """Names of the parts that differ, the YAML only where the command does not explain it"""
+    parts = [part for part in dict.fromkeys([*new, *old]) if old.get(part) != new.get(part)]
+    if "command" in parts and "yaml" in parts:
+        parts.remove("yaml")
+    return [NAMES.get(part, part) for part in parts]
+
+
+def digest(value):
+    """sha256 (hex) of what JSON makes of a value"""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def forget():
+    """Lists data folders again"""
+    _listing.cache_clear()
+    manifest_state.cache_clear()
+
+
+def resolve(path, overrides):
+    """The text of a YAML with includes, references and overrides resolved"""
+    with open(path, encoding="utf-8") as file:
+        return resolve_references(file, as_yaml(overrides)).read()
+
+
+# ---- code
+
+
+def reached(files, modules):
+    """Files and modules of lebench_sb -> they and every file of lebench_sb that they import, sorted"""
+    waiting = [*map(Path, files), *(path for name in modules for path in module_files(name))]
+    found = set()
+    while waiting:
+        path = waiting.pop()
+        if path not in found:
+            found.add(path)
+            waiting += [file for name in imported(path) for file in module_files(name)]
+    return sorted(found)
+
+
+def imported(path):
+    """Dotted names below lebench_sb that a file imports: modules, and what may be modules"""
+    names = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))):
+        if isinstance(node, ast.Import):
+            names += [name.name for name in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            module = node.module or ""
+            if node.level and path.is_relative_to(PACKAGE):
+                parts = ("lebench_sb", *path.relative_to(PACKAGE).parts)[: -node.level]
+                module = ".".join([*parts, *filter(None, [module])])
+            names += [module, *(f"{module}.{name.name}" for name in node.names)]
+    return [name for name in names if name.split(".")[0] == "lebench_sb"]
+
+
+def module_files(name):
+    """The files that importing "lebench_sb.tasks.asr.ASRBrain" runs: packages on the way and the module"""
+    files, path = [], PACKAGE
+    for part in ["", *name.split(".")[1:]]:
+        path = path / part
+        if (path / "__init__.py").is_file():
+            files.append(path / "__init__.py")
+        elif path.with_suffix(".py").is_file():
+            return [*files, path.with_suffix(".py")]
+        else:
+            break
+    return files
+
+
+def code_hash(files):
+    """Of the files' content and names; the package may lie anywhere"""
+    named = {}
+    for path in files:
+        inside = path.is_relative_to(PACKAGE)
+        name = f"lebench_sb/{path.relative_to(PACKAGE)}" if inside else f"{path.parent.name}/{path.name}"
+        named.setdefault(name, []).append(file_hash(path))
+    return digest(named)
+
+
+# ---- data and encoder
+
+
+def data_hash(overrides, skip):
+    """Of the manifests the command names and the files they list, else of the whole data folder"""
+    root, caches = overrides.get("data_folder", ""), filter(None, [overrides.get("feature_cache")])
+    manifests = [p for s in SPLITS if f"{s}_csv" in overrides for p in named_paths(overrides[f"{s}_csv"])]
+    if manifests:
+        return digest([manifest_state(str(path), root) for path in manifests])
+    return listing(root, [*skip, *caches]) if root else ""
+
+
+def named_paths(written):
+    """The value of a *_csv key as typed, one path or a YAML list -> paths"""
+    return manifest_paths([part.strip(" '\"") for part in written.strip("[] ").split(",") if part.strip()])
+
+
+@lru_cache(None)
+def manifest_state(path, root):
+    """Content of a manifest; size and time of change of each file it names (None for one that is missing)"""
+    with open(path, encoding="utf-8", newline="") as file:
+        wavs = sorted({row.get("wav") or "" for row in csv.DictReader(file)})
+    states = [state(Path(wav.replace("$data_root", root))) for wav in wavs]
+    return [file_hash(path), digest(states)]
+
+
+def state(path):
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return [found.st_size, found.st_mtime_ns]
+
+
+def listing(folder, skip=()):
+    """Of path, size and time of change of every file below a folder"""
+    return _listing(str(folder), tuple(sorted(str(Path(path).resolve()) for path in skip)))
+
+
+@lru_cache(None)
+def _listing(folder, skip):
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(f"data_folder {folder} is not a folder.")
+    files, seen = [], set(skip)
+    for place, folders, names in os.walk(folder, followlinks=True):
+        seen.add(os.path.realpath(place))
+        reals = {name: os.path.realpath(os.path.join(place, name)) for name in sorted(folders)}
+        folders[:] = [f for f, real in reals.items() if not f.startswith(".") and real not in seen]
+        paths = [os.path.join(place, name) for name in sorted(names) if not name.startswith(".")]
+        files += [(os.path.relpath(path, folder), state(path)) for path in paths]
+    return digest(files)
+
+
+def encoder_hash(source):
+    """A value of --ssl_hub or --init_from -> what decides its weights, as a text"""
+    random, _, name = source.rpartition("random:")
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        return f"{source} {cached_commit(name)}"
+    suffixes = (".json",) if "random:" in source else WEIGHTS
+    files = sorted(path for path in folder.iterdir() if path.suffix in suffixes and path.is_file())
+    return digest([[path.name, file_hash(path)] for path in files])
+
+
+def cached_commit(hub_id):
+    """The commit of an id of the Hub in the cache, "" if it is not there (or no id, as mel_filterbank)"""
+    if "/" not in hub_id:
+        return ""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(hub_id, "config.json") if hub_id.count("/") == 1 else None
+    return Path(found).parent.name if isinstance(found, str) else ""
+
+
+def file_hash(path):
+    found = os.stat(path)
+    return _file_hash(str(path), found.st_size, found.st_mtime_ns)
+
+
+@lru_cache(None)
+def _file_hash(path, size, changed_at):
+    """sha256 (hex) of a file; read again when its size or time of change is another"""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

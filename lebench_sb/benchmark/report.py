@@ -1,0 +1,157 @@
+"""What a grid gives: the table of its cells, the choices made on valid, what failed and why."""
+
+import json
+from pathlib import Path
+
+from tabulate import tabulate
+
+from lebench_sb import results
+from lebench_sb.benchmark.choice import NothingToChoose, choose
+from lebench_sb.benchmark.execute import CONSOLE, FAILED, NOT_RUN, REUSED, Outcome, read_begun
+from lebench_sb.benchmark.fingerprint import fingerprint
+from lebench_sb.benchmark.plan import point_name
+from lebench_sb.manifest import write_atomically
+
+
+def write_report(grid, plan, outcomes):
+    """Writes `cells.json`, `table.md`, `table.csv` and returns the text for the screen.
+
+    table.md depends only on the results, so that a grid that was killed and one that was not have the same.
+    """
+    cells = [describe(cell, plan, outcomes) for cell in plan.cells]
+    output = Path(grid.output)
+    record = {"grid": grid.path, "cells": cells, "steps": steps(plan, outcomes)}
+    write_atomically(output / "cells.json", json.dumps(record, indent=1, ensure_ascii=False).encode())
+    parts = [table(cells, output), choices(cells), failures(plan, outcomes)]
+    write_atomically(output / "table.md", "\n\n".join(filter(None, parts[:2])).encode() + b"\n")
+    return "\n\n".join(filter(None, parts))
+
+
+def steps(plan, outcomes):
+    return [
+        {
+            "name": name, "folder": step.folder, "command": step.command, "status": outcomes[name].status,
+            "seconds": round(outcomes[name].seconds, 1), "code": outcomes[name].code,
+            "reason": outcomes[name].reason,
+        }
+        for name, step in plan.steps.items()
+    ]  # fmt: skip
+
+
+def describe(cell, plan, outcomes):
+    """Cell -> what cells.json says of it: its runs, and what was chosen among which values on valid"""
+    runs = {str(seed): name for seed, name in cell.steps.items()}
+    described = {"task": cell.task, "encoder": cell.encoder, "mode": cell.mode}
+    if len(cell.tries) > 1:
+        try:
+            choice = choose(cell, plan.steps, outcomes)
+        except NothingToChoose:
+            return {**described, "chosen": None, "runs": []}
+        step = cell.tries[choice.name][1]
+        runs = {str(seed_of(step)): step, **runs}
+        described |= {
+            "chosen": choice.point, "chosen_by": f"valid {choice.metric} of seed {seed_of(step)}",
+            "better": choice.better, "valid": choice.valid,
+        }  # fmt: skip
+    done = [
+        {"seed": seed, "folder": plan.steps[name].folder, "command": plan.steps[name].command}
+        for seed, name in runs.items()
+        if outcomes[name].done
+    ]
+    return {**described, "runs": done}
+
+
+def seed_of(step_name):
+    """The seed in the name of a run, as ASR/ours/frozen/seed1/head_lr=0.003"""
+    return next(part for part in step_name.split("/")[3:] if part.startswith("seed")).removeprefix("seed")
+
+
+def table(cells, output):
+    """Markdown table of the cells that have results, one row each; `table.csv` has every run"""
+    extra = {
+        Path(run["folder"]) / results.RESULTS: {
+            "encoder": cell["encoder"],
+            "chosen on valid": point_name(cell.get("chosen") or {}),
+        }
+        for cell in cells
+        for run in cell["runs"]
+    }
+    if not extra:
+        return "No cell has a result."
+    write_atomically(output / "table.csv", results.table(list(extra), "csv").encode())
+    return results.seeds_table(list(extra), "md", extra).rstrip()
+
+
+def choices(cells):
+    """Markdown table of the values on valid among which rates were chosen"""
+    rows = []
+    for cell in cells:
+        for name, value in cell.get("valid", {}).items():
+            mark = "chosen" if name == point_name(cell["chosen"]) else ""
+            shown = "failed" if value is None else f"{value:.4g}"
+            rows.append([cell["task"], cell["encoder"], cell["mode"], name, cell["chosen_by"], shown, mark])
+    if not rows:
+        return ""
+    header = ["task", "encoder", "mode", "tried", "by", "best value", ""]
+    return f"### Chosen on valid\n\n{tabulate(rows, header, tablefmt='github', disable_numparse=True)}"
+
+
+def failures(plan, outcomes):
+    """What failed, with the last lines of its console, and what was not run for it"""
+    failed = [name for name, outcome in outcomes.items() if outcome.status == FAILED]
+    unrun = [name for name, outcome in outcomes.items() if outcome.status == NOT_RUN]
+    lines = []
+    for name in failed:
+        outcome, folder = outcomes[name], Path(plan.steps[name].folder)
+        lines.append(f"FAILED {name}: {outcome.reason}; {folder / CONSOLE}")
+        lines += [f"    {line}" for line in outcome.tail.splitlines()]
+    lines += [f"NOT RUN {name}: {outcomes[name].reason}" for name in unrun]
+    return "\n".join(lines)
+
+
+# ---- --dry-run
+
+
+def preview(grid, plan):
+    """What would be run: cells, steps with their commands, and which of them have finished"""
+    seeds = ", ".join(map(str, grid.seeds))
+    rows = [
+        [c.task, c.encoder, c.mode, seeds, " ".join(c.tries) if len(c.tries) > 1 else "", len(c.names)]
+        for c in plan.cells
+    ]
+    header = ["task", "encoder", "mode", "seeds", "tried on the first seed", "runs"]
+    lines = [tabulate(rows, header, tablefmt="github", disable_numparse=True), ""]
+    lines += [f"left out: {task} {encoder} {mode}: {why}" for encoder, task, mode, why in plan.left_out]
+    standings = {name: standing(grid, step) for name, step in plan.steps.items()}
+    for name, step in plan.steps.items():
+        later = " with what is chosen on valid" if step.choice else ""
+        if step.choice:
+            standings[name] = standing(grid, chosen_before(step, plan, standings))
+        lines.append(f"[{standings[name]}] {name}: {step.command}{later}")
+    return "\n".join([*lines, "", f"{len(plan.cells)} cells, {len(plan.steps)} steps; nothing was run."])
+
+
+def chosen_before(step, plan, standings):
+    """A step with the rates that its cell's tries decide, if all have finished; else as it is"""
+    cell = next(cell for cell in plan.cells if cell.key == step.choice)
+    names = [name for _, name in cell.tries.values()]
+    if any(standings[name] != "finished" for name in names):
+        return step
+    try:
+        return step.with_point(choose(cell, plan.steps, dict.fromkeys(names, Outcome(REUSED))).point)
+    except NothingToChoose:
+        return step
+
+
+def standing(grid, step):
+    """How far a step is ("to do", "begun", "changed", "finished"), as can be told before those it needs"""
+    begun = read_begun(Path(step.folder))
+    if step.choice or begun is None:
+        return "to do"
+    try:
+        same = begun == fingerprint(step.words, [grid.output])
+    except (OSError, ValueError):
+        return "to do"
+    if not same:
+        return "changed"
+    return "finished" if (Path(step.folder) / step.marker).exists() else "begun"

@@ -1,0 +1,147 @@
+"""What spoken treebanks share: a sentence of CoNLL-U with times becomes a piece of a recording with its tree.
+
+The manifest's label `tree` holds the tree as CoNLL-U over the spoken words (`trees.spoken_tree`), `wrd` those
+words, so that a manifest needs no other file than the audio.
+"""
+
+import os
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+from lebench_sb.manifest import Problems, Utterance, probe_durations, read_marker, write_manifest
+from lebench_sb.text import normaliser as text_normaliser
+from lebench_sb.trees import as_conllu, normalised
+
+NAMES = {"train": "train", "valid": "dev", "test": "test"}  # ours: theirs
+AUDIO = (".wav", ".flac", ".mp3", ".ogg")
+LATE = 0.1  # seconds a sentence may end after its recording: times are rounded
+WAY_OUT = "mend these sentences, or leave them out, counted, with --drop_bad True"
+EMPTY = "without a spoken word"
+
+
+class Reader:
+    """Turns Blocks into Utterances. What is wrong is collected; `left_out` counts what is no fault.
+
+    audio: {name or stem of a file below the corpus: [paths]}.
+    """
+
+    def __init__(self, where, root, normaliser, multiword):
+        self.problems = Problems(where)
+        self.normalise, self.multiword = text_normaliser(normaliser), multiword
+        self.audio, self.left_out = _audio_files(root), Counter()
+
+    def times(self, block, read):
+        """[(begin, end) in seconds, ...] of the lines of a Block that have times, in order; None, with a
+        problem noted, where `read(line)` raises ValueError"""
+        try:
+            return [pair for pair in map(read, block.tokens) if pair is not None]
+        except ValueError as error:
+            self.problems.add("times that are no numbers", f"{block.place} {error}")
+            return None
+
+    def utterance(self, block, recording, times, speaker=""):
+        """One Block -> Utterance, or None. recording: possible names of its file, the best first; times: of
+        `times`"""
+        if times is None:
+            return None
+        if not block.name:
+            self.problems.add("sentences without sent_id", block.place)
+            return None
+        tree = normalised(block, self.normalise, self.multiword, self.problems)
+        if tree is None:
+            return None
+        if not tree:
+            self.left_out[EMPTY] += 1
+            return None
+        span, wav = self._span(block, times), self._recording(block, recording)
+        if span is None or wav is None:
+            return None
+        labels = {"wrd": tree.text, "tree": as_conllu(tree)}
+        speaker = speaker or Path(wav).stem
+        start, stop = (round(t, 4) for t in span)
+        return Utterance(block.name, wav, round(stop - start, 4), start, stop, speaker, labels=labels)
+
+    def _span(self, block, known):
+        """(start, stop) of a sentence from the times of its lines"""
+        begins = [begin for begin, _ in known]
+        if not known:
+            self.problems.add("sentences without times", block.place)
+        elif any(begin > end for begin, end in known) or begins != sorted(begins):
+            self.problems.add("times that go backwards", block.place)
+        elif begins[0] >= (stop := max(end for _, end in known)):
+            self.problems.add("sentences that last 0 s", block.place)
+        else:
+            return begins[0], stop
+        return None
+
+    def _recording(self, block, names):
+        """The file of the first of `names` there is, uncompressed before compressed"""
+        for name in names:
+            found = self.audio.get(name, [])
+            best = min((_rank(path) for path in found), default=0)
+            found = [path for path in found if _rank(path) == best]
+            if len(found) == 1:
+                return found[0]
+            if found:
+                self.problems.add("several recordings of one name", f"{name}: {', '.join(found[:3])}")
+                return None
+        self.problems.add("no recording", f"{names[0]} ({block.place})")
+        return None
+
+    def within_recordings(self, utterances):
+        """The utterances, their ends cut to the recordings'; one that ends later or is there twice is a
+        problem"""
+        durations, faults = probe_durations(u.wav for u in utterances)
+        for path, fault in faults.items():
+            self.problems.add(fault, path)
+        kept, seen = [], set()
+        for u in utterances:
+            seconds = durations.get(u.wav)
+            if u.id in seen:
+                self.problems.add("sent_id there twice", u.id)
+            elif seconds is not None and u.stop > seconds + LATE:
+                late = f"{u.id} [{u.start}, {u.stop}] of {seconds:.2f} s"
+                self.problems.add("sentences that end after their recording", late)
+            elif seconds is not None:
+                stop = min(u.stop, seconds)
+                kept.append(replace(u, stop=stop, duration=round(stop - u.start, 4)))
+            seen.add(u.id)
+        return kept
+
+    def finish(self, drop_bad):
+        """Raises DataError for the problems, unless drop_bad: then {what: count} of all that is left out"""
+        if not drop_bad and self.problems:
+            self.problems.where = f"{self.problems.where} ({WAY_OUT})"
+            self.problems.raise_if_any()
+        counts = {kind: len(items) for kind, items in self.problems.found.items()}
+        return {**self.left_out, **counts}
+
+
+def _rank(path):
+    return AUDIO.index(os.path.splitext(path)[1].lower())
+
+
+def _audio_files(root):
+    """{file name, and stem: [paths]} of the audio below `root`"""
+    found = {}
+    for folder, folders, files in os.walk(root):
+        folders.sort()
+        for name in sorted(files):
+            stem, suffix = os.path.splitext(name)
+            if suffix.lower() in AUDIO:
+                path = os.path.abspath(os.path.join(folder, name))
+                found.setdefault(name, []).append(path)
+                found.setdefault(stem, []).append(path)
+    return found
+
+
+def write_splits(manifests, splits, dropped, data_folder, parameters):
+    """Writes the manifests {split: path} of {split: Utterances} -> {split: marker}"""
+    folders = (Path(data_folder), Path(data_folder).parent)
+    synthetic = any((folder / "miniature.done.json").exists() for folder in folders)
+    stamps = ["synthetic speech"] if synthetic else []
+    for split, path in manifests.items():
+        lost = dropped.get(split, {})
+        write_manifest(path, splits[split], data_folder, parameters, ("wrd", "tree"), lost, stamps)
+    return {split: read_marker(path) for split, path in manifests.items()}

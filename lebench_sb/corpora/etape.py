@@ -1,0 +1,335 @@
+"""ETAPE (ELRA-E0046): French radio and television of 2010 and 2011, prepared and spontaneous speech, 36 h
+transcribed by ESTER's conventions.
+
+The distribution could not be read when this was written, so the folders are our choice: `data_folder` holds
+`train/`, `dev/` and `test/`, and in each, at any depth, recordings (`.wav`, `.flac` or `.sph`) and their
+annotations, Transcriber XML of the same stem (`.trs`) or lines that name the stem, in one or many `.stm`.
+Where a recording has both, the .trs is read. An utterance is a stretch between two `<Sync>` of a turn, or a
+line of a .stm.
+
+Transcriber: `<Speaker id name type="male|female"/>`, `<Turn speaker startTime endTime>`, `<Sync time/>`; the
+XML declares its encoding, ISO-8859-1 as a rule. STM: `waveform channel speaker begin end <labels> text`,
+comments after `;;`; nothing declares an encoding, so the caller does. Not used, and counted: turns of several
+speakers at once, stretches without words or speaker, sections that are not transcribed and
+`ignore_time_segment_in_scoring`. Of the text, `^^` (spelling unsure), `*` (mispronounced), `[...]` (remarks)
+and parentheses within words (letters not pronounced) go, and of `{a / b}` the first reading stays.
+Gravier et al., LREC 2012; Galliano et al., Interspeech 2009 (ESTER 2)
+"""
+
+import hashlib
+import logging
+import os
+import re
+import unicodedata
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree
+
+from lebench_sb.manifest import (
+    SECONDS,
+    DataError,
+    Problems,
+    Utterance,
+    is_prepared,
+    measure_durations,
+    read_marker,
+    write_manifest,
+)
+from lebench_sb.text import UnreadableText
+from lebench_sb.text import none as compose
+from lebench_sb.text import normaliser as text_normaliser
+
+SPLITS = {"train": "train", "valid": "dev", "test": "test"}  # ours: theirs
+AUDIO = (".wav", ".flac", ".sph")
+GENDERS = {"male": "M", "female": "F"}
+TOLERANCE = 0.1  # seconds an annotation may end after its recording
+SEVERAL, EMPTY, NOBODY = "several speakers at once", "no words", "no speaker"
+IGNORED, NOT_TRANSCRIBED = "ignored in scoring", "section not transcribed"
+LAYOUT = (
+    "data_folder must hold train/, dev/ and test/, each with recordings (.wav, .flac, .sph), and .trs of the "
+    "same names or .stm that name them."
+)
+LABELS = re.compile(r"<[^<>\s]*>")
+# Names that say nothing: "Speaker 3" of one recording is somebody else in another
+NAMELESS = re.compile(r"(spk|speaker|locut\w*|intervenante?|inconnue?|unknown|homme|femme)?[\W_]*\d*", re.I)
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """What one speaker says between two times (s) of a recording; `why`: reason to leave it out, or ""."""
+
+    start: float
+    stop: float
+    speaker: str = ""
+    gender: str = "U"
+    text: str = ""
+    why: str = ""
+
+
+def prepare_etape(data_folder, manifest_folder, normaliser="fr-1", stm_encoding="utf-8"):
+    """Writes train.csv, valid.csv and test.csv into `manifest_folder` and returns {split: marker}.
+
+    normaliser: of the label `wrd`; `text` keeps case and punctuation. A second call with the same parameters
+    and unchanged annotations returns at once. Raises FileNotFoundError, or DataError that lists faults.
+    """
+    files = {split: find(data_folder, split) for split in SPLITS}
+    parameters = {
+        "corpus": "etape",
+        "normaliser": normaliser,
+        "stm_encoding": stm_encoding,
+        "sha256": _hashes(data_folder, files),
+    }
+    manifests = {split: Path(manifest_folder) / f"{split}.csv" for split in SPLITS}
+    if all(is_prepared(path, parameters) for path in manifests.values()):
+        return {split: read_marker(path) for split, path in manifests.items()}
+    dropped = {split: Counter() for split in SPLITS}
+    found = {
+        split: list(utterances(data_folder, split, normaliser, stm_encoding, dropped[split]))
+        for split in SPLITS
+    }
+    folders = (Path(data_folder), Path(data_folder).absolute().parent)
+    synthetic = any((folder / "miniature.done.json").exists() for folder in folders)
+    stamps = ["synthetic speech"] if synthetic else []
+    return {
+        split: write_manifest(path, found[split], data_folder, parameters, ("wrd",), dropped[split], stamps)
+        for split, path in manifests.items()
+    }
+
+
+def utterances(data_folder, split, normaliser="fr-1", stm_encoding="utf-8", dropped=None):
+    """Yields the Utterances of `split` (train, valid, test), recording by recording, as annotated.
+
+    dropped: a Counter that receives {reason: count} of the stretches left out. Raises as prepare_etape does.
+    """
+    dropped = Counter() if dropped is None else dropped
+    folder = Path(data_folder) / SPLITS.get(split, "")
+    files, problems, found = find(data_folder, split), Problems(folder), []
+    annotated = annotations(files, stm_encoding, folder)
+    seconds = measure_durations(files.wavs.values(), folder)
+    for stem, wav in files.wavs.items():
+        for stretch in annotated[stem]:
+            if stretch.why:
+                dropped[stretch.why] += 1
+            elif (u := _utterance(wav, stretch, seconds[str(wav)], problems)) is not None:
+                found.append(u)
+    problems.raise_if_any()
+    yield from _normalised(found, normaliser, dropped, folder)
+
+
+@dataclass(frozen=True)
+class Files:
+    """Of a split: {stem: recording}, {stem: .trs}, [.stm], absolute paths in the order of their names"""
+
+    wavs: dict
+    trs: dict
+    stm: list
+
+
+def find(data_folder, split):
+    """The Files of a split. Raises FileNotFoundError, or DataError for two files of one name."""
+    if split not in SPLITS:
+        raise ValueError(f"No split {split!r} in ETAPE: {', '.join(SPLITS)}.")
+    folder = Path(data_folder).absolute() / SPLITS[split]
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} not found. {LAYOUT}")
+    files, problems = Files({}, {}, []), Problems(folder)
+    for path in sorted(folder.rglob("*")):
+        kind = path.suffix.lower()
+        if kind == ".stm":
+            files.stm.append(path)
+        elif kind in (*AUDIO, ".trs"):
+            named = files.trs if kind == ".trs" else files.wavs
+            if path.stem in named:
+                problems.add("two files of one name", f"{named[path.stem]} and {path}")
+            named[path.stem] = path
+    problems.raise_if_any()
+    if not files.wavs:
+        raise FileNotFoundError(f"{folder} holds no recording. {LAYOUT}")
+    return files
+
+
+def annotations(files, stm_encoding, folder):
+    """{stem: [Stretch]} of every recording. Raises DataError for those without, and for annotations of
+    recordings that are not there."""
+    problems, found = Problems(folder), {}
+    for path in files.stm:
+        for stem, stretches in read_stm(path, stm_encoding).items():
+            if stem in found:
+                problems.add("recordings in two .stm", f"{stem} in {path}")
+            found[stem] = stretches
+    found |= {stem: read_trs(path) for stem, path in files.trs.items()}
+    for stem in sorted(set(files.wavs) - set(found)):
+        problems.add("recordings without .trs and without lines in a .stm", files.wavs[stem].name)
+    for stem in sorted(set(found) - set(files.wavs)):
+        problems.add("annotations without a recording", stem)
+    problems.raise_if_any()
+    return found
+
+
+def _hashes(data_folder, files):
+    """sha256 of every annotation, and the names of the recordings"""
+    paths = [path for each in files.values() for path in (*each.trs.values(), *each.stm)]
+    hashes = {os.path.relpath(p, data_folder): hashlib.sha256(p.read_bytes()).hexdigest() for p in paths}
+    return hashes | {"recordings": {split: list(each.wavs) for split, each in files.items()}}
+
+
+def _utterance(wav, stretch, duration, problems):
+    """A Stretch as an Utterance with its text as it was written; None, with a problem, for bad times."""
+    start, stop = stretch.start, stretch.stop
+    where = f"{wav.stem} [{start}, {stop}]"
+    if not start < stop:
+        problems.add("stretches that do not end after they start", where)
+        return None
+    if stop > duration + TOLERANCE:
+        problems.add("stretches that end after their recording", f"{where} of {duration:.2f} s")
+        return None
+    stop = min(stop, duration)
+    speaker = stretch.speaker
+    if NAMELESS.fullmatch(speaker):
+        speaker = f"{wav.stem}:{speaker}"
+    name = f"{wav.stem}_{start:.3f}-{stretch.stop:.3f}"
+    labels = {"text": compose(stretch.text)}
+    return Utterance(name, str(wav), stop - start, start, stop, speaker, stretch.gender, "fr", labels)
+
+
+def _normalised(found, normaliser, dropped, folder):
+    """The Utterances with `wrd`; those without words or with characters the normaliser cannot read are
+    counted, logged and left out."""
+    normalise, unreadable = text_normaliser(normaliser), []
+    for u in found:
+        try:
+            u.labels["wrd"] = normalise(u.labels["text"])
+        except UnreadableText as error:
+            dropped[f"characters {normaliser} cannot read"] += 1
+            unreadable.append(f"{u.id} {' '.join(error.characters)}")
+            continue
+        if u.labels["wrd"]:
+            yield u
+        else:
+            dropped[EMPTY] += 1
+    if unreadable:
+        shown = ", ".join(unreadable[:5])
+        logger.warning(
+            "%s: %d stretches left out, %s cannot read: %s", folder, len(unreadable), normaliser, shown
+        )
+
+
+# ---- annotations
+
+
+def read_trs(path):
+    """Transcriber XML -> [Stretch]: one for each `<Sync>` of each turn, to the next one or the turn's end.
+
+    Raises DataError for XML that does not parse, or that lists turns without times or of unknown speakers.
+    """
+    try:
+        root = ElementTree.parse(path).getroot()
+    except (ElementTree.ParseError, LookupError, ValueError) as error:
+        hint = "is it the XML of Transcriber, in the encoding its first line declares?"
+        raise DataError(f"{path}: {error}; {hint}") from None
+    people = {
+        speaker.get("id"): (
+            _name(speaker.get("name") or speaker.get("id")),
+            GENDERS.get(speaker.get("type"), "U"),
+        )
+        for speaker in root.iter("Speaker")
+    }
+    found, problems = [], Problems(path)
+    for section in root.iter("Section"):
+        for turn in section.iter("Turn"):
+            found += _turn(turn, section.get("type"), people, problems)
+    problems.raise_if_any()
+    return found
+
+
+def _turn(turn, kind, people, problems):
+    """The Stretches of a `<Turn>`; kind: the type of its section"""
+    ids = (turn.get("speaker") or "").split()
+    for unknown in [name for name in ids if name not in people]:
+        problems.add("turns of a speaker who is not declared", f"{unknown} at {turn.get('startTime')}")
+        return []
+    pieces = [(turn.get("startTime"), turn.text or "")]
+    for element in turn:
+        if element.tag == "Sync":
+            pieces.append((element.get("time"), ""))
+        pieces[-1] = (pieces[-1][0], f"{pieces[-1][1]} {element.tail or ''}")
+    times = [time for time, _ in pieces] + [turn.get("endTime")]
+    if not all(SECONDS.fullmatch(time or "") for time in times):
+        problems.add("turns with times that are not seconds", " ".join(map(str, times)))
+        return []
+    speaker, gender = people[ids[0]] if len(ids) == 1 else ("", "U")
+    found = []
+    for (start, text), stop in zip(pieces, times[1:], strict=True):
+        if start == stop and not text.strip():
+            continue  # between the turn's start and a Sync at the same time
+        text = cleaned(text)
+        why = NOT_TRANSCRIBED if kind == "nontrans" else _why(ids, text)
+        found.append(Stretch(float(start), float(stop), speaker, gender, text, why))
+    return found
+
+
+def read_stm(path, encoding="utf-8"):
+    """NIST STM -> {recording: [Stretch]}, one for each line. Raises DataError that lists bad lines."""
+    found, problems = {}, Problems(path)
+    for number, line in enumerate(_lines(path, encoding), 1):
+        if not line.strip() or line.lstrip().startswith(";;"):
+            continue
+        fields = line.split(None, 5)
+        if len(fields) < 5 or not (SECONDS.fullmatch(fields[3]) and SECONDS.fullmatch(fields[4])):
+            problems.add(
+                "lines that are not waveform channel speaker begin end [<labels>] text",
+                f"line {number} {line.strip()[:60]!r}",
+            )
+            continue
+        stretch = _stm_stretch(*fields[2:5], fields[5] if len(fields) > 5 else "")
+        found.setdefault(fields[0], []).append(stretch)
+    problems.raise_if_any()
+    return found
+
+
+def _stm_stretch(speaker, start, stop, rest):
+    """The fields of a line of a .stm as a Stretch"""
+    labels = LABELS.match(rest)
+    named = labels[0].strip("<>").lower().split(",") if labels else []
+    gender = next((GENDERS[label] for label in named if label in GENDERS), "U")
+    text = cleaned(rest[labels.end() :] if labels else rest)
+    silent = speaker.lower() in ("inter_segment_gap", "excluded_region")
+    names = [] if silent else [_name(name) for name in speaker.split("+")]
+    why = IGNORED if "ignore_time_segment_in_scoring" in text.lower() else _why(names, text)
+    one = names[0] if len(names) == 1 else ""
+    return Stretch(float(start), float(stop), one, gender, "" if why == IGNORED else text, why)
+
+
+def _lines(path, encoding):
+    data = Path(path).read_bytes()
+    try:
+        return data.decode("utf-8-sig" if encoding.lower() in ("utf-8", "utf8") else encoding).splitlines()
+    except LookupError:
+        raise DataError(f"stm_encoding {encoding!r} is no encoding; utf-8 or iso-8859-1, say.") from None
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        hint = "--stm_encoding names another, iso-8859-1 for example"
+        raise DataError(f"{path}: line {line} is not {encoding}; {hint}.") from None
+
+
+def _why(speakers, text):
+    """The reason to leave out what these speakers say, or "" """
+    if not text:
+        return EMPTY
+    return "" if len(speakers) == 1 else SEVERAL if speakers else NOBODY
+
+
+def _name(name):
+    """A speaker as both formats write it: composed, white space as underscores"""
+    return "_".join(unicodedata.normalize("NFC", name).split())
+
+
+def cleaned(text):
+    """A transcript without the marks of the conventions; words, case and punctuation stay."""
+    text = re.sub(r"\{([^{}/]*)(/[^{}]*)?\}", r"\1", text)  # {reading / other reading}
+    text = re.sub(r"\[[^\[\]]*\]", " ", text)
+    text = re.sub(r"\^\^|(?<!\w)\*(?=\w)", "", text)
+    text = re.sub(r"(?<=\w)\((\w*)\)|\((\w+)\)(?=\w)", lambda m: m[1] or m[2] or "", text)
+    return " ".join(text.split())

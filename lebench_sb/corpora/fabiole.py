@@ -1,0 +1,213 @@
+"""FABIOLE: excerpts of French radio and television, to test speaker verification (Ajili et al., LREC 2016).
+
+130 male speakers: 30 targets with 100 excerpts each, 100 impostors with one, of at least 30 s, from ten
+shows. It is distributed by its authors; its files and its trial lists could not be seen for this recipe, so
+what `prepare_fabiole` reads is a layout of ours, one folder a speaker, into which a copy is easily brought:
+
+    fabiole/wav/<speaker>/**/<excerpt>.wav   (or .flac .mp3 .ogg .opus)
+    fabiole/trials.txt                       `1 <speaker>/<excerpt>.wav <speaker>/<excerpt>.wav`, 0 for two
+                                             speakers, or any other format of lebench_sb/trials.py
+    fabiole/enrolment.txt                    `model <speaker>/<excerpt>.wav ...`, where trials name models of
+                                             several excerpts; may be absent
+    fabiole/speakers.csv                     `speaker,gender`; may be absent
+
+FABIOLE is a test set: speakers are learnt from manifests of any other corpora whose `spk_id` is filled.
+"""
+
+import hashlib
+import os
+import random
+from collections import defaultdict
+from pathlib import Path
+
+from lebench_sb.corpora.own import GENDERS
+from lebench_sb.manifest import (
+    DataError,
+    Problems,
+    UsageError,
+    Utterance,
+    is_prepared,
+    manifest_hash,
+    measure_durations,
+    read_manifest,
+    read_marker,
+    read_table,
+    separator,
+    write_atomically,
+    write_manifest,
+)
+from lebench_sb.trials import read_trials, trials_csv
+
+SPLITS = ("train", "valid", "test")
+SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus")
+LAYOUT = "data_folder must hold fabiole/ with wav/<speaker>/ and trials.txt."
+
+
+def prepare_fabiole(data_folder, manifest_folder, training="", training_root=None, valid_share=0.1, seed=0):
+    """Writes train.csv, valid.csv, test.csv and trials.csv into `manifest_folder`; returns {split: marker}.
+
+    data_folder: holds fabiole/ (or is it), and below it lies the training audio too; training: manifests of
+    the speakers to learn from, a path, a list or paths with commas; training_root: the folder their
+    `$data_root` stands for, or one for each (default: data_folder); valid_share: share of the training
+    speakers held out for valid, drawn with `seed`. The trial list is checked before anything is written. A
+    second call on unchanged files returns at once. Raises FileNotFoundError, or DataError that lists what is
+    wrong.
+    """
+    root, manifests = _root(data_folder), _paths(training)
+    roots = _paths(training_root or data_folder)
+    roots = roots * len(manifests) if len(roots) == 1 else roots
+    parameters = _parameters(root, data_folder, manifests, roots, valid_share, seed)
+    paths = {split: Path(manifest_folder) / f"{split}.csv" for split in SPLITS}
+    listed = Path(manifest_folder) / "trials.csv"
+    if all(is_prepared(path, parameters) for path in paths.values()):
+        test = read_manifest(paths["test"], data_folder)
+        _write_trials(listed, root, test)
+        return {split: read_marker(path) for split, path in paths.items()}
+    found = _training(manifests, roots)
+    found = dict(zip(("train", "valid"), hold_out(found, valid_share, seed), strict=True))
+    found["test"] = list(utterances(data_folder))
+    _write_trials(listed, root, found["test"])
+    synthetic = any((folder / "miniature.done.json").exists() for folder in (root, root.parent))
+    stamps = {"synthetic speech"} if synthetic else set()
+    heard = stamps.union(*(read_marker(path).get("stamps", []) for path in manifests))
+    return {
+        split: write_manifest(
+            path, found[split], data_folder, parameters, stamps=sorted(stamps if split == "test" else heard)
+        )
+        for split, path in paths.items()
+    }
+
+
+def utterances(data_folder):
+    """Yields the Utterances of FABIOLE, sorted by path; the ID is the path below wav/ with `--` for `/`.
+
+    Raises FileNotFoundError, or DataError for unreadable audio and a speakers.csv that is none.
+    """
+    root = _root(data_folder)
+    genders = _genders(root / "speakers.csv")
+    wavs = _wavs(root)
+    seconds = measure_durations(wavs, root)
+    for wav in wavs:
+        parts = wav.relative_to(root / "wav").with_suffix("").parts
+        path = os.path.abspath(wav)
+        yield Utterance(
+            "--".join(parts), path, seconds[str(wav)], speaker=parts[0], gender=genders.get(parts[0], "U")
+        )
+
+
+def _root(data_folder):
+    data_folder = Path(data_folder)
+    names = (data_folder / name for name in ("fabiole", "FABIOLE", "Fabiole"))
+    root = next((folder for folder in names if folder.is_dir()), data_folder)
+    if not (root / "wav").is_dir() or not (root / "trials.txt").is_file():
+        missing = root / ("trials.txt" if (root / "wav").is_dir() else "wav")
+        raise FileNotFoundError(f"{missing} not found. {LAYOUT}")
+    return root
+
+
+def _wavs(root):
+    """The audio of every speaker's folder, sorted. Files beside the folders are an error: whose are they?"""
+    found = sorted(p for p in (root / "wav").rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    problems = Problems(root / "wav")
+    for path in found:
+        if path.parent == root / "wav":
+            problems.add("audio in no speaker's folder", path.name)
+    if not found:
+        problems.add("no audio", f"looked for <speaker>/**/*{{{','.join(SUFFIXES)}}}")
+    problems.raise_if_any()
+    return found
+
+
+def _genders(path):
+    """{speaker: F, M or U} of speakers.csv; {} when there is none"""
+    if not path.is_file():
+        return {}
+    with open(path, encoding="utf-8-sig") as file:
+        used = separator(file.readline())
+    header, rows = read_table(path, used)
+    names = [name.strip().lower() for name in header]
+    if "speaker" not in names or "gender" not in names:
+        raise DataError(f"{path}: its columns are {', '.join(header)}; it needs speaker and gender.")
+    found, problems = {}, Problems(path)
+    for line, fields in rows:
+        speaker, gender = (fields[names.index(name)].strip() for name in ("speaker", "gender"))
+        if gender.lower() not in GENDERS:
+            problems.add("genders that are not F, M or U", f"line {line} {gender!r}")
+        found[speaker] = GENDERS.get(gender.lower(), "U")
+    problems.raise_if_any()
+    return found
+
+
+def _paths(value):
+    """One path, several with commas, or a list -> list of Paths"""
+    if isinstance(value, (list, tuple)):
+        return [Path(path) for path in value]
+    return [Path(path.strip()) for path in str(value).split(",") if path.strip()]
+
+
+def _parameters(root, data_folder, manifests, roots, valid_share, seed):
+    """Everything the manifests depend on. Raises what is wrong with the arguments."""
+    if not manifests or len(roots) != len(manifests):
+        raise UsageError(
+            f"training: {len(manifests)} manifests and {len(roots)} roots. Give manifests with spk_id, as "
+            "`lebench prepare` writes them, and one root for all or one for each."
+        )
+    for path in manifests:
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"{path} not found: --training names manifests with spk_id to learn speakers from."
+            )
+    listing = "".join(f"{p.relative_to(root)} {p.stat().st_size}\n" for p in _wavs(root))
+    named = (root / name for name in ("trials.txt", "enrolment.txt", "speakers.csv"))
+    files = [path for path in named if path.is_file()]
+    return {
+        "corpus": "fabiole",
+        "root": os.path.relpath(root, data_folder),
+        "wav": hashlib.sha256(listing.encode(errors="surrogateescape")).hexdigest(),
+        "sha256": {path.name: manifest_hash(path) for path in files},
+        "training": [manifest_hash(path) for path in manifests],
+        "training_roots": [os.path.relpath(path, data_folder) for path in roots],
+        "valid_share": valid_share,
+        "seed": seed,
+    }
+
+
+def _training(manifests, roots):
+    """The Utterances of all training manifests; DataError for those without a speaker"""
+    found = [u for path, root in zip(manifests, roots, strict=True) for u in read_manifest(path, root)]
+    problems = Problems(", ".join(map(str, manifests)))
+    for u in found:
+        if not u.speaker:
+            problems.add("utterances without spk_id: nothing to learn from them", u.id)
+    problems.raise_if_any()
+    return found
+
+
+def hold_out(found, share, seed):
+    """Utterances -> (those of train, those of valid): `share` of the speakers, at least two, are held out.
+
+    Only speakers with two utterances or more are: valid needs pairs of one speaker. Which ones depends on
+    `seed` and the names alone. Raises DataError when fewer than two speakers would be left on either side.
+    """
+    of_speaker = defaultdict(int)
+    for u in found:
+        of_speaker[u.speaker] += 1
+    several = sorted(name for name, count in of_speaker.items() if count > 1)
+    wanted = max(2, round(share * len(of_speaker)))
+    if not 0 < share < 1 or len(several) < 2 or len(of_speaker) - wanted < 2:
+        raise DataError(
+            f"valid: {share} of {len(of_speaker)} training speakers, {len(several)} of them with two "
+            "utterances or more, leaves fewer than two for valid or for train. Give more speakers, or "
+            "--train_csv, --valid_csv, --test_csv and --trials."
+        )
+    held = set(random.Random(f"valid-{seed}").sample(several, min(wanted, len(several))))
+    return [u for u in found if u.speaker not in held], [u for u in found if u.speaker in held]
+
+
+def _write_trials(path, root, test):
+    """Checks the list and writes it by IDs"""
+    enrolment = root / "enrolment.txt"
+    trials = read_trials(root / "trials.txt", test, enrolment if enrolment.is_file() else "")
+    text = trials_csv(trials)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, text.encode())

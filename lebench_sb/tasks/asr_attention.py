@@ -1,0 +1,90 @@
+"""Speech recognition by a decoder with attention over subwords, trained jointly with CTC.
+
+Letters: B utterances, S states, L tokens, V tokens there are (number V is the CTC blank).
+"""
+
+from speechbrain.utils.distributed import run_on_main
+from torch.nn import functional as F
+
+from lebench_sb import subwords
+from lebench_sb.beam import beam_search
+from lebench_sb.brain import TEST, TRAIN
+from lebench_sb.tasks.asr import TranscriptionBrain
+from lebench_sb.tasks.asr_ctc import normalise_of
+
+
+def attention_brain(utterances, hparams, run_opts):
+    """The Brain of an attention recipe: subwords learnt from the training texts, the head sized for them.
+
+    Raises UsageError or DataError as lebench_sb.subwords does.
+    """
+    texts = [u.labels["wrd"] for u in utterances["train"]]
+    folder = hparams["output_folder"]
+    run_on_main(subwords.learn, args=(texts, hparams["vocabulary_size"], folder))
+    pieces = subwords.load(folder)
+    hparams["modules"]["head"] = hparams["head"](output_size=len(pieces))
+    hparams["checkpointer"].add_recoverable("head", hparams["modules"]["head"])
+    brain = AttentionBrain(hparams["modules"], hparams, run_opts, hparams["checkpointer"])
+    brain.subwords, brain.normalise = pieces, normalise_of(hparams)
+    return brain
+
+
+class AttentionBrain(TranscriptionBrain):
+    """modules: encoder and head (lebench_sb.crdnn.CRDNN). subwords: lebench_sb.subwords.Subwords."""
+
+    subwords = None
+
+    def compute_forward(self, batch, stage):
+        """-> what the head says of the frames and the texts, and the texts' tokens (B, L), -100 beyond"""
+        given, wanted = (tokens.to(self.device) for tokens in self.subwords.batch(batch.wrd))
+        return *self.modules.head(*self.encode(batch, stage), given), wanted
+
+    def compute_objectives(self, predictions, batch, stage):
+        """Mean over utterances of `ctc_weight` x CTC + (1 - `ctc_weight`) x cross-entropy, both per token;
+        CTC in the first `ctc_epochs` epochs only. On valid and test also the rows of the scores"""
+        states, lens, ctc, log_probs, wanted = predictions
+        joint = self.hparams.epoch_counter.current <= self.hparams.ctc_epochs
+        weight = self.hparams.ctc_weight if joint else 0.0
+        loss = (1 - weight) * cross_entropy(log_probs, wanted, self.hparams.label_smoothing)
+        # with weight 0 too, so that every parameter has a gradient in every process
+        loss = loss + weight * ctc_loss(ctc, lens, wanted, self.subwords.end)
+        if stage != TRAIN:
+            self.rows += self.score_texts(batch, self.decode(states, lens, stage))
+        return loss.mean()
+
+    def decode(self, states, lens, stage):
+        """states (B, S, d), lens (B,) -> B texts: with `beam` hypotheses on test, `valid_beam` on valid"""
+        hparams, texts = self.hparams, []
+        head = self.modules.head
+        beam = hparams.beam if stage == TEST else hparams.valid_beam
+        limits = (lens.cpu() * hparams.tokens_per_state).ceil().long().clamp(min=2)
+        size = max(1, hparams.decoding_rows // beam)
+        for i in range(0, len(states), size):
+            part = slice(i, i + size)
+            steps = hparams.decoding(
+                head=head, states=states[part, : int(lens[part].max())], lens=lens[part], beam=beam,
+                end=self.subwords.end, limits=limits[part],
+            )  # fmt: skip
+            start, end, most = self.subwords.start, self.subwords.end, int(limits[part].max())
+            found = beam_search(steps, start, end, beam, most)
+            texts += [" ".join(self.subwords.decode(each.tokens).split()) for each in found]
+        head.decoder.attn.reset()
+        return texts
+
+
+def cross_entropy(log_probs, wanted, smoothing):
+    """log_probs (B, L, V), wanted (B, L) with -100 beyond the end -> (B,), mean over tokens"""
+    losses = F.cross_entropy(log_probs.transpose(1, 2), wanted, reduction="none", label_smoothing=smoothing)
+    return losses.sum(1) / (wanted != -100).sum(1)
+
+
+def ctc_loss(ctc, lens, wanted, end):
+    """ctc log-probabilities (B, S, V + 1), lens (B,), wanted (B, L) -> (B,), per token; 0 where there
+    are more tokens than states"""
+    tokens = wanted.masked_fill(wanted == end, -100)
+    counts = (tokens != -100).sum(1)
+    losses = F.ctc_loss(
+        ctc.transpose(0, 1), tokens[tokens != -100], lens.to(counts.device), counts,
+        blank=ctc.shape[2] - 1, reduction="none", zero_infinity=True,
+    )  # fmt: skip
+    return losses / counts.clamp(min=1)

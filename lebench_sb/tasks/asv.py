@@ -1,0 +1,429 @@
+"""Speaker verification: ECAPA-TDNN trained to tell speakers apart, cosines of embeddings of unseen speakers.
+
+Training hears random chunks of one length. Valid and test embed whole utterances, each once, and score a
+trial list. Nothing here chooses the threshold above which a trial is accepted: error rates are those of every
+threshold.
+
+Letters: B utterances, T samples, F frames, D features, E embedding, S training speakers, n trials.
+"""
+
+import logging
+import random
+from collections import defaultdict
+from functools import partial
+
+import numpy as np
+import torch
+from speechbrain.augment.time_domain import DropChunk, DropFreq
+from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
+from speechbrain.nnet.losses import AdditiveAngularMargin
+from speechbrain.utils.distributed import if_main_process
+from torch import nn
+from torch.nn import functional as F
+
+from lebench_sb import plots, results
+from lebench_sb.brain import TEST, TRAIN, VALID, SSLBrain
+from lebench_sb.data import SAMPLE_RATE, EpochPlan, as_dataset, audio_item, cropped_audio_item, seed_of
+from lebench_sb.manifest import DataError, Problems, UsageError
+from lebench_sb.metrics import verification
+from lebench_sb.trials import Trials, make_trials, read_trials, trials_csv
+
+logger = logging.getLogger(__name__)
+MADE = "made"  # the value of `trials` that asks for a list made of the test set's speakers
+OVERLAP = (
+    "test speakers heard in train or valid (leave them out, or --allow_speaker_overlap True, which is "
+    "stamped on the result)"
+)
+COLUMNS = ["sig", "spk_id", "gender", "duration"]
+BLOCK = 1 << 16  # trials whose cosines are computed at once
+
+
+class SpeakerEmbedder(nn.Module):
+    """ECAPA-TDNN (Desplanques et al., 2020; SpeechBrain's) on frames of any encoder.
+
+    Its convolutions mirror the batch's edge, so SpeechBrain's embedding of an utterance depends on how much
+    padding follows. Here utterances of equal length go through together, each without padding: a batch gives
+    what its utterances give alone. Training chunks have one length and go through at once, because batch
+    normalisation needs them together.
+    """
+
+    def __init__(
+        self, input_size, lin_neurons=192, channels=(512, 512, 512, 512, 1536), kernel_sizes=(5, 3, 3, 3, 1),
+        dilations=(1, 2, 3, 4, 1), attention_channels=128, res2net_scale=8, se_channels=128, dropout=0.0,
+    ):  # fmt: skip
+        super().__init__()
+        self.network = ECAPA_TDNN(
+            input_size, lin_neurons=lin_neurons, channels=list(channels), kernel_sizes=list(kernel_sizes),
+            dilations=list(dilations), attention_channels=attention_channels, res2net_scale=res2net_scale,
+            se_channels=se_channels, dropout=dropout,
+        )  # fmt: skip
+        shapes = [(c.kernel_size, c.dilation) for c in self.network.modules() if hasattr(c, "padding_mode")]
+        # a mirrored edge must be shorter than what it mirrors
+        self.least_frames = 1 + max(_first(d) * (_first(k) - 1) // 2 for k, d in shapes)
+
+    def forward(self, frames, frame_lens):
+        """frames (B, F, D), frame_lens (B,) -> embeddings (B, E), not normalised"""
+        frames, lens = repeated(frames, frame_lens.to(frames.device), self.least_frames)
+        if self.training:
+            # half a frame less, so that rounding never lets in a frame of padding
+            return self.network(frames, (lens - 0.5) / frames.shape[1])[:, 0]
+        found = {}
+        for length in lens.unique().tolist():
+            places = (lens == length).nonzero()[:, 0]
+            embeddings = self.network(frames[places, :length])[:, 0]
+            found |= dict(zip(places.tolist(), embeddings, strict=True))
+        return torch.stack([found[place] for place in range(len(frames))])
+
+
+def _first(size):
+    return size[0] if isinstance(size, tuple) else size
+
+
+def repeated(frames, lens, least):
+    """frames (B, F, D), lens (B,) -> the same with utterances below `least` frames repeated up to it"""
+    if int(lens.min()) >= least:
+        return frames, lens
+    places = torch.arange(max(least, frames.shape[1]), device=frames.device).expand(len(frames), -1)
+    places = torch.where(lens[:, None] < least, places % lens[:, None], places.clamp(max=frames.shape[1] - 1))
+    return frames.gather(1, places[:, :, None].expand(-1, -1, frames.shape[2])), lens.clamp(min=least)
+
+
+class Drops:
+    """Removes frequency bands and stretches of a waveform, as SpeechBrain's VoxCeleb recipe (SpecAugment's
+    idea on waveforms). The speed is not changed: it would change the voice."""
+
+    def __init__(self):
+        self.bands, self.stretches = DropFreq(), DropChunk()
+
+    def __call__(self, wavs, wav_lens):
+        """wavs (B, T), wav_lens (B,) relative -> the same utterances with holes"""
+        return self.stretches(self.bands(wavs), wav_lens), wav_lens
+
+
+def filled(seconds):
+    """-> function wave (T,) -> (`seconds` x 16000,): a shorter wave is said again, rounding is cut off"""
+    samples = round(seconds * SAMPLE_RATE)
+    return lambda wave: wave.repeat(-(-samples // len(wave)))[:samples]
+
+
+def datasets(utterances, hparams):
+    """Utterances of each split -> SpeechDataset: chunks of `chunk` seconds for train, whole utterances else.
+
+    "whole" holds the whole training utterances, "cohort" at most `snorm_utterances` of each speaker.
+    """
+    seconds = hparams["chunk"]
+    chunks = cropped_audio_item(hparams["seed"], seconds, filled(seconds))
+    made = {split: as_dataset(found, [audio_item], COLUMNS) for split, found in utterances.items()}
+    made["whole"] = made["train"]
+    made["train"] = as_dataset(utterances["train"], [chunks], COLUMNS)
+    made["cohort"] = as_dataset(
+        few_of_each(utterances["train"], hparams["snorm_utterances"]), [audio_item], COLUMNS
+    )
+    return made
+
+
+def frame_crop(seed, most, name, number, count):
+    """(first, last) of at most `most` frames out of `count`, decided by (seed, pass, utterance) alone"""
+    share = random.Random(seed_of("frames", seed, number, name)).random()
+    first = int(share * (max(count - most, 0) + 1))
+    return first, min(first + most, count)
+
+
+def few_of_each(utterances, most):
+    """Utterances -> the first `most` of each speaker by ID"""
+    of_speaker = defaultdict(list)
+    for u in sorted(utterances, key=lambda u: u.id):
+        of_speaker[u.speaker].append(u)
+    return [u for found in of_speaker.values() for u in found[:most]]
+
+
+def check_speakers(utterances, allow_overlap):
+    """Training needs two known speakers, and none of train or valid may be tested -> the names they share.
+
+    Raises DataError that lists what is wrong; shared speakers are returned where `allow_overlap` is True.
+    """
+    problems = Problems("speakers")
+    heard = {u.speaker for u in utterances["train"] if u.speaker}
+    for split, found in utterances.items():
+        seen = set()
+        for u in found:
+            if not u.speaker and split == "train":
+                problems.add("training utterances without spk_id", u.id)
+            if u.id in seen:
+                problems.add(f"IDs in several {split} manifests", u.id)
+            seen.add(u.id)
+    if len(heard) < 2:
+        problems.add("fewer than two speakers to learn from", ", ".join(sorted(heard)) or "none")
+    chosen = heard | {u.speaker for u in utterances["valid"] if u.speaker}
+    shared = sorted(chosen & {u.speaker for u in utterances["test"]})
+    for name in shared if not allow_overlap else []:
+        problems.add(OVERLAP, name)
+    problems.raise_if_any()
+    return shared
+
+
+def trial_lists(utterances, hparams):
+    """-> {VALID: Trials, TEST: Trials}, checked before anything is computed: valid's made of its speakers,
+    test's read from `trials`, or made where that is the word "made"."""
+    try:
+        valid = make_trials(utterances["valid"], hparams["seed"], hparams["valid_trials"])
+    except DataError as error:
+        raise DataError(f"valid: {error}") from error
+    if hparams["trials"] != MADE:
+        test = read_trials(hparams["trials"], utterances["test"], hparams["enrolment"])
+        return {VALID: valid, TEST: test}
+    test = make_trials(utterances["test"], hparams["seed"], hparams["valid_trials"])
+    logger.info("test: %d trials made of the speakers of test", len(test))
+    return {VALID: valid, TEST: test}
+
+
+class ASVBrain(SSLBrain):
+    """modules: encoder, head (SpeakerEmbedder), classifier (SpeechBrain's: cosines with S speakers).
+
+    names: the S training speakers, in the classifier's order; trials: as `trial_lists`; shared: as
+    `check_speakers`; data: as `datasets`.
+    """
+
+    def __init__(self, modules, hparams, run_opts, checkpointer, names, trials, shared, data):
+        super().__init__(modules, hparams, run_opts, checkpointer)
+        self.number = {name: i for i, name in enumerate(names)}
+        self.trials, self.shared, self.whole, self.cohort = trials, shared, data["whole"], data["cohort"]
+        self.means = None  # of the cohort
+        self.margin = AdditiveAngularMargin(self.hparams.margin, self.hparams.scale)
+        self.check_options({row["spk_id"] for row in data["valid"].data.values()})
+
+    def check_options(self, validated):
+        """Raises UsageError for values that would stop the run at its end. validated: speakers of valid"""
+        hparams = vars(self.hparams)
+        try:
+            self.measures = verification.measures(*(hparams[k] for k in ("p_target", "c_miss", "c_fa")))
+        except ValueError as error:
+            raise UsageError(str(error)) from error
+        if self.hparams.max_batch_seconds < 2 * self.hparams.chunk:
+            raise UsageError(
+                f"max_batch_seconds is {self.hparams.max_batch_seconds}: batch normalisation needs two "
+                f"chunks of {self.hparams.chunk} s; raise it to {2 * self.hparams.chunk}."
+            )
+        if self.hparams.snorm_top < 0 or self.hparams.snorm_top == 1:
+            raise UsageError(
+                f"snorm_top is {self.hparams.snorm_top}: 0 for cosines, or two training speakers or more."
+            )
+        known = [*self.measures, *(("accuracy", "loss") if validated & self.number.keys() else ())]
+        if self.hparams.key_metric not in known:
+            raise UsageError(
+                f"key_metric {self.hparams.key_metric}: valid has {', '.join(known)} (accuracy and loss only "
+                "where it shares speakers with train)."
+            )
+
+    def plan(self, dataset, stage):
+        if stage == TRAIN:
+            return ChunkPlan(
+                len(dataset), self.hparams.chunk, self.hparams.max_batch_seconds, self.hparams.seed
+            )
+        if self.debug and set(dataset.data_ids) != set(self.cohort.data_ids):
+            return FewPlan(dataset, self.trials[stage])
+        return super().plan(dataset, stage)
+
+    def loader(self, dataset, stage):
+        """As SSLBrain; from a cache, which holds whole utterances, chunks are cut out of their frames"""
+        if self.cache is None or stage != TRAIN:
+            return super().loader(dataset, stage)
+        loader = super().loader(self.whole, stage)
+        frames = round(self.hparams.chunk * self.hparams.encoder.frame_rate)
+        loader.dataset.crop = partial(frame_crop, self.hparams.seed, frames)
+        return loader
+
+    def compute_forward(self, batch, stage):
+        """-> embeddings (B, E) float32"""
+        frames, lens = self.encode(batch, stage)
+        if stage == TRAIN:  # where an utterance is shorter than a chunk, it is said again
+            frames, lens = repeated(frames, lens.to(frames.device), frames.shape[1])
+        return self.modules.head(frames, lens).float()
+
+    def compute_objectives(self, embeddings, batch, stage):
+        """AAM-softmax, mean over the utterances of training speakers (in training, all of them)"""
+        known = [k for k, name in enumerate(batch.spk_id) if name in self.number]
+        right, loss = {}, embeddings.new_zeros(())
+        if known:
+            numbers = torch.tensor([self.number[batch.spk_id[k]] for k in known], device=embeddings.device)
+            with torch.autocast(embeddings.device.type, enabled=False):  # an angle needs float32
+                cosines = self.modules.classifier(embeddings[known]).squeeze(1)
+                one_hot = F.one_hot(numbers, len(self.number)).float()
+                loss = F.cross_entropy(self.margin(cosines, one_hot), numbers)
+            right = dict(zip(known, (cosines.argmax(-1) == numbers).tolist(), strict=True))
+        if stage != TRAIN:
+            vectors = F.normalize(embeddings, dim=-1).cpu().numpy()
+            for k, row in enumerate(self.described(batch)):
+                self.rows.append({**row, "embedding": vectors[k], "right": right.get(k)})
+        return loss
+
+    def units(self, predictions, batch):
+        """Utterances of training speakers"""
+        return sum(name in self.number for name in batch.spk_id)
+
+    def on_stage_start(self, stage, epoch=None):
+        self.stage = stage
+
+    def run_stage(self, loader, stage, epoch):
+        """As SSLBrain, with no loss (None) where no utterance is of a training speaker"""
+        if self.world > 1:  # statistics of batch normalisation that processes kept for themselves
+            with self.unwrapped():
+                for buffer in self.modules.head.buffers():
+                    torch.distributed.broadcast(buffer, 0)
+        loss = super().run_stage(loader, stage, epoch)
+        return loss if any(row["right"] is not None for row in self.rows) else None
+
+    def scores(self, rows):
+        """Rows of embeddings -> EER and minDCF of the stage's trials; accuracy (%) among training speakers"""
+        trials, scores = self.score_trials(rows, self.trials[self.stage])
+        counts = verification.Ranking(scores, trials.targets).counts()
+        found = {name: float(function(*counts)) for name, (function, *_) in self.measures.items()}
+        right = [row["right"] for row in rows if row["right"] is not None]
+        return found | ({"accuracy": 100 * sum(right) / len(right)} if right else {})
+
+    def score_trials(self, rows, trials):
+        """Rows of embeddings -> the Trials they hold both sides of (all, but for --debug), scores (n,)"""
+        place = {row["ID"]: i for i, row in enumerate(rows)}
+        if self.debug:
+            trials = only(trials, place)
+        vectors = np.stack([row["embedding"] for row in rows])
+        # a model of several utterances is the mean of their embeddings
+        models = [vectors[[place[name] for name in names]].mean(axis=0) for names in trials.models.values()]
+        place |= {key: len(vectors) + i for i, key in enumerate(trials.models)}
+        vectors = np.concatenate([vectors, unit(np.stack(models))]) if models else vectors
+        sides = [np.array([place[name] for name in names]) for names in (trials.enrol, trials.test)]
+        scores = cosines(vectors, *sides)
+        if self.stage == TEST and self.hparams.snorm_top > 0:
+            self.means = self.cohort_vectors() if self.means is None else self.means
+            cohort = vectors @ self.means.T
+            scores = verification.adaptive_s_norm(scores, *sides, cohort, self.hparams.snorm_top)
+        return trials, scores
+
+    def cohort_vectors(self):
+        """(C, E): the mean embedding of each training speaker, length 1; the test set takes no part"""
+        tested, self.rows = self.rows, []
+        of_speaker = defaultdict(list)
+        super().run_stage(self.loader(self.cohort, TEST), TEST, None)
+        for row in self.rows:
+            of_speaker[row["spk_id"]].append(row["embedding"])
+        self.rows = tested
+        return unit(np.stack([np.mean(found, axis=0) for _, found in sorted(of_speaker.items())]))
+
+    def evaluate(self, test_set):
+        """Embeds the test set once with the checkpoint best on valid -> one row per trial; draws `det.png`"""
+        self.means = None
+        embedded = super().evaluate(test_set)
+        trials, scores = self.score_trials(embedded, self.trials[TEST])
+        if if_main_process():
+            plots.det_curve({self.folder.name: (scores, trials.targets)}, self.folder / "det.png")
+            (self.folder / "trials.csv").write_text(trials_csv(trials), encoding="utf-8")
+        of = {row["ID"]: row for row in embedded}
+        return trial_rows(of | {key: of[ids[0]] for key, ids in trials.models.items()}, trials, scores)
+
+    def trivial(self, rows):
+        """Every trial scored alike: EER 50 %, minDCF_norm 1"""
+        return "the same score for every trial", [{**row, "score": 0.0} for row in rows]
+
+    def against_trivial(self, rows):
+        """As SSLBrain, paired over the speakers of both sides of a trial"""
+        what, trivial = self.trivial(rows)
+        scores, *design = self.trial_columns(rows)
+        blind, *_ = self.trial_columns(trivial)
+        pairs = verification.differences(scores, blind, *design, seed=self.hparams.seed)
+        counts, found = verification.Ranking(blind, design[0]).counts(), {}
+        for name, (function, unit, _) in self.measures.items():
+            pair = pairs[name]
+            found[name] = {
+                "system": what, "value": float(function(*counts)), "unit": unit, "difference": pair.value,
+                "ci95": None if pair.low is None else [pair.low, pair.high],
+                "beats": None if pair.low is None else pair.high < 0,
+            }  # fmt: skip
+        return found
+
+    def trial_columns(self, rows):
+        """Rows of trials -> scores, targets, names of both sides, {metric: function}"""
+        targets = [row["reference"] == "target" for row in rows]
+        speakers = [[row[column] for row in rows] for column in ("spk_id", "spk_id_test")]
+        functions = {name: function for name, (function, *_) in self.measures.items()}
+        return [row["score"] for row in rows], targets, speakers, functions
+
+    def intervals(self, rows):
+        """The metrics of results.json from rows of trials, with intervals over the speakers of both sides"""
+        found = verification.intervals(*self.trial_columns(rows), seed=self.hparams.seed)
+        entries = {}
+        for name, (_, unit, better) in self.measures.items():
+            entries |= results.metric_entry(name, found[name].value, unit, found[name], better)
+        return entries
+
+    def record(self, utterances, rows, split, system):
+        record = super().record(utterances, rows, split, system)
+        if self.shared:
+            record["stamps"].insert(0, "speaker overlap allowed")
+        return record
+
+
+def unit(vectors):
+    """(U, E) -> the same directions, length 1"""
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def cosines(vectors, enrolled, tested):
+    """vectors (U, E) of length 1; enrolled, tested (n,) rows -> (n,) float64"""
+    found = np.empty(len(enrolled))
+    for start in range(0, len(enrolled), BLOCK):
+        part = slice(start, start + BLOCK)
+        found[part] = np.einsum("ij,ij->i", vectors[enrolled[part]], vectors[tested[part]])
+    return found
+
+
+def only(trials, ids):
+    """The Trials of which both sides are in `ids`"""
+    whole = {key for key, names in trials.models.items() if ids.keys() >= set(names)}
+    here = whole | ids.keys()
+    kept = [k for k in range(len(trials)) if trials.enrol[k] in here and trials.test[k] in ids]
+    enrol, test = ([side[k] for k in kept] for side in (trials.enrol, trials.test))
+    return Trials(enrol, test, trials.targets[kept], {key: trials.models[key] for key in whole})
+
+
+def trial_rows(utterances, trials, scores):
+    """One row of `utterances.csv` per trial; `spk_id` and `gender` are the enrolment side's, `duration` the
+    test side's. utterances: {ID: row}. A trial listed again is numbered."""
+    rows, seen = [], defaultdict(int)
+    for enrol, test, target, score in zip(trials.enrol, trials.test, trials.targets, scores, strict=True):
+        name, a, b = f"{enrol} {test}", utterances[enrol], utterances[test]
+        seen[name] += 1
+        rows.append({
+            "ID": name if seen[name] == 1 else f"{name} {seen[name]}", "spk_id": a["spk_id"],
+            "gender": a["gender"], "duration": b["duration"], "score": float(score),
+            "spk_id_test": b["spk_id"], "reference": "target" if target else "non-target",
+        })  # fmt: skip
+    return rows
+
+
+class ChunkPlan(EpochPlan):
+    """One chunk of every utterance per pass, shuffled; never a batch of one, where batch normalisation
+    fails."""
+
+    def __init__(self, count, chunk, max_batch_seconds, seed):
+        super().__init__(np.full(count, chunk), max_batch_seconds, seed)
+
+    def one_pass(self, number):
+        batches = super().one_pass(number)
+        lone = [batch for batch in batches if len(batch) == 1]
+        batches = [batch for batch in batches if len(batch) > 1]
+        for batch in lone:
+            batches[-1] = [*batches[-1], *batch]
+        return batches
+
+
+class FewPlan:
+    """--debug: one batch with the utterances of the first target and the first non-target trial"""
+
+    def __init__(self, dataset, trials):
+        first = int(np.flatnonzero(trials.targets)[0]), int(np.flatnonzero(~trials.targets)[0])
+        names = {trials.test[k] for k in first}
+        names = names.union(*(trials.models.get(trials.enrol[k], [trials.enrol[k]]) for k in first))
+        self.places = [i for i, name in enumerate(dataset.data_ids) if name in names]
+
+    def batches(self, epoch):
+        return [[(place, epoch) for place in self.places]]

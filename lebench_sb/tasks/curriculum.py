@@ -1,0 +1,100 @@
+"""A run that starts from the head of another: the steps of a curriculum as a chain of ordinary runs.
+
+Letters: V symbols of an output layer.
+"""
+
+import json
+import logging
+from collections import Counter
+from pathlib import Path
+
+import torch
+
+from lebench_sb.checkpoints import best_checkpoint, read_settings
+from lebench_sb.manifest import UsageError
+
+logger = logging.getLogger(__name__)
+NONE = "none"
+OUTPUT = "output"  # how the tensors begin that have a row for each symbol
+
+
+def start_from_run(folder, encoder, head, characters, source):
+    """Copies into `head`, and into the learned sum of layers of `encoder`, what the run in `folder` learned.
+
+    Tensors of the same name and shape are copied whole; of the output layer, the rows of the symbols that
+    both runs have (and of the CTC blank). What is copied and what starts fresh is logged and returned as two
+    lists of names. The encoder's own weights come through `source` (ssl_hub) alone: UsageError where the run
+    heard another encoder, or trained it and `source` is not what it exported, or where nothing fits.
+    """
+    if str(folder) == NONE:
+        return [], []
+    folder = Path(folder)
+    if not (folder / "characters.json").is_file():
+        raise UsageError(f"{folder} is not a run of characters: it has no characters.json.")
+    checkpoint, settings = best_checkpoint(folder), read_settings(folder)
+    check_source(folder, settings, source)
+    old = json.loads((folder / "characters.json").read_text(encoding="utf-8"))
+    rows = [(0, 0)] + [(characters.number[s], i) for i, s in enumerate(old, 1) if s in characters.number]
+    saved = torch.load(checkpoint / "head.ckpt", map_location="cpu", weights_only=True)
+    copied, fresh = copy_head(saved, head, rows)
+    if not copied:
+        raise UsageError(f"{folder}: no tensor of its head fits this one; is it a run of another kind?")
+    mixed = torch.load(checkpoint / "encoder.ckpt", map_location="cpu", weights_only=True)
+    copied += copy_mix(mixed, encoder)
+    shared = f"{len(rows) - 1} of {len(characters.symbols)} symbols and the blank"
+    logger.info("Started from %s: %s copied", checkpoint, parts(copied))
+    if any(name.startswith(OUTPUT) for name in copied):
+        logger.info("Of the output layer, the rows of %s were copied", shared)
+    logger.info("Starting fresh: %s", parts(fresh) or "nothing")
+    return copied, fresh
+
+
+def parts(names):
+    """Names of tensors -> their parts and how many tensors each has, in words"""
+    counts = Counter(name.rsplit(".", 1)[0] for name in names)
+    return ", ".join(f"{part} ({count})" for part, count in counts.items())
+
+
+def check_source(folder, settings, source):
+    """Raises UsageError unless the head in `folder` reads the frames that `source` gives"""
+    trained = (folder / "encoder").is_dir()
+    heard = str(folder / "encoder") if trained else str(settings["ssl_hub"])
+    same = heard == str(source) or Path(heard).resolve() == Path(str(source)).resolve()
+    if not same:
+        what = "trained its encoder" if trained else "has another encoder"
+        raise UsageError(f"{folder} {what}: its head needs --ssl_hub {heard}, not {source}.")
+
+
+def copy_head(saved, head, rows):
+    """{name: tensor} -> (names copied, names fresh) of the state of `head`; rows: [(new, old) symbol].
+
+    The output layer starts fresh as a whole where its input has another size.
+    """
+    state = head.state_dict()
+    outputs = {name for name in state if name.startswith(OUTPUT)}
+    fitting = {n for n, t in state.items() if n in saved and saved[n].shape[1:] == t.shape[1:]}
+    fitting -= set() if outputs <= fitting else outputs
+    copied = []
+    new, old = (list(numbers) for numbers in zip(*rows, strict=True))
+    for name in [name for name in state if name in fitting]:
+        if name in outputs:
+            state[name][new] = saved[name][old].to(state[name])
+        elif saved[name].shape == state[name].shape:
+            state[name].copy_(saved[name])
+        else:
+            continue
+        copied.append(name)
+    return copied, [name for name in state if name not in copied]
+
+
+def copy_mix(saved, encoder):
+    """Copies what an encoder learned beside its pretrained weights (the sum of layers) -> names copied"""
+    pretrained = {id(parameter) for parameter in encoder.pretrained_parameters()}
+    copied = []
+    with torch.no_grad():
+        for name, parameter in encoder.named_parameters():
+            found = saved.get(name)
+            if id(parameter) not in pretrained and found is not None and found.shape == parameter.shape:
+                parameter.copy_(found)
+                copied.append(f"encoder.{name}")
+    return copied

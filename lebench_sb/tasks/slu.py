@@ -1,0 +1,122 @@
+"""Spoken language understanding by CTC over characters and concept tags.
+
+The target is the tagged text of the column `semantics`: an opening tag is one symbol, `>` closes. A tag
+implies the spaces around it, so they are no symbols of their own. Letters: see lebench_sb.tasks.asr.
+"""
+
+import re
+from collections import Counter
+
+from lebench_sb.data import manifest_paths
+from lebench_sb.manifest import TAG, DataError, Problems, nearest, read_table
+from lebench_sb.metrics.concepts import COLUMNS, concepts, count_all, symbols
+from lebench_sb.metrics.errors import count_edits
+from lebench_sb.tasks.asr import ASRBrain, Characters, datasets
+from lebench_sb.tasks.curriculum import start_from_run
+
+AROUND_TAGS = re.compile(rf" *({TAG.pattern}|>) *")
+SILENT = dict(COLUMNS[name] for name in ("CVER", "ChER"))  # errors: reference length
+TRIED = 30  # sequences of concepts that a trivial system may say
+COUNT = "count"  # of `unseen_concepts`
+
+
+class TaggedCharacters(Characters):
+    """The characters of the training texts and their opening tags, one symbol each, and `>`."""
+
+    column = "semantics"
+
+    @staticmethod
+    def pieces(text):
+        """tagged text -> its symbols, without the spaces around tags"""
+        return symbols(AROUND_TAGS.sub(r"\1", " ".join(text.split())))
+
+    def decode(self, numbers):
+        """A CTC path (repeats and blanks in it) -> tagged text, each tag between spaces"""
+        return " ".join(AROUND_TAGS.sub(r" \1 ", super().decode(numbers)).split())
+
+
+class SLUBrain(ASRBrain):
+    """modules: encoder and head, as for recognition; rates of concepts, concepts and values, symbols."""
+
+    columns_of = staticmethod(COLUMNS.get)
+
+    def rates(self, rows):
+        return list(COLUMNS)
+
+    def score_texts(self, batch, texts):
+        """Tagged hypotheses (B) -> one row per utterance: errors, reference lengths, reference, hypothesis"""
+        references = self.texts(batch)
+        rows = [{**row, "reference": r, "hypothesis": t}
+                for row, r, t in zip(self.described(batch), references, texts, strict=True)]  # fmt: skip
+        for name, found in count_all(references, texts).items():
+            for row, pair in zip(rows, found.statistics, strict=True):
+                row |= {column: int(value) for column, value in zip(COLUMNS[name], pair, strict=True)}
+        return rows
+
+    def trivial(self, rows):
+        """Always the same concepts without words: of the references' commonest sequences and their single
+        concepts the one with the least COER on these very references; nothing said for the other rates"""
+        references = [row["reference"] for row in rows]
+        tags = [tuple(concepts(text)) for text in references]
+        singles = Counter((tag,) for found in tags for tag in found)
+        commonest = [found for counts in (Counter(tags), singles) for found, _ in counts.most_common(TRIED)]
+        counts = {found: count_edits(tags, [found] * len(tags)).errors for found in ((), *commonest)}
+        best = min(counts, key=lambda found: (counts[found].sum(), found))
+        trivial = [
+            {**row, "COER_errors": int(errors), **{n: row[length] for n, length in SILENT.items()}}
+            for row, errors in zip(rows, counts[best], strict=True)
+        ]
+        return f"saying always {' '.join(best)}" if best else "saying nothing", trivial
+
+
+def concepts_brain(hparams, run_opts, utterances):
+    """A loaded YAML -> (SLUBrain, datasets), targets from `semantics`; DataError for concepts that cannot be
+    learned"""
+    check_concepts(hparams, utterances)
+    return assemble(SLUBrain, TaggedCharacters, hparams, run_opts, utterances)
+
+
+def words_brain(hparams, run_opts, utterances):
+    """A loaded YAML -> (ASRBrain, datasets), targets from `wrd`: the first step of the curriculum"""
+    return assemble(ASRBrain, Characters, hparams, run_opts, utterances)
+
+
+def assemble(brain_class, symbols_class, hparams, run_opts, utterances):
+    """Symbols from the training texts, a head of that size, started from `init_from_run` if it names a run"""
+    characters = symbols_class.of(utterances["train"])
+    encoder, head = hparams["modules"]["encoder"], hparams["head"](output_size=len(characters))
+    start_from_run(hparams["init_from_run"], encoder, head, characters, hparams["ssl_hub"])
+    hparams["modules"]["head"] = head
+    hparams["checkpointer"].add_recoverable("head", head)
+    brain = brain_class(hparams["modules"], hparams, run_opts, hparams["checkpointer"], characters)
+    return brain, datasets(utterances, symbols_class.column)
+
+
+def check_concepts(hparams, utterances):
+    """Raises DataError for a split without concepts, or concepts of valid and test that train lacks.
+
+    The latter are named with the lines of their manifests, unless `unseen_concepts` is "count".
+    """
+    found = {
+        split: {tag for u in part for tag in concepts(u.labels.get("semantics", ""))}
+        for split, part in utterances.items()
+    }
+    for split, tags in found.items():
+        if not tags:
+            hint = "its column semantics holds texts like `je vais à <ville> nice >`"
+            raise DataError(f"{hparams[split + '_csv']}: no concept in {split}; {hint}.")
+    unseen = set().union(*found.values()) - found["train"]
+    if unseen and str(hparams["unseen_concepts"]) != COUNT:
+        paths = [path for split in ("valid", "test") for path in manifest_paths(hparams[f"{split}_csv"])]
+        raise DataError("; ".join(filter(None, (where_unseen(p, unseen, found["train"]) for p in paths))))
+
+
+def where_unseen(path, unseen, known):
+    """The lines of a manifest with concepts that train lacks, in words; "" if there are none"""
+    header, rows = read_table(path, ",")
+    problems, column = Problems(path), header.index("semantics")
+    kind = "concepts that train lacks (misspelt? --unseen_concepts count scores them as errors)"
+    for line, fields in rows:
+        for tag in unseen.intersection(concepts(fields[column])):
+            problems.add(kind, f"line {line} {tag}{nearest(tag, known)}")
+    return str(problems) if problems else ""

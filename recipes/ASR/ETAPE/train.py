@@ -1,0 +1,20 @@
+"""Speech recognition on ETAPE with any encoder: filterbank, frozen SSL or fine-tuned SSL.
+
+python recipes/ASR/ETAPE/train.py recipes/ASR/ETAPE/hparams/ctc.yaml --data_folder D --ssl_hub E
+"""
+
+from lebench_sb.command_line import launch
+from lebench_sb.data import load_utterances
+from lebench_sb.run import fit_and_test, start
+from lebench_sb.tasks.asr import datasets, targets
+
+
+def main(argv):
+    hparams, run_opts = start(argv)
+    utterances = targets(load_utterances(hparams), hparams["target"])
+    brain = hparams["brain"](utterances, hparams, run_opts)
+    fit_and_test(brain, utterances, datasets(utterances))
+
+
+if __name__ == "__main__":
+    launch(main)

@@ -1,0 +1,21 @@
+"""Syntactic analysis of speech on UD_French-Rhapsodie: words by CTC, their dependency tree, any encoder.
+
+python recipes/SA/Rhapsodie/train.py recipes/SA/Rhapsodie/hparams/wav2tree.yaml --data_folder D --ssl_hub E
+"""
+
+from lebench_sb.command_line import launch
+from lebench_sb.run import fit_and_test, start
+from lebench_sb.tasks.sa import SABrain, Symbols, build_modules, datasets, load_sentences
+
+
+def main(argv):
+    hparams, run_opts = start(argv)
+    sentences = load_sentences(hparams)
+    symbols = Symbols.of(sentences["train"])
+    build_modules(hparams, symbols)
+    brain = SABrain(hparams["modules"], hparams, run_opts, hparams["checkpointer"], symbols)
+    fit_and_test(brain, sentences, datasets(sentences))
+
+
+if __name__ == "__main__":
+    launch(main)

@@ -1,0 +1,89 @@
+"""The table of tasks and ways to use an encoder on the front page: every cell runs as it is written there."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+CORPORA = {
+    "ASR/CommonVoice": "commonvoice", "ASR/ETAPE": "etape", "SLU/MEDIA": "media", "AST/mTEDx": "mtedx",
+    "AER/RECOLA": "recola", "AER/AlloSat": "allosat", "AER/CaFE": "cafe", "ASV/Fabiole": "fabiole",
+    "SA/ORFEO": "orfeo",
+}  # fmt: skip
+SECTION = README.split("## Four ways to use an encoder")[1].split("\n## ")[0]
+STEPS = dict(re.findall(r"^\| `([SA])` \| `(.+)` \|$", SECTION, re.M))
+ROWS = [
+    [re.findall("`([^`]+)`", cell) for cell in line.strip("| \n").split(" | ")[1:]]
+    for line in SECTION.splitlines()
+    if re.match(r"\| [A-Z]{2,3} \|", line)
+]
+
+
+def run(step, names, folder):
+    """Runs a step of a cell with --debug and returns its folder. names: what its letters stand for."""
+    recipe, yaml, *words = shlex.split(step)
+    words = [re.sub(r"^([A-Z])(?=/|$)", lambda m: str(names[m[1]]), word) for word in words]
+    script = [f"recipes/{recipe}/train.py", f"recipes/{recipe}/hparams/{yaml}.yaml"]
+    words = [*script, "--data_folder", str(names["D"]), "--output_folder", str(folder), *words, "--debug"]
+    done = subprocess.run(
+        [sys.executable, *words, "--noprogressbar"], cwd=ROOT, capture_output=True, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, f"{shlex.join(words)}\n{done.stderr[-2500:]}"
+    assert (folder / "debug" / "results.json").exists()
+    return folder / "debug"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """The miniature of all the corpora"""
+    pytest.importorskip("espeakng_loader")
+    from lebench_sb.corpora.miniature import build_miniature
+
+    folder = tmp_path_factory.mktemp("data")
+    build_miniature(folder, scale=0.02, corpora=sorted({*CORPORA.values(), "mls"}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def encoder(data, tiny_pretraining, tmp_path_factory):
+    """A tiny pre-trained encoder with its quantiser"""
+    folder = tmp_path_factory.mktemp("encoder")
+    script = ["recipes/pretraining/wav2vec2/train.py", "recipes/pretraining/wav2vec2/hparams/mini.yaml"]
+    words = [*script, *tiny_pretraining, "--output_folder", str(folder), "--noprogressbar"]
+    subprocess.run([sys.executable, *words], cwd=ROOT, check=True, capture_output=True)
+    return folder / "pretraining"
+
+
+@pytest.fixture(scope="module")
+def recognised(data, encoder, tmp_path_factory):
+    """What step A leaves"""
+    return run(STEPS["A"], {"E": encoder, "D": data}, tmp_path_factory.mktemp("asr"))
+
+
+def test_the_table_has_every_task_and_way():
+    assert set(STEPS) == {"S", "A"}
+    assert [len(cells) for cells in ROWS] == [4] * len(CORPORA)
+    assert [cells[0][0].split()[0] for cells in ROWS] == list(CORPORA)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cells", ROWS, ids=lambda cells: cells[0][0])
+def test_every_cell_runs(cells, data, encoder, recognised, tmp_path):
+    frozen, continued, first, end_to_end = cells
+    names = {"E": encoder, "D": data, "A": recognised}
+    (only,) = frozen
+    names["M"] = run(only, names, tmp_path / "frozen") / "manifests"
+    step, after = continued
+    names["S"] = run(STEPS[step], names, tmp_path / "S")
+    run(after, names, tmp_path / "continued")
+    assert first[0] == "A"
+    run(first[1], names, tmp_path / "first")
+    (only,) = end_to_end
+    assert (run(only, names, tmp_path / "end") / "encoder" / "config.json").exists()
