@@ -12,15 +12,20 @@ $(VENV)/ready: setup.py pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
 	touch $@
 
+# KenLM is compiled where it is installed: the tests need it, the demo does not
+$(VENV)/lm: $(VENV)/ready
+	$(BIN)/python -m pip install --quiet --editable '.[lm]'
+	touch $@
+
 setup: $(VENV)/ready
 
 demo: setup
 	$(BIN)/python -m lebench_sb.demo --output results/demo
 
-test: setup lint
+test: $(VENV)/lm lint
 	$(BIN)/python -m pytest -m "not slow"
 
-test-slow: setup
+test-slow: $(VENV)/lm
 	$(BIN)/python -m pytest -m slow
 
 lint: setup

@@ -51,7 +51,7 @@ setup(
     install_requires=REQUIRES,
     extras_require={
         "demo": DEMO, "cascade": CASCADE, "lm": LM, "slurm": SLURM,
-        "test": TEST + DEMO + CASCADE + LM + SLURM,
+        "test": TEST + DEMO + CASCADE + SLURM,
     },  # fmt: skip
     entry_points={"console_scripts": ["lebench=lebench_sb.cli:main"]},
 )
