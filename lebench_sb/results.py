@@ -25,7 +25,7 @@ import numpy as np
 from tabulate import tabulate
 
 from lebench_sb import __version__
-from lebench_sb.metrics import translation, verification
+from lebench_sb.metrics import classification, concordance, translation, verification
 from lebench_sb.metrics.bootstrap import OVER_SPEAKERS, paired_interval
 from lebench_sb.metrics.errors import mean, rate
 
@@ -42,6 +42,13 @@ STAMPS = (
     "emotion by prosody presets: plumbing check",
     "labels of another scheme",
 )
+CLASSIFICATION = {  # functions of the confusion matrix
+    "accuracy": classification.accuracy,
+    "UAR": classification.unweighted_recall,
+    "F1": classification.macro_f1,
+}
+CONCORDANCE = {"CCC": concordance.ccc, "RMSE": concordance.rmse}  # both of the same six sums
+CONCORDANCE_COLUMNS = tuple(f"CCC_{name}" for name in concordance.COLUMNS)
 OVER_SEEDS = " over seeds"  # ends the title of a column
 NUMBER = (int, float)
 NONE = type(None)
@@ -397,12 +404,13 @@ def system_name(system):
 
 def show(entry, bounds=True):
     """A metric entry -> "23.4 [21.9, 25.0]": one decimal for %, BLEU, chrF2, four for costs, else three."""
-    digits = _digits(entry["unit"])
+    digits = digits_of(entry["unit"])
     text = f"{entry['value']:.{digits}f}"
     return text + _brackets(entry["ci95"], digits) if bounds else text
 
 
-def _digits(unit):
+def digits_of(unit):
+    """Decimals that a figure of this unit is shown with"""
     if unit.startswith("Ptar"):  # a detection cost: of the order of a thousandth
         return 4
     return 1 if unit in ("%", "BLEU", "chrF2") else 3
@@ -479,7 +487,7 @@ def _show_seeds(entry, figures):
     if not entry or not figures:
         return ""
     mean, deviation, number = figures
-    digits = _digits(entry["unit"])
+    digits = digits_of(entry["unit"])
     return f"{mean:.{digits}f} ± {deviation:.{digits}f} ({number})"
 
 
@@ -557,7 +565,7 @@ def compare(a, b, metric=None):
     found = compare_records(a, b, metric)
     lines = [found["test"], f"A: {found['a']}", f"B: {found['b']}", ""]
     for name, entry in found["metrics"].items():
-        digits = _digits(entry["unit"])
+        digits = digits_of(entry["unit"])
         difference = f"{entry['difference']:+.{digits}f}{_brackets(entry['ci95'], digits, '+')}"
         lines += [
             f"{name} ({entry['unit']}): A {entry['a']:.{digits}f}, B {entry['b']:.{digits}f}",
@@ -605,9 +613,24 @@ def _sums(rows, metric):
 
 
 def _is_summed(metric, rows):
-    """Whether the rows hold what the metric is a function of: two sums, or those of BLEU and chrF2"""
+    """Whether the rows hold what the metric is a function of"""
+    if metric in CLASSIFICATION:
+        return bool(rows) and {"reference", "hypothesis"} <= set(rows[0])
+    if metric in CONCORDANCE:
+        return bool(rows) and set(CONCORDANCE_COLUMNS) <= set(rows[0])
     columns = _sums(rows, metric)
     return len(columns) == 2 or tuple(columns) == translation.COLUMNS.get(metric)
+
+
+def _statistics(metric, unit, rows):
+    """Rows of both runs -> (their statistics, each (n, k), and the score of their sums)"""
+    if metric in CLASSIFICATION:
+        classes = sorted({row[key] for found in rows for row in found for key in ("reference", "hypothesis")})
+        pairs = [[[row[key] for row in found] for key in ("reference", "hypothesis")] for found in rows]
+        return [classification.statistics(*pair, classes) for pair in pairs], CLASSIFICATION[metric]
+    columns = CONCORDANCE_COLUMNS if metric in CONCORDANCE else _sums(rows[0], metric)
+    score = CONCORDANCE.get(metric) or translation.SCORES.get(metric, rate if unit == "%" else mean)
+    return [np.array([[float(row[c]) for c in columns] for row in found]) for found in rows], score
 
 
 def _check_same_test_set(rows, paths):
@@ -632,11 +655,10 @@ def _first(ids):
 
 def _difference(name, records, rows, paths):
     """Paired interval of one metric, and the check that the sums give the scores of results.json"""
-    entry, sums = records[0]["metrics"][name], []
-    score = translation.SCORES.get(name, rate if entry["unit"] == "%" else mean)
-    for record, found, path in zip(records, rows, paths, strict=True):
-        sums.append(np.array([[float(row[column]) for column in _sums(found, name)] for row in found]))
-        again, value = float(score(sums[-1].sum(axis=0))), record["metrics"][name]["value"]
+    entry = records[0]["metrics"][name]
+    sums, score = _statistics(name, entry["unit"], rows)
+    for record, own, path in zip(records, sums, paths, strict=True):
+        again, value = float(score(own.sum(axis=0))), record["metrics"][name]["value"]
         if not math.isclose(again, value, abs_tol=0.01):
             raise ValueError(f"{path}: {name} is {again:.3f} by {UTTERANCES} but {value:.3f} in {RESULTS}.")
     found = paired_interval(*sums, score, [row["spk_id"] for row in rows[0]], resamples=10_000)

@@ -114,11 +114,13 @@ def tell_trivial(brain, rows):
     """Logs, and writes to `trivial.json`, how the run does against a system that hears nothing"""
     found = brain.against_trivial(rows)
     for name, entry in found.items():
-        logger.info(
-            "%s of %s: %.1f; this run minus it: %+.1f %s", name, entry["system"], entry["value"],
-            entry["difference"], "without interval" if entry["ci95"] is None else
-            "[{:+.1f}, {:+.1f}], {}".format(*entry["ci95"], "better" if entry["beats"] else "NOT better"),
-        )  # fmt: skip
+        digits = results.digits_of(entry["unit"])
+        value, difference = f"{entry['value']:.{digits}f}", f"{entry['difference']:+.{digits}f}"
+        verdict = "without interval"
+        if entry["ci95"] is not None:
+            low, high = (f"{bound:+.{digits}f}" for bound in entry["ci95"])
+            verdict = f"[{low}, {high}], {'better' if entry['beats'] else 'NOT better'}"
+        logger.info("%s of %s: %s; minus it: %s %s", name, entry["system"], value, difference, verdict)
     (brain.folder / "trivial.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 

@@ -11,18 +11,14 @@ from speechbrain.utils.distributed import if_main_process
 from torch import nn
 from torch.nn import functional as F
 
-from lebench_sb import plots
+from lebench_sb import plots, results
 from lebench_sb.brain import TRAIN, SSLBrain
 from lebench_sb.data import as_dataset, audio_item
 from lebench_sb.manifest import DataError, Problems, nearest
 from lebench_sb.metrics import classification
 
 logger = logging.getLogger(__name__)
-METRICS = {
-    "accuracy": classification.accuracy,
-    "UAR": classification.unweighted_recall,
-    "F1": classification.macro_f1,
-}
+METRICS = results.CLASSIFICATION
 OVERLAP = "speaker overlap allowed"
 
 
