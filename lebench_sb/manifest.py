@@ -91,6 +91,12 @@ class Utterance:
     labels: dict = field(default_factory=dict, hash=False)
 
 
+def corpus_folder(data_folder, name):
+    """The folder `name` in `data_folder` where there is one (it holds several corpora), else `data_folder`"""
+    inner = Path(data_folder) / name
+    return inner if inner.is_dir() else Path(data_folder)
+
+
 def audio_fault(path):
     """What makes `path` no audio file, or "" when its first 64 bytes look sane; decodes nothing."""
     try:

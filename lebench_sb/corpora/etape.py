@@ -31,6 +31,7 @@ from lebench_sb.manifest import (
     DataError,
     Problems,
     Utterance,
+    corpus_folder,
     is_prepared,
     measure_durations,
     read_marker,
@@ -71,12 +72,14 @@ class Stretch:
 def prepare_etape(data_folder, manifest_folder, normaliser="fr-1", stm_encoding="utf-8"):
     """Writes train.csv, valid.csv and test.csv into `manifest_folder` and returns {split: marker}.
 
-    normaliser: of the label `wrd`; `text` keeps case and punctuation. A second call with the same parameters
-    and unchanged annotations returns at once. Raises FileNotFoundError, or DataError that lists faults.
+    data_folder: ETAPE's, or one that holds it as etape/; normaliser: of the label `wrd`; `text` keeps case
+    and punctuation. A second call with the same parameters and unchanged annotations returns at once. Raises
+    FileNotFoundError, or DataError that lists faults.
     """
     files = {split: find(data_folder, split) for split in SPLITS}
     parameters = {
         "corpus": "etape",
+        "root": os.path.relpath(corpus_folder(data_folder, "etape"), data_folder),
         "normaliser": normaliser,
         "stm_encoding": stm_encoding,
         "sha256": _hashes(data_folder, files),
@@ -104,7 +107,7 @@ def utterances(data_folder, split, normaliser="fr-1", stm_encoding="utf-8", drop
     dropped: a Counter that receives {reason: count} of the stretches left out. Raises as prepare_etape does.
     """
     dropped = Counter() if dropped is None else dropped
-    folder = Path(data_folder) / SPLITS.get(split, "")
+    folder = corpus_folder(data_folder, "etape") / SPLITS.get(split, "")
     files, problems, found = find(data_folder, split), Problems(folder), []
     annotated = annotations(files, stm_encoding, folder)
     seconds = measure_durations(files.wavs.values(), folder)
@@ -131,7 +134,7 @@ def find(data_folder, split):
     """The Files of a split. Raises FileNotFoundError, or DataError for two files of one name."""
     if split not in SPLITS:
         raise ValueError(f"No split {split!r} in ETAPE: {', '.join(SPLITS)}.")
-    folder = Path(data_folder).absolute() / SPLITS[split]
+    folder = corpus_folder(data_folder, "etape").absolute() / SPLITS[split]
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} not found. {LAYOUT}")
     files, problems = Files({}, {}, []), Problems(folder)

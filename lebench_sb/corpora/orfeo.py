@@ -15,7 +15,16 @@ from collections import Counter
 from pathlib import Path
 
 from lebench_sb.corpora._treebanks import NAMES, Reader, write_splits
-from lebench_sb.manifest import SECONDS, DataError, Problems, is_prepared, nearest, read_marker, read_text
+from lebench_sb.manifest import (
+    SECONDS,
+    DataError,
+    Problems,
+    corpus_folder,
+    is_prepared,
+    nearest,
+    read_marker,
+    read_text,
+)
 from lebench_sb.trees import read_blocks
 
 # names with a mark are read as text: what stands there need not follow Universal Dependencies
@@ -34,28 +43,31 @@ def prepare_orfeo(
 ):  # fmt: skip
     """Writes train.csv, valid.csv and test.csv into `manifest_folder` and returns {split: marker}.
 
-    The splits: lists `train.txt`, `dev.txt`, `test.txt` in data_folder where they are; else folders `train/`,
-    `dev/`, `test/`; else whole recordings are drawn with `seed` until each split has its share (`ratios` of
-    train, valid, test) of the seconds. normaliser, multiword: as in trees.spoken_tree; drop_bad: leave faulty
-    sentences out and count them in the markers, instead of stopping.
+    data_folder: Orféo's, or one that holds it as orfeo/. The splits: lists `train.txt`, `dev.txt`, `test.txt`
+    where they are; else folders `train/`, `dev/`, `test/`; else whole recordings are drawn with `seed` until
+    each split has its share (`ratios` of train, valid, test) of the seconds. normaliser, multiword: as in
+    trees.spoken_tree; drop_bad: leave faulty sentences out and count them in the markers, instead of
+    stopping.
 
     A second call with the same parameters and unchanged text files returns at once. Raises FileNotFoundError,
     or DataError that lists what is wrong.
     """
-    files = _files(data_folder)
+    folder = corpus_folder(data_folder, "orfeo")
+    files = _files(folder)
     parameters = {
         "corpus": "orfeo",
+        "root": os.path.relpath(folder, data_folder),
         **{"normaliser": normaliser, "ratios": list(ratios), "seed": seed},
         **{"drop_bad": drop_bad, "multiword": multiword},
-        "sha256": _hashes([*files, *_lists(data_folder).values()], data_folder),
+        "sha256": _hashes([*files, *_lists(folder).values()], folder),
     }
     manifests = {split: Path(manifest_folder) / f"{split}.csv" for split in NAMES}
     if all(is_prepared(path, parameters) for path in manifests.values()):
         return {split: read_marker(path) for split, path in manifests.items()}
-    reader = Reader(data_folder, data_folder, normaliser, multiword)
+    reader = Reader(folder, folder, normaliser, multiword)
     found = reader.within_recordings(list(_utterances(files, reader)))
     dropped = reader.finish(drop_bad)
-    splits, unlisted = _split(data_folder, files, found, ratios, seed)
+    splits, unlisted = _split(folder, files, found, ratios, seed)
     # of which split a faulty sentence would have been is not always known: all are counted with train
     lost = {"train": dropped | ({"in no list of a split": unlisted} if unlisted else {})}
     return write_splits(manifests, splits, lost, data_folder, parameters)
@@ -63,8 +75,9 @@ def prepare_orfeo(
 
 def utterances(data_folder, normaliser="fr-1", multiword="merge"):
     """Yields the Utterances of all `*.orfeo`, file by file. Raises as prepare_orfeo does."""
-    reader = Reader(data_folder, data_folder, normaliser, multiword)
-    found = reader.within_recordings(list(_utterances(_files(data_folder), reader)))
+    folder = corpus_folder(data_folder, "orfeo")
+    reader = Reader(folder, folder, normaliser, multiword)
+    found = reader.within_recordings(list(_utterances(_files(folder), reader)))
     reader.finish(drop_bad=False)
     yield from found
 
