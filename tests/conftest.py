@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 import speechbrain  # noqa: F401  its lazy modules must exist before they are taken away
+import torch
 from speechbrain.utils.importutils import LazyModule
 
 from lebench_sb.manifest import Utterance, write_manifest
@@ -19,6 +20,9 @@ for name, module in list(sys.modules.items()):
         del sys.modules[name]
 
 ROOT = Path(__file__).parents[1]
+if "PYTEST_XDIST_WORKER" in os.environ:  # side by side, threads would only wait for each other
+    torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"
 WORDS = ["oui", "non", "bonjour", "merci", "demain", "peut être"]
 
 
