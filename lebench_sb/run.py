@@ -7,6 +7,8 @@ import shlex
 import shutil
 import sys
 import time
+from contextlib import contextmanager
+from logging.handlers import MemoryHandler
 from pathlib import Path
 
 import speechbrain as sb
@@ -34,13 +36,35 @@ def start(argv):
     path, run_opts, overrides = parse(argv)
     if not torch.distributed.is_initialized():
         ddp_init_group(run_opts)
-    hparams = load_yaml(path, overrides)
-    script = Path(sys.argv[0])
-    command = shlex.join(["python", str(script), *argv])
-    hparams["run"] = {"command": command, "overrides": dict(overrides), "yaml": str(path)}
-    make_run_folder(hparams, path, overrides, script, run_opts)
+    with logs_held():
+        hparams = load_yaml(path, overrides)
+        script = Path(sys.argv[0])
+        command = shlex.join(["python", str(script), *argv])
+        hparams["run"] = {"command": command, "overrides": dict(overrides), "yaml": str(path)}
+        make_run_folder(hparams, path, overrides, script, run_opts)
     prepare(hparams)
     return hparams, run_opts
+
+
+@contextmanager
+def logs_held():
+    """Keeps what is logged while the YAML makes the model, and says it where `log.txt` has begun by then"""
+    root = logging.getLogger()
+    level, held = root.level, MemoryHandler(capacity=10_000, flushLevel=logging.CRITICAL + 1)
+    root.addHandler(held)
+    root.setLevel(min(level, logging.INFO))
+    try:
+        yield
+    finally:
+        begun = held not in root.handlers  # setting up `log.txt` takes other handlers away
+        if not begun:
+            root.removeHandler(held)
+            root.setLevel(level)
+        for record in held.buffer:
+            if root.handlers:
+                logging.getLogger(record.name).handle(record)
+            elif record.levelno >= logging.WARNING:
+                logging.lastResort.handle(record)
 
 
 def make_run_folder(hparams, path, overrides, script, run_opts):

@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -281,8 +282,9 @@ def test_ctrl_c_stops_the_runs_and_the_same_command_goes_on(toy):
         **{**ONE, "tasks": {"TOY": {"recipe": "recipes/TOY/Corpus", "overrides": {"seconds": 30}}}}
     )
     process = subprocess.Popen(
-        lebench("benchmark", str(path)), cwd=toy.folder, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
-    )
+        lebench("benchmark", str(path)), cwd=toy.folder, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # a background job ignores it
+    )  # fmt: skip
     while not runs(toy.folder):
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
