@@ -19,6 +19,7 @@ import hashlib
 import json
 import os
 import re
+import threading
 from functools import lru_cache
 from pathlib import Path
 
@@ -33,6 +34,8 @@ TAG = re.compile(r"!(?:new|name|apply|module):(lebench_sb[\w.]*)")
 WEIGHTS = (".safetensors", ".bin", ".json", ".ckpt")
 ENCODER_KEYS = ("ssl_hub", "init_from")
 SPLITS = ("train", "valid", "test")
+# one at a time: Python 3.11 counts the depth of all threads' trees together, and then raises a SystemError
+PARSING = threading.Lock()
 NAMES = {"command": "command", "yaml": "YAML", "code": "code", "data": "data", "encoder": "encoder"}
 
 
@@ -100,7 +103,9 @@ def reached(files, modules):
 def imported(path):
     """Dotted names below lebench_sb that a file imports: modules, and what may be modules"""
     names = []
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))):
+    with PARSING:
+        tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names += [name.name for name in node.names]
         elif isinstance(node, ast.ImportFrom):

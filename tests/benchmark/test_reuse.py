@@ -1,12 +1,14 @@
 """A finished cell is reused while YAML, overrides, data, code and encoder are unchanged; kills lose
 nothing."""
 
+import gc
 import json
 import os
 import random
 import signal
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +16,7 @@ import pytest
 from toy_recipe import lebench, make_toy, runs
 
 from lebench_sb.benchmark.command import only_one
-from lebench_sb.benchmark.fingerprint import PACKAGE, forget, listing, module_files, reached
+from lebench_sb.benchmark.fingerprint import PACKAGE, forget, imported, listing, module_files, reached
 from lebench_sb.benchmark.schedule import Lanes, run_plan
 
 ONE = dict(encoders={"ours": "encoder"}, modes=["frozen"], seeds=[1])
@@ -103,6 +105,22 @@ def test_code_is_what_the_recipe_reaches():
         PACKAGE / "__init__.py",
         PACKAGE / "metrics" / "__init__.py",
     ]
+
+
+def test_runs_side_by_side_read_the_code_at_once():
+    """Python 3.11 raises a SystemError where a thread parses while another one's parse collects garbage"""
+    path = PACKAGE / "encoders.py"
+
+    def give_way(phase, info):
+        time.sleep(0.0001)
+
+    gc.callbacks.append(give_way)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            found = list(pool.map(lambda _: tuple(imported(path)), range(64)))
+    finally:
+        gc.callbacks.remove(give_way)
+    assert len(set(found)) == 1
 
 
 def test_every_module_that_a_run_imports_is_in_its_code():
