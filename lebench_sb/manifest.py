@@ -157,13 +157,6 @@ def _add_file_faults(problems, utterances):
             problems.add("missing or empty file of a label", path)
 
 
-def check_files(utterances, where):
-    """Raises DataError, naming `where`, when files are missing, empty, HTML pages or git-lfs pointers."""
-    problems = Problems(where)
-    _add_file_faults(problems, utterances)
-    problems.raise_if_any()
-
-
 def audio_duration(path):
     """Seconds of audio in `path`, as soundfile decodes it.
 

@@ -9,6 +9,7 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+from lebench_sb.corpora._stamps import synthetic
 from lebench_sb.manifest import Problems, Utterance, probe_durations, read_marker, write_manifest
 from lebench_sb.text import normaliser as text_normaliser
 from lebench_sb.trees import as_conllu, normalised
@@ -138,9 +139,7 @@ def _audio_files(root):
 
 def write_splits(manifests, splits, dropped, data_folder, parameters):
     """Writes the manifests {split: path} of {split: Utterances} -> {split: marker}"""
-    folders = (Path(data_folder), Path(data_folder).parent)
-    synthetic = any((folder / "miniature.done.json").exists() for folder in folders)
-    stamps = ["synthetic speech"] if synthetic else []
+    stamps = synthetic(data_folder)
     for split, path in manifests.items():
         lost = dropped.get(split, {})
         write_manifest(path, splits[split], data_folder, parameters, ("wrd", "tree"), lost, stamps)

@@ -10,6 +10,7 @@ import hashlib
 import os
 from pathlib import Path
 
+from lebench_sb.corpora._stamps import synthetic_emotion
 from lebench_sb.manifest import (
     Problems,
     Utterance,
@@ -44,8 +45,9 @@ def prepare_allosat(data_folder, manifest_folder):
         return {split: read_marker(path) for split, path in manifests.items()}
     found = {split: list(utterances(data_folder, split)) for split in SPLITS}
     read_traces([u for each in found.values() for u in each], COLUMN)
+    stamps = synthetic_emotion(root)
     return {
-        split: write_manifest(path, found[split], data_folder, parameters, ("trace",), stamps=_stamps(root))
+        split: write_manifest(path, found[split], data_folder, parameters, ("trace",), stamps=stamps)
         for split, path in manifests.items()
     }
 
@@ -104,8 +106,3 @@ def _hashes(root):
     hashes = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in texts}
     sizes = {path.name: path.stat().st_size for path in sorted((root / "audio").rglob("*.wav"))}
     return hashes | sizes
-
-
-def _stamps(root):
-    made_up = any((folder / "miniature.done.json").exists() for folder in (root, root.parent))
-    return ["synthetic speech", "emotion by prosody presets: plumbing check"] if made_up else []

@@ -12,6 +12,7 @@ import os
 import re
 from pathlib import Path
 
+from lebench_sb.corpora._stamps import synthetic_emotion
 from lebench_sb.manifest import (
     Problems,
     UsageError,
@@ -54,7 +55,7 @@ def prepare_cafe(data_folder, manifest_folder, fold=1, folds=6):
     found = utterances(data_folder)
     groups = deal({(u.speaker, u.gender) for u in found}, fold, folds)
     splits = {split: [u for u in found if u.speaker in groups[split]] for split in SPLITS}
-    stamps = _stamps(Path(data_folder))
+    stamps = synthetic_emotion(data_folder)
     return {
         split: write_manifest(path, splits[split], data_folder, parameters, ("emotion",), stamps=stamps)
         for split, path in manifests.items()
@@ -110,8 +111,3 @@ def _wavs(data_folder):
 def _sizes(data_folder):
     """Path and size of every recording: the labels are in the names"""
     return {os.path.relpath(wav, data_folder): wav.stat().st_size for wav in _wavs(data_folder)}
-
-
-def _stamps(root):
-    made_up = any((folder / "miniature.done.json").exists() for folder in (root, root.parent))
-    return ["synthetic speech", "emotion by prosody presets: plumbing check"] if made_up else []

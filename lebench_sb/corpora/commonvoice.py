@@ -15,6 +15,7 @@ import os
 from collections import Counter
 from pathlib import Path
 
+from lebench_sb.corpora._stamps import synthetic
 from lebench_sb.manifest import (
     DataError,
     Utterance,
@@ -177,9 +178,7 @@ def _durations(locale, clips):
 
 def _stamps(locale, found):
     """What weakens a score on this data: speakers shared by train and test, speech that nobody spoke."""
-    stamps = []
-    if any((folder / "miniature.done.json").exists() for folder in (locale, locale.parent)):
-        stamps.append("synthetic speech")
+    stamps = synthetic(locale)
     if {u.speaker for u in found["train"]} & {u.speaker for u in found["test"]}:
         stamps.append("same speaker in train and test")
     return stamps

@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
+from lebench_sb.corpora._stamps import synthetic
 from lebench_sb.manifest import (
     SECONDS,
     DataError,
@@ -92,9 +93,7 @@ def prepare_etape(data_folder, manifest_folder, normaliser="fr-1", stm_encoding=
         split: list(utterances(data_folder, split, normaliser, stm_encoding, dropped[split]))
         for split in SPLITS
     }
-    folders = (Path(data_folder), Path(data_folder).absolute().parent)
-    synthetic = any((folder / "miniature.done.json").exists() for folder in folders)
-    stamps = ["synthetic speech"] if synthetic else []
+    stamps = synthetic(data_folder)
     return {
         split: write_manifest(path, found[split], data_folder, parameters, ("wrd",), dropped[split], stamps)
         for split, path in manifests.items()

@@ -20,6 +20,7 @@ import random
 from collections import defaultdict
 from pathlib import Path
 
+from lebench_sb.corpora._stamps import synthetic
 from lebench_sb.corpora.own import GENDERS
 from lebench_sb.manifest import (
     DataError,
@@ -67,8 +68,7 @@ def prepare_fabiole(data_folder, manifest_folder, training="", training_root=Non
     found = dict(zip(("train", "valid"), hold_out(found, valid_share, seed), strict=True))
     found["test"] = list(utterances(data_folder))
     _write_trials(listed, root, found["test"])
-    synthetic = any((folder / "miniature.done.json").exists() for folder in (root, root.parent))
-    stamps = {"synthetic speech"} if synthetic else set()
+    stamps = set(synthetic(root))
     heard = stamps.union(*(read_marker(path).get("stamps", []) for path in manifests))
     return {
         split: write_manifest(

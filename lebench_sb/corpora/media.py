@@ -35,6 +35,7 @@ from xml.parsers import expat
 
 import soundfile
 
+from lebench_sb.corpora._stamps import synthetic
 from lebench_sb.manifest import (
     DataError,
     Problems,
@@ -89,8 +90,7 @@ def prepare_media(
         return {split: read_marker(path) for split, path in manifests.items()}
     segments = read_segments(files, concepts)
     recordings = _recordings(root, files["channels"][0], segments)
-    synthetic = any((folder / "miniature.done.json").exists() for folder in (root, root.parent))
-    stamps, markers = ["synthetic speech"] if synthetic else [], {}
+    stamps, markers = synthetic(root), {}
     for split, path in manifests.items():
         dropped = Counter()
         found = list(utterances(segments[split], recordings, normaliser, dropped))

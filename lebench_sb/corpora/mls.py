@@ -12,6 +12,7 @@ import hashlib
 import os
 from pathlib import Path
 
+from lebench_sb.corpora._stamps import synthetic
 from lebench_sb.manifest import (
     SECONDS,
     Problems,
@@ -49,8 +50,7 @@ def prepare_mls(data_folder, manifest_folder, normaliser="fr-1"):
     if all(is_prepared(path, parameters) for path in manifests.values()):
         return {split: read_marker(path) for split, path in manifests.items()}
     found = {split: list(utterances(data_folder, split, normaliser)) for split in SPLITS}
-    synthetic = any((folder / "miniature.done.json").exists() for folder in (root, root.parent))
-    stamps = ["synthetic speech"] if synthetic else []
+    stamps = synthetic(root)
     return {
         split: write_manifest(path, found[split], data_folder, parameters, stamps=stamps)
         for split, path in manifests.items()

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import yaml
 
+from lebench_sb.corpora._stamps import synthetic
 from lebench_sb.manifest import (
     SECONDS,
     DataError,
@@ -70,9 +71,7 @@ def prepare_mtedx(data_folder, manifest_folder, target_language="en", normaliser
         split: list(utterances(data_folder, split, target_language, normaliser, dropped[split]))
         for split in SPLITS
     }
-    folders = (root.parent, root.parents[1], root.parents[2])
-    synthetic = any((folder / "miniature.done.json").exists() for folder in folders)
-    stamps = ["synthetic speech"] if synthetic else []
+    stamps = synthetic(root.parent, above=2)
     return {
         split: write_manifest(path, found[split], data_folder, parameters, (), dropped[split], stamps)
         for split, path in manifests.items()

@@ -13,6 +13,7 @@ import os
 import re
 from pathlib import Path
 
+from lebench_sb.corpora._stamps import synthetic_emotion
 from lebench_sb.manifest import (
     DataError,
     Problems,
@@ -59,8 +60,9 @@ def prepare_recola(data_folder, manifest_folder, dimension="arousal", test_part=
         return {split: read_marker(path) for split, path in manifests.items()}
     found = {split: list(utterances(data_folder, split, dimension, test_part)) for split in SPLITS}
     read_traces([u for each in found.values() for u in each], COLUMN)
+    stamps = synthetic_emotion(root)
     return {
-        split: write_manifest(path, found[split], data_folder, parameters, ("trace",), stamps=_stamps(root))
+        split: write_manifest(path, found[split], data_folder, parameters, ("trace",), stamps=stamps)
         for split, path in manifests.items()
     }
 
@@ -134,8 +136,3 @@ def _hashes(root, dimension):
     recordings = sorted((root / "recordings_audio").glob("*.wav"))
     hashes = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in ratings}
     return hashes | {path.name: path.stat().st_size for path in recordings}
-
-
-def _stamps(root):
-    made_up = any((folder / "miniature.done.json").exists() for folder in (root, root.parent))
-    return ["synthetic speech", "emotion by prosody presets: plumbing check"] if made_up else []

@@ -8,25 +8,12 @@ import sys
 import time
 
 import pytest
+from killing import KILL
 
 from lebench_sb.checkpoints import FILES, SafeCheckpointer, fault
 
 TRAIN = "recipes/pretraining/wav2vec2/train.py"
 YAML = "recipes/pretraining/wav2vec2/hparams/mini.yaml"
-KILL = """
-import os, runpy, signal, sys
-import {module}
-owner, name = {module}{owner}, {name!r}
-real, calls = getattr(owner, name), []
-def killed(*arguments, **options):
-    calls.append(name)
-    if len(calls) == {number}:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return real(*arguments, **options)
-setattr(owner, name, killed)
-sys.argv = {argv!r}
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
 
 
 def command(root, words, output):

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import sacrebleu
 import torch
+from killing import KILL
 
 from lebench_sb.checkpoints import SafeCheckpointer
 from lebench_sb.manifest import DataError, Utterance, read_manifest, write_manifest
@@ -26,20 +27,6 @@ SAID = {
     "peut": "may", "être": "be",
 }  # fmt: skip
 SMALL = ["--source={size: 16, layers: 1, channels: 16, hidden: 16}", "--head={layers: 1, hidden: 16}"]
-KILL = """
-import os, runpy, signal, sys
-import {module}
-owner, name = {module}{owner}, {name!r}
-real, calls = getattr(owner, name), []
-def killed(*arguments, **options):
-    calls.append(name)
-    if len(calls) == {number}:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return real(*arguments, **options)
-setattr(owner, name, killed)
-sys.argv = {argv!r}
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
 
 
 @pytest.fixture(scope="session")

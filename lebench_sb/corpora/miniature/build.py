@@ -18,6 +18,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from lebench_sb.corpora._stamps import MINIATURE as MARKER
 from lebench_sb.corpora.miniature.acoustics import RATE
 from lebench_sb.corpora.miniature.layouts import layout
 from lebench_sb.corpora.miniature.texts import TOGETHER, Recording, turns
@@ -27,7 +28,6 @@ from lebench_sb.corpora.miniature.voices import check_engines, write_atomically
 VERSION = 4  # of what is spoken: raise it when the grammar, the voices or the noise change
 CHUNK = 25  # clips
 SECONDS = (0.3, 600.0)  # shortest and longest recording, where a layout says nothing
-MARKER = "miniature.done.json"
 # SVOX Pico reads memory it never wrote: one clip in forty came out different until glibc hands out zeros
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",

@@ -1,0 +1,18 @@
+"""What preparations say of the miniature's speech: the stamps that weaken a score on it."""
+
+from pathlib import Path
+
+MINIATURE = "miniature.done.json"  # the marker that the miniature's build leaves beside its corpora
+
+
+def synthetic(folder, above=1):
+    """["synthetic speech"] if the miniature's marker lies in `folder` or in one of `above` folders over it"""
+    folder = Path(folder).absolute()
+    places = [folder, *folder.parents][: above + 1]
+    return ["synthetic speech"] if any((place / MINIATURE).exists() for place in places) else []
+
+
+def synthetic_emotion(folder):
+    """The same of emotions, which the miniature only imitates"""
+    stamps = synthetic(folder)
+    return [*stamps, "emotion by prosody presets: plumbing check"] if stamps else []
