@@ -29,6 +29,8 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers.audio_utils import mel_filter_bank
 
+from lebench_sb import attention
+
 logger = logging.getLogger(__name__)
 
 SAMPLE_RATE = 16000
@@ -131,6 +133,8 @@ class SSLEncoder(nn.Module):
 
         config = _without_augmentation(config)
         self.model = _random_model(config) if untrained else _load_strictly(folder, config)
+        if self._can_pad:
+            attention.use_in(self.model)
         self._batch = _keep_padding_out(self.model) if self._can_pad else Batch()
         self._layers_above = self._cut_layers_above()
         if layer == "weighted":

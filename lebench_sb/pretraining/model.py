@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
+from lebench_sb.attention import attend as attend_heads
 from lebench_sb.pretraining import losses
 from lebench_sb.pretraining.extractor import extract, output_length
 from lebench_sb.pretraining.linear import linear
@@ -281,7 +281,7 @@ def attend(attention, queries, keys, query_lens, key_lens):
     k = split(attention, linear(attention.k_proj, keys), key_lens)
     v = split(attention, linear(attention.v_proj, keys), key_lens)
     dropout = attention.dropout if attention.training else 0.0
-    attended = [F.scaled_dot_product_attention(*one, dropout_p=dropout) for one in zip(q, k, v, strict=True)]
+    attended = [attend_heads(*one, dropout) for one in zip(q, k, v, strict=True)]
     # (1 or B, heads, F, head_dim) each -> (Nq, D)
     attended = torch.cat([one.transpose(1, 2).flatten(2).flatten(0, 1) for one in attended])
     return linear(attention.out_proj, attended)
