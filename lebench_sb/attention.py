@@ -13,9 +13,10 @@ LONGEST = 600  # keys; with more, the fused kernel's smaller temporaries win
 def attend(queries, keys, values, dropout=0.0, scale=None):
     """(B, heads, Q, d), twice (B, heads, K, d) -> (B, heads, Q, d).
 
-    scale: of the scores; d ** -0.5 by default. It is torch's fused kernel, but not in bfloat16 on a CPU: there
-    it leaves the matrix units idle, and two matrix products with a softmax between them take half its time at
-    500 keys, a third at 140 (forward and backward). Scores are then rounded to bfloat16, as in transformers' eager attention under autocast.
+    scale: of the scores; d ** -0.5 by default. It is torch's fused kernel, but not in bfloat16 on a CPU,
+    where that leaves the matrix units idle: two matrix products with a softmax between them take half its
+    time at 500 keys, a third at 140 (forward and backward). Scores are then rounded to bfloat16, as those of
+    transformers' eager attention under autocast.
     """
     half = queries.dtype == torch.bfloat16 and queries.device.type == "cpu"
     if not half or dropout > 0.0 or keys.shape[2] > LONGEST:
