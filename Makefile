@@ -21,7 +21,7 @@ $(VENV)/lm: $(VENV)/ready
 setup: $(VENV)/ready
 
 demo: setup
-	$(BIN)/python -m lebench_sb.demo --output results/demo
+	$(BIN)/python -m lebench_sb.demo
 
 test: $(VENV)/lm lint
 	$(BIN)/python -m pytest -m "not slow" $(TWO)

@@ -9,13 +9,16 @@ import typer
 
 from lebench_sb.benchmark.grid import read_grid
 from lebench_sb.benchmark.plan import make_plan
-from lebench_sb.benchmark.report import preview, write_report
+from lebench_sb.benchmark.report import beaten_by_trivial, preview, write_report
 from lebench_sb.benchmark.schedule import Lanes, Slurm, run_plan
 from lebench_sb.manifest import UsageError
 
 
-def benchmark(path, dry_run=False, slurm=None, parallel=None):
-    """Runs the grid -> exit code: 0, or 1 if a step failed. Raises UsageError before anything has run."""
+def benchmark(path, dry_run=False, slurm=None, parallel=None, show=False):
+    """Runs the grid -> exit code: 0, or 1 if a step failed or `beats_trivial` does not hold.
+
+    show: leave the progress bars of the steps on the screen. Raises UsageError before anything has run.
+    """
     grid = read_grid(path)
     plan = make_plan(grid)
     if dry_run:
@@ -27,7 +30,7 @@ def benchmark(path, dry_run=False, slurm=None, parallel=None):
         shutil.copy(path, output / "grid.yaml")
         parallel = parallel or grid.parallel
         if slurm is None:
-            pool = Lanes(parallel, grid.threads, skip=(grid.output,))
+            pool = Lanes(parallel, grid.threads, show, skip=(grid.output,))
         else:
             pool = Slurm(output / "jobs", slurm, parallel, skip=(grid.output,))
         try:
@@ -36,7 +39,11 @@ def benchmark(path, dry_run=False, slurm=None, parallel=None):
             typer.echo("interrupted; the same command goes on", err=True)
             return 1
         typer.echo(f"\n{write_report(grid, plan, outcomes)}\n\n{output / 'table.md'}")
-    return 0 if all(outcome.done for outcome in outcomes.values()) else 1
+    done = all(outcome.done for outcome in outcomes.values())
+    beaten = beaten_by_trivial(output) if done and grid.beats_trivial else []
+    for task in beaten:
+        typer.echo(f"FAILED {task}: nothing beats a system that hears nothing")
+    return 0 if done and not beaten else 1
 
 
 @contextmanager

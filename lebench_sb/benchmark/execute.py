@@ -19,7 +19,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from lebench_sb.benchmark.fingerprint import changed, fingerprint
+from lebench_sb.benchmark.fingerprint import NO_BARS, changed, fingerprint
 from lebench_sb.benchmark.plan import PREPARED
 from lebench_sb.manifest import write_atomically
 
@@ -66,9 +66,10 @@ def _run(step, folder, environment, show):
     started, console = time.time(), folder / CONSOLE
     before = console.stat().st_size if console.exists() else 0
     variables = os.environ | environment | {"LEBENCH_PARENT": str(os.getpid()), "PYTHONUNBUFFERED": "1"}
+    words = [word for word in step.words if not (show and word == NO_BARS)]
     with open(console, "a", encoding="utf-8") as out:
         process = subprocess.Popen(
-            [sys.executable, str(TETHERED), *step.words], env=variables, stdin=subprocess.DEVNULL,
+            [sys.executable, str(TETHERED), *words], env=variables, stdin=subprocess.DEVNULL,
             stdout=out, stderr=None if show else out,
         )  # fmt: skip
         with process:

@@ -10,7 +10,9 @@
   out); where the command names manifests, their content, and size and time of change of the files they list.
   A folder is listed once per process.
 - `encoder`: config, preprocessor and weights of the folder; of an id of the Hub, the commit in the cache; of
-  random weights, what decides them: the config.
+  random weights, what decides them: the config. With it the results of the run whose head it starts from.
+
+Whether progress bars are shown is not in it.
 """
 
 import ast
@@ -33,6 +35,7 @@ PACKAGE = Path(lebench_sb.__file__).parent
 TAG = re.compile(r"!(?:new|name|apply|module):(lebench_sb[\w.]*)")
 WEIGHTS = (".safetensors", ".bin", ".json", ".ckpt")
 ENCODER_KEYS = ("ssl_hub", "init_from")
+NO_BARS = "--noprogressbar"
 SPLITS = ("train", "valid", "test")
 # one at a time: Python 3.11 counts the depth of all threads' trees together, and then raises a SystemError
 PARSING = threading.Lock()
@@ -48,15 +51,19 @@ def fingerprint(words, skip=()):
         folder = words[words.index("--data_folder") + 1]
         code = reached([], [f"lebench_sb.corpora.{words[3]}"])
         return {"command": digest(words), "code": code_hash(code), "data": listing(folder, skip)}
+    words = [word for word in words if word != NO_BARS]
     path, _, overrides = parse(list(words[1:]))
     resolved = resolve(path, overrides)
+    started_from = overrides.get("init_from_run", "none")
+    encoders = [encoder_hash(overrides[key]) for key in ENCODER_KEYS if overrides.get(key)]
+    encoders += [file_hash(Path(started_from) / "results.json")] if started_from != "none" else []
     code = reached(sorted(Path(words[0]).parent.rglob("*.py")), TAG.findall(resolved))
     return {
         "command": digest(words),
         "yaml": digest(resolved),
         "code": code_hash(code),
         "data": data_hash(overrides, skip),
-        "encoder": digest([encoder_hash(overrides[key]) for key in ENCODER_KEYS if overrides.get(key)]),
+        "encoder": digest(encoders),
     }
 
 

@@ -17,6 +17,10 @@ tasks:
     overrides: {number_of_epochs: 10}           # any key of the YAML
     modes: {end to end: {number_of_epochs: 4}}  # overrides of one mode; `hparams` for another YAML
     grid: {head_lr: [0.003, 0.001]}             # instead of the grid's own
+  SLU:
+    recipe: recipes/SLU/MEDIA
+    hparams: ctc.yaml
+    start_from: ASR                 # a curriculum: each run begins with the head of that task's run
 modes: [frozen, continued SSL, ASR first, end to end]
 seeds: [1, 2, 3]
 grid: {head_lr: [0.003, 0.001]}     # every combination, on the first seed; the best on valid for the others
@@ -28,7 +32,8 @@ first` also `task`, the task of the grid whose end-to-end run it is (by default 
 Continued SSL without a `data_folder` hears the training audio of the task.
 Further keys: `overrides` (of all tasks' runs), `exclude` (cells left out: `{encoder: random, mode: [ASR
 first]}`), `options` (run options of every recipe: `[--debug, --debug_persistently]`), `parallel` (steps at
-once), `threads` (of each).
+once), `threads` (of each), `beats_trivial` (True: a task of which no trained encoder or filterbank beats a
+system that hears nothing, with an interval that excludes it, is a failure).
 """
 
 import re
@@ -46,10 +51,10 @@ FROZEN, CONTINUED, ASR_FIRST, END_TO_END = MODES = ("frozen", "continued SSL", "
 BASELINE, MEL = "filterbank", "mel_filterbank"
 KEYS = (
     "output", "data_folder", "encoders", "tasks", "modes", "seeds", "grid", "overrides", "exclude", "options",
-    "parallel", "threads",
+    "parallel", "threads", "beats_trivial",
 )  # fmt: skip
 RECIPE_KEYS = ("recipe", "hparams", "data_folder", "overrides")
-TASK_KEYS = (*RECIPE_KEYS, "modes", "grid")
+TASK_KEYS = (*RECIPE_KEYS, "modes", "grid", "start_from")
 MODE_KEYS = {
     FROZEN: ("overrides", "grid"),
     END_TO_END: ("overrides", "grid"),
@@ -86,6 +91,7 @@ class Task:
     modes: dict  # mode -> overrides
     grid: dict | None  # key -> values; None: the grid's own
     yamls: dict = field(default_factory=dict)  # mode -> its YAML, where it is another than the recipe's
+    start_from: str = ""  # the task whose runs its heads start from
 
     def recipe_in(self, mode):
         return replace(self.recipe, yaml=self.yamls.get(mode, self.recipe.yaml))
@@ -114,6 +120,7 @@ class Grid:
     options: tuple
     parallel: int | None
     threads: int | None
+    beats_trivial: bool
 
 
 def read_grid(path):
@@ -121,7 +128,7 @@ def read_grid(path):
 
     What needs the recipes' YAMLs (keys of overrides) is checked by `plan.check`.
     """
-    found, problems = _load(path), []
+    found, problems = raw_grid(path), []
     _check_keys(found, KEYS, "", problems)
     for key in ("output", "encoders", "tasks"):
         if not found.get(key):
@@ -135,7 +142,9 @@ def read_grid(path):
         _rates(found.get("grid"), "grid", problems) or {}, _overrides(found, "", problems),
         _exclude(found.get("exclude", []), encoders, tasks, modes, problems),
         _options(found, problems), _count(found, "parallel", problems), _count(found, "threads", problems),
+        _switch(found, "beats_trivial", problems),
     )  # fmt: skip
+    _check_starts(grid, problems)
     _check_sources(grid, problems)
     _check_overrides(grid, problems)
     stop_at(path, problems)
@@ -155,7 +164,8 @@ def canonical_mode(name):
     return next((mode for mode in MODES if mode.replace("-", " ").lower() == plain), None)
 
 
-def _load(path):
+def raw_grid(path):
+    """GRID.yaml -> what is written in it, unchecked"""
     try:
         found = YAML(typ="safe").load(Path(path).read_text(encoding="utf-8"))
     except (YAMLError, UnicodeDecodeError) as error:
@@ -224,7 +234,8 @@ def _task(name, entry, data_folder, problems):
         if chosen := modes[known].pop("hparams", None):
             other = _recipe({**entry, "hparams": chosen}, f"{where}modes.{mode}.", data_folder, problems)
             yamls |= {known: other.yaml} if other else {}
-    return Task(name, recipe, modes, _rates(entry.get("grid"), f"{where}grid", problems), yamls)
+    rates = _rates(entry.get("grid"), f"{where}grid", problems)
+    return Task(name, recipe, modes, rates, yamls, str(entry.get("start_from") or ""))
 
 
 def _nearest_mode(name):
@@ -342,6 +353,13 @@ def _count(found, key, problems):
     return value
 
 
+def _switch(found, key, problems):
+    value = found.get(key, False)
+    if not isinstance(value, bool):
+        problems.append(f"{key}: True or False is expected, not {value!r}")
+    return bool(value)
+
+
 def _options(found, problems):
     options = found.get("options") or []
     if not isinstance(options, list) or not all(isinstance(option, (str, int, float)) for option in options):
@@ -371,6 +389,16 @@ def _exclude(found, encoders, tasks, modes, problems):
                 problems.append(f"exclude: {name} is no {key} of this grid{hint}")
         entries.append(sets)
     return tuple(entries)
+
+
+def _check_starts(grid, problems):
+    """Complains of tasks that start from none that comes before them"""
+    before = []
+    for task in grid.tasks.values():
+        if task.start_from and task.start_from not in before:
+            hint = nearest(task.start_from, before) or f"; before it come {', '.join(before) or 'none'}"
+            problems.append(f"tasks.{task.name}.start_from: {task.start_from} is no task before it{hint}")
+        before.append(task.name)
 
 
 def _check_sources(grid, problems):

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 
-from lebench_sb.benchmark.fingerprint import digest
+from lebench_sb.benchmark.fingerprint import NO_BARS, digest
 from lebench_sb.benchmark.grid import ASR_FIRST, BASELINE, CONTINUED, END_TO_END, MEL, OURS, stop_at
 from lebench_sb.benchmark.words import MISTAKES, slug, word
 from lebench_sb.command_line import parse, plain_value
@@ -158,10 +158,11 @@ class _Planner:
     def words(self, task, encoder, mode, seed, point, chosen=False):
         """Command of a task's run but for its output_folder (and its point, if that is chosen later)"""
         source, after = self.source(task, encoder, mode)
+        start, source, after = self.start(task, encoder, mode, seed, source, after)
         settings = self.grid.modes.get(mode)
         forced = {
             "ssl_hub": source, "mode": mode, "freeze": mode != END_TO_END, "seed": seed,
-            **({"layer": "last"} if mode == BASELINE else {}),
+            **({"layer": "last"} if mode == BASELINE else {}), **start,
         }  # fmt: skip
         values = {
             **self.grid.overrides, **(settings.overrides if settings else {}), **task.recipe.overrides,
@@ -171,13 +172,33 @@ class _Planner:
             values = {key: value for key, value in values.items() if key not in point}
         return self.command(task.recipe_in(mode), values), after
 
+    def start(self, task, encoder, mode, seed, source, after):
+        """-> overrides that start the head from the run of the task's `start_from`, --ssl_hub, steps before.
+
+        Continued SSL starts fresh: there every task has an encoder of its own.
+        """
+        if not task.start_from or mode == CONTINUED:
+            return {}, source, after
+        other = self.grid.tasks[task.start_from]
+        if mode == ASR_FIRST and self.grid.modes[mode].task == other.name:
+            name = self.asr_first(encoder)
+        elif len(points := self.points(other, mode)) > 1:
+            what = f"{other.name} tries {len(points)} rates; give it one, by grid: {{}}"
+            self.problems.append(f"tasks.{task.name}.start_from: {what}")
+            return {}, source, after
+        else:
+            name = self.run(other, encoder, mode, seed, points[0])
+        folder = self.steps[name].folder
+        source = f"{folder}/encoder" if mode == END_TO_END else source
+        return {"init_from_run": folder}, source, (*after, name)
+
     def command(self, recipe, values):
         """Words after `python`: the grid's own keys first"""
         ordered = [*(key for key in OURS if key in values), *(key for key in values if key not in OURS)]
         words = [recipe.train, recipe.yaml]
         words += ["--data_folder", recipe.data_folder] if recipe.data_folder else []
         words += [w for key in ordered for w in (f"--{key}", word(values[key]))]
-        return (*words, "--noprogressbar", *self.grid.options)
+        return (*words, NO_BARS, *self.grid.options)
 
     def add(self, step):
         self.steps.setdefault(step.name, step)

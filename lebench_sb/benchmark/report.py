@@ -10,6 +10,7 @@ from lebench_sb.benchmark.choice import NothingToChoose, choose
 from lebench_sb.benchmark.execute import CONSOLE, FAILED, NOT_RUN, REUSED, Outcome, read_begun
 from lebench_sb.benchmark.fingerprint import fingerprint
 from lebench_sb.benchmark.plan import point_name
+from lebench_sb.command_line import compose, keys_of
 from lebench_sb.manifest import write_atomically
 
 
@@ -22,8 +23,8 @@ def write_report(grid, plan, outcomes):
     output = Path(grid.output)
     record = {"grid": grid.path, "cells": cells, "steps": steps(plan, outcomes)}
     write_atomically(output / "cells.json", json.dumps(record, indent=1, ensure_ascii=False).encode())
-    parts = [table(cells, output), choices(cells), failures(plan, outcomes)]
-    write_atomically(output / "table.md", "\n\n".join(filter(None, parts[:2])).encode() + b"\n")
+    parts = [table(cells, output), choices(cells), against_trivial(cells), failures(plan, outcomes)]
+    write_atomically(output / "table.md", "\n\n".join(filter(None, parts[:3])).encode() + b"\n")
     return "\n\n".join(filter(None, parts))
 
 
@@ -94,6 +95,51 @@ def choices(cells):
         return ""
     header = ["task", "encoder", "mode", "tried", "by", "best value", ""]
     return f"### Chosen on valid\n\n{tabulate(rows, header, tablefmt='github', disable_numparse=True)}"
+
+
+def against_trivial(cells):
+    """Markdown table: the main metric of each cell beside that of a system that hears nothing"""
+    rows = []
+    for cell in cells:
+        for metric, entry in trivial(cell).items():
+            value, difference = show_trivial(entry)
+            verdict = {True: "better", False: "not better", None: "no interval"}[entry["beats"]]
+            rows.append([cell["task"], cell["encoder"], cell["mode"], metric, value, difference, verdict])
+    if not rows:
+        return ""
+    header = ["task", "encoder", "mode", "metric", "hears nothing", "difference", ""]
+    lines = tabulate(rows, header, tablefmt="github", disable_numparse=True)
+    return f"### Against a system that hears nothing\n\n{lines}"
+
+
+def trivial(cell):
+    """{metric: what the first run of a cell found of the system that hears nothing}: of the metric that chose
+    its checkpoint, or if that was a loss of the first; {} if it has none"""
+    folder = Path(cell["runs"][0]["folder"]) if cell["runs"] else None
+    if not folder or not (folder / "trivial.json").exists():
+        return {}
+    found = json.loads((folder / "trivial.json").read_text(encoding="utf-8"))
+    key = keys_of(compose(folder / "hyperparams.yaml"))["key_metric"].value
+    metric = key if key in found else next(iter(found))
+    return {metric: found[metric]}
+
+
+def show_trivial(entry):
+    digits = results.digits_of(entry["unit"])
+    bounds = "" if entry["ci95"] is None else " [{:+.{d}f}, {:+.{d}f}]".format(*entry["ci95"], d=digits)
+    return f"{entry['value']:.{digits}f}", f"{entry['difference']:+.{digits}f}{bounds}"
+
+
+def beaten_by_trivial(output):
+    """Folder of a finished grid -> tasks in which no encoder (random ones do not count) beats a system that
+    hears nothing: [task]"""
+    cells = json.loads((Path(output) / "cells.json").read_text(encoding="utf-8"))["cells"]
+    beats = {cell["task"]: False for cell in cells}
+    for cell in cells:
+        heard = cell["runs"] and "random:" not in cell["runs"][0]["command"]
+        if heard:
+            beats[cell["task"]] |= any(entry["beats"] is True for entry in trivial(cell).values())
+    return [task for task, better in beats.items() if not better]
 
 
 def failures(plan, outcomes):

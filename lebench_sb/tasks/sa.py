@@ -5,6 +5,7 @@ Letters: B utterances, F frames, V characters, W words, R relations, P parts of 
 
 import json
 import logging
+from collections import Counter
 from dataclasses import dataclass, replace
 
 import torch
@@ -27,6 +28,7 @@ class Symbols:
     """What the model may say: Characters of the words, parts of speech and relations of training's trees.
 
     roots: for each relation, whether the root's words have it in training; others: whether others' do.
+    commonest: in training, part of speech, relation of the root's words, relation of other words.
     """
 
     characters: Characters
@@ -34,19 +36,35 @@ class Symbols:
     relations: tuple
     roots: tuple
     others: tuple
+    commonest: tuple
 
     @classmethod
     def of(cls, utterances):
         """From Utterances whose label `tree` is a Tree"""
         trees = [u.labels["tree"] for u in utterances]
-        pairs = {(r, head == 0) for t in trees for r, head in zip(t.relations, t.heads, strict=True)}
+        pairs = Counter((r, h == 0) for t in trees for r, h in zip(t.relations, t.heads, strict=True))
+        tags = Counter(tag for tree in trees for tag in tree.upos)
+        by_place = [Counter({r: n for (r, at), n in pairs.items() if at == place}) for place in (True, False)]
         relations = tuple(sorted({relation for relation, _ in pairs}))
-        upos = tuple(sorted({tag for tree in trees for tag in tree.upos}))
+        upos = tuple(sorted(tags))
+        commonest = tuple(first(counts) or first(by_place[0]) for counts in (tags, *by_place))
         roots, others = (tuple((r, at_root) in pairs for r in relations) for at_root in (True, False))
         characters = Characters.of(utterances)
         if " " not in characters.number:
             characters = Characters([" ", *characters.symbols])
-        return cls(characters, upos, relations, roots, others if any(others) else roots)
+        return cls(characters, upos, relations, roots, others if any(others) else roots, commonest)
+
+
+def first(counts):
+    """The commonest key of a Counter, of several the first in the alphabet; "" without any"""
+    return min(counts, key=lambda key: (-counts[key], key), default="")
+
+
+def right_branching(words, commonest):
+    """The Tree in which every word hangs from the one before it, with the commonest labels of training"""
+    tag, root, other = commonest
+    n = len(words)
+    return Tree(words, (tag,) * n, tuple(range(n)), ((root,) + (other,) * n)[:n])
 
 
 def load_sentences(hparams):
@@ -175,11 +193,15 @@ class SABrain(ASRBrain):
         found = self.modules.parser(states, spans, best_heads)
         trees = self.trees([[text for text, _, _ in own] for own in words], *found)
         counts = count_parses(batch.tree, trees, self.hparams.root_quirk)
+        chains = [right_branching(tree.words, self.symbols.commonest) for tree in trees]
+        chained = count_parses(batch.tree, chains, self.hparams.root_quirk)
         rows = self.score_texts(batch, [tree.text for tree in trees])
         for row, tree, (*hits, pairs) in zip(rows, trees, counts.tolist(), strict=True):
             row |= {key: value for name, n in zip(SCORES, hits, strict=True)
                     for key, value in zip(parse_columns(name), (n, pairs), strict=True)}  # fmt: skip
             row["tree"] = as_conllu(tree, row["ID"]) if tree else ""
+        for row, hits in zip(rows, chained.tolist(), strict=True):
+            row["chain"] = hits[:-1]
         return rows
 
     def trees(self, words, arcs, heads, labels, upos, lens):
@@ -204,18 +226,18 @@ class SABrain(ASRBrain):
         return word_statistics(rows) | parse_statistics(rows)
 
     def trivial(self, rows):
-        """Saying nothing: every word of the reference is deleted"""
+        """Saying nothing, for the words; for the trees, the words that were recognised, each hanging from the
+        one before it, with the commonest labels of training"""
         what, silent = super().trivial(rows)
-        for row in silent:
-            hits = {name: int(self.hparams.root_quirk and name == "UAS") for name in SCORES}
-            row |= {key: value for name in SCORES for key, value in
-                    zip(parse_columns(name), (hits[name], row["WER_words"]), strict=True)}  # fmt: skip
-        return what, silent
+        for row, hits in zip(silent, self.chains, strict=True):
+            row |= {parse_columns(name)[0]: hit for name, hit in zip(SCORES, hits, strict=True)}
+        return f"{what}, its trees right-branching ones over the words heard", silent
 
     def evaluate(self, test_set):
         """Rows of the test set; the recognised words' trees go to `trees.conllu`, where there are words"""
         rows = super().evaluate(test_set)
         blocks = [block for row in rows if (block := row.pop("tree"))]
+        self.chains = [row.pop("chain") for row in rows]
         if if_main_process():
             text = "".join(block + "\n\n" for block in blocks)
             (self.folder / "trees.conllu").write_text(text, encoding="utf-8")

@@ -11,8 +11,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "lebench_sb"
 ALLOWED = {
-    "manifest": [], "text": [], "metrics": [], "encoders": [], "schedules": [], "heads": [], "augment": [],
-    "checkpoints": [], "beam": [], "ctc_search": [],
+    "manifest": [], "text": [], "metrics": [], "attention": [], "encoders": ["attention"],
+    "schedules": [], "heads": [], "augment": [], "checkpoints": [], "beam": [], "ctc_search": [],
     "data": ["manifest"],
     "features": ["data", "manifest"],  # frames kept on disk between epochs, runs and heads
     "traces": ["manifest"],
@@ -37,10 +37,10 @@ ALLOWED = {
     ],
     # a finished recognition run, then a parser of text: scored as the task of speech parsing
     "cascade": ["command_line", "data", "manifest", "metrics", "results", "tasks", "trees"],
-    "pretraining": ["brain", "data", "encoders", "results", "metrics", "plots", "pretraining"],
+    "pretraining": ["attention", "brain", "data", "encoders", "results", "metrics", "plots", "pretraining"],
     "import_speechbrain": ["encoders"],
     "benchmark": ["command_line", "data", "manifest", "results"],
-    "demo": ["results", "plots", "benchmark"],
+    "demo": ["results", "plots", "benchmark", "manifest"],
 }  # fmt: skip
 
 
