@@ -1,13 +1,13 @@
 """What `lebench benchmark` does, from the grid's YAML to the exit code."""
 
 import fcntl
-import shutil
 from contextlib import contextmanager
 from pathlib import Path
 
 import typer
+from ruamel.yaml import YAML
 
-from lebench_sb.benchmark.grid import read_grid
+from lebench_sb.benchmark.grid import raw_grid, read_grid
 from lebench_sb.benchmark.plan import make_plan
 from lebench_sb.benchmark.report import beaten_by_trivial, preview, write_report
 from lebench_sb.benchmark.schedule import Lanes, Slurm, run_plan
@@ -27,7 +27,8 @@ def benchmark(path, dry_run=False, slurm=None, parallel=None, show=False):
     output = Path(grid.output)
     output.mkdir(parents=True, exist_ok=True)
     with only_one(output):
-        shutil.copy(path, output / "grid.yaml")
+        with open(output / "grid.yaml", "w", encoding="utf-8") as file:
+            YAML().dump(raw_grid(path), file)
         parallel = parallel or grid.parallel
         if slurm is None:
             pool = Lanes(parallel, grid.threads, show, skip=(grid.output,))

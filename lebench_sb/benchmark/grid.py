@@ -30,10 +30,11 @@ grid: {head_lr: [0.003, 0.001]}     # every combination, on the first seed; the 
 that train an encoder first how they do it: `recipe`, `hparams`, `data_folder`, `step_overrides`; for `ASR
 first` also `task`, the task of the grid whose end-to-end run it is (by default the one below recipes/ASR).
 Continued SSL without a `data_folder` hears the training audio of the task.
-Further keys: `overrides` (of all tasks' runs), `exclude` (cells left out: `{encoder: random, mode: [ASR
-first]}`), `options` (run options of every recipe: `[--debug, --debug_persistently]`), `parallel` (steps at
-once), `threads` (of each), `beats_trivial` (True: a task of which no trained encoder or filterbank beats a
-system that hears nothing, with an interval that excludes it, is a failure).
+Further keys: `extends` (a grid beside this one, whose keys hold where this one says nothing), `overrides`
+(of all tasks' runs), `exclude` (cells left out: `{encoder: random, mode: [ASR first]}`), `options` (run
+options of every recipe: `[--debug, --debug_persistently]`), `parallel` (steps at once), `threads` (of each),
+`beats_trivial` (True: a task in which no encoder and no filterbank beats a system that hears nothing, with an
+interval that excludes it, is a failure; random encoders do not count).
 """
 
 import re
@@ -164,15 +165,29 @@ def canonical_mode(name):
     return next((mode for mode in MODES if mode.replace("-", " ").lower() == plain), None)
 
 
-def raw_grid(path):
-    """GRID.yaml -> what is written in it, unchecked"""
+def raw_grid(path, above=()):
+    """GRID.yaml -> what is written in it and in the grids it extends, unchecked"""
     try:
         found = YAML(typ="safe").load(Path(path).read_text(encoding="utf-8"))
     except (YAMLError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: {' '.join(str(error).split())}") from None
     if not isinstance(found, dict):
         raise UsageError(f"{path}: not a mapping; it needs output, encoders and tasks.")
-    return found
+    if not (extended := found.pop("extends", None)):
+        return found
+    other = Path(path).parent / str(extended)
+    if other.resolve() in {Path(p).resolve() for p in (path, *above)}:
+        raise UsageError(f"{path}: extends {extended} goes round in a circle.")
+    if not other.is_file():
+        raise UsageError(f"{path}: extends {extended}: no such file beside it.")
+    return _merged(raw_grid(other, (path, *above)), found)
+
+
+def _merged(below, above):
+    """Two mappings as one: `above` wins, what is a mapping in both is merged, an empty value is none"""
+    both = {key: below[key] for key in above if isinstance(below.get(key), dict)}
+    nested = {k: _merged(v, above[k]) for k, v in both.items() if isinstance(above[k], dict)}
+    return {**below, **{k: nested.get(k, v) for k, v in above.items() if v is not None or k not in below}}
 
 
 def _check_keys(found, known, where, problems):

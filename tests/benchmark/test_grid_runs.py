@@ -202,6 +202,58 @@ def test_chains_run_in_order_and_share_what_they_need(toy):
     assert toy.run(**CHAINS) == 0 and len(runs(toy.folder)) == 19
 
 
+def test_a_curriculum_starts_each_run_from_that_of_the_task_before(toy):
+    make_chains(toy)
+    tasks = {"A": CHAINS["tasks"]["A"], "B": {**CHAINS["tasks"]["B"], "start_from": "A"}}
+    grid = {**CHAINS, "tasks": tasks, "encoders": {"filterbank": "mel_filterbank", **CHAINS["encoders"]}}
+    assert toy.run(**grid) == 0
+    times = [json.loads(line) for line in (toy.folder / "runs.log").read_text().splitlines()]
+    when = {(line[0], line[1]): line[4] for line in times}
+    started = {"filterbank": "filterbank", "frozen": "frozen", "end-to-end": "end-to-end"}
+    started["ASR_first"] = "end-to-end"  # whose encoder it hears
+    for encoder, modes in (("filterbank", ["filterbank"]), ("made", ["frozen", "end-to-end", "ASR_first"])):
+        for mode in modes:
+            used = read_results(toy.folder / f"grid/B/{encoder}/{mode}/seed3")["overrides"]
+            before = f"grid/A/{encoder}/{started[mode]}/seed3"
+            assert used["init_from_run"] == before
+            assert when[before, "ended"] < when[f"grid/B/{encoder}/{mode}/seed3", "begun"]
+            if mode in ("end-to-end", "ASR_first"):
+                assert used["ssl_hub"] == f"{before}/encoder"
+    fresh = read_results(toy.folder / "grid/B/made/continued_SSL/seed3")["overrides"]
+    assert "init_from_run" not in fresh
+    count = len(runs(toy.folder))
+    assert toy.run(**grid) == 0 and len(runs(toy.folder)) == count
+    results = toy.folder / "grid/A/made/frozen/seed3/results.json"
+    results.write_text(results.read_text().replace('"seed": 3', '"seed":  3'))
+    assert toy.run(**grid) == 0 and runs(toy.folder)[count:] == ["grid/B/made/frozen/seed3"]
+
+
+def test_a_start_needs_one_rate(toy):
+    tasks = {n: {**t, "grid": {"head_lr": [0.1, 0.2]}} for n, t in CHAINS["tasks"].items()}
+    tasks["B"]["start_from"] = "A"
+    with pytest.raises(UsageError, match="B.start_from: A tries 2 rates"):
+        toy.run(tasks=tasks)
+
+
+def test_a_task_in_which_nothing_beats_a_deaf_system_is_a_failure(toy, capsys):
+    recipe = {"recipe": "recipes/TOY/Corpus"}
+    tasks = {
+        "A": {**recipe, "overrides": {"beats": False}, "modes": {"frozen": {"beats": True}}},
+        "B": {**recipe, "overrides": {"beats": False}},
+    }
+    assert toy.run(tasks=tasks, seeds=[1]) == 0
+    changes = dict(tasks=tasks, seeds=[1], beats_trivial=True)
+    assert toy.run(**changes) == 1
+    said = capsys.readouterr().out
+    assert "FAILED B: nothing beats" in said and "FAILED A" not in said
+    rows = [line.replace(" ", "").strip("|").split("|") for line in said.splitlines()]
+    assert ["A", "ours", "frozen", "WER", "100.0", "-3.0[-4.0,-2.0]", "better"] in rows
+    tasks["B"]["modes"] = {"frozen": {"beats": True}}
+    only_random = [{"encoder": "ours"}, {"encoder": "filterbank"}]
+    assert toy.run(**changes) == 0
+    assert toy.run(**changes, exclude=only_random) == 1, "an untrained encoder does not count"
+
+
 def test_what_needs_a_failed_step_is_not_run(toy, capsys):
     make_chains(toy)
     tasks = {

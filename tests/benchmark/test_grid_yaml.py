@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from ruamel.yaml import YAML
 from toy_recipe import lebench, runs
 
-from lebench_sb.benchmark.grid import canonical_mode, read_grid
+from lebench_sb.benchmark.grid import canonical_mode, raw_grid, read_grid
 from lebench_sb.benchmark.plan import continued_from, make_plan
 from lebench_sb.benchmark.words import slug, word
 from lebench_sb.command_line import as_yaml
@@ -98,6 +97,23 @@ def test_what_is_no_grid(tmp_path, text, words):
     path = tmp_path / "grid.yaml"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(UsageError, match=words):
+        read_grid(path)
+
+
+def test_a_grid_may_extend_another(toy):
+    tasks = {"A": {**TASK, "overrides": {"seconds": 0, "head_lr": 0.1}}, "B": TASK}
+    toy.write(tasks=tasks, seeds=[1]).rename(toy.folder / "base.yaml")
+    own = "extends: base.yaml\noutput: small\nseeds: [3]\nmodes: [frozen]\n"
+    path = toy.folder / "grid.yaml"
+    path.write_text(own + "tasks: {A: {overrides: {head_lr: 0.2}}}\n")
+    grid = read_grid(path)
+    assert (grid.output, list(grid.tasks), list(grid.modes)) == ("small", ["A", "B"], ["frozen"])
+    assert grid.seeds == (3,) and grid.tasks["A"].recipe.overrides == {"seconds": 0, "head_lr": 0.2}
+    (toy.folder / "base.yaml").write_text("extends: grid.yaml")
+    with pytest.raises(UsageError, match="round in a circle"):
+        read_grid(path)
+    (toy.folder / "base.yaml").unlink()
+    with pytest.raises(UsageError, match="base.yaml: no such file"):
         read_grid(path)
 
 
@@ -232,7 +248,7 @@ GRIDS = sorted((ROOT / "recipes" / "grids").glob("*.yaml"))
 def test_the_grids_of_the_repository_are_sound(path, tmp_path, monkeypatch, capsys):
     from lebench_sb.benchmark.command import benchmark
 
-    grid = YAML(typ="safe").load(path.read_text())
+    grid = raw_grid(path)
     folders = {grid.get("data_folder")} | {t.get("data_folder") for t in grid["tasks"].values()}
     for folder in filter(None, folders):
         (tmp_path / folder).mkdir(parents=True, exist_ok=True)

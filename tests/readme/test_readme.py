@@ -89,28 +89,48 @@ def test_the_commands_of_the_front_page_run(tmp_path, corpus):
             assert "95 %" in said
 
 
+SMALL_DEMO = """
+extends: {root}/recipes/grids/demo.yaml
+output: {demo}
+data_folder: {demo}/data
+encoders: {{ours: {{overrides: {{number_of_updates: 3, valid_every_updates: 3}}}}}}
+tasks:
+  ASR: {{overrides: {{number_of_epochs: 1}}}}
+  SLU: {{overrides: {{number_of_epochs: 1}}}}
+  AST: {{overrides: {{number_of_epochs: 1, average_checkpoints: 1}}}}
+  AER: {{overrides: {{number_of_epochs: 1}}}}
+  ASV: {{overrides: {{number_of_epochs: 1}}}}
+  SA: {{data_folder: {demo}/data/orfeo, overrides: {{number_of_epochs: 1}}}}
+modes: {{frozen: {{overrides: {{feature_cache: {demo}/frames}}}}}}
+"""
+
+
 @pytest.mark.slow
 def test_a_small_demo_leaves_its_files_and_reuses_them(tmp_path):
     pytest.importorskip("espeakng_loader")
-    words = [sys.executable, "-m", "lebench_sb.demo", "--output", str(tmp_path / "demo"), "--scale", "0.02"]
-    words += ["--pretraining=--number_of_updates 3 --valid_every_updates 3 --noprogressbar"]
-    words += ["--asr=--number_of_epochs 1 --noprogressbar"]
-    first = subprocess.run(words, capture_output=True, text=True, cwd=ROOT)
-    assert first.returncode == 0, first.stdout[-2000:] + first.stderr[-2000:]
-    names = ["leaderboard.md", "leaderboard.csv", "leaderboard.png", "learning_curves_asr.png"]
-    names += [
-        "pretraining/learning_curves.png",
-        "pretraining/codebook_usage.png",
-        "pretraining/encoder/config.json",
-    ]
-    names += ["asr/pretrained_finetuned/encoder/model.safetensors"]
-    assert [name for name in names if not (tmp_path / "demo" / name).exists()] == []
-    readme = tmp_path / "README.md"
+    demo, grid, readme = tmp_path / "demo", tmp_path / "grid.yaml", tmp_path / "README.md"
+    grid.write_text(SMALL_DEMO.format(root=ROOT, demo=demo))
     readme.write_text("above\n<!-- leaderboard: begin -->\nold\n<!-- leaderboard: end -->\nbelow\n")
     (tmp_path / "docs").mkdir()
-    words += ["--readme", str(readme)]
+    words = [sys.executable, "-m", "lebench_sb.demo", str(grid), "--scale", "0.05", "--readme", str(readme)]
+    first = subprocess.run(words, capture_output=True, text=True, cwd=ROOT)
+    said = first.stdout + first.stderr
+    assert first.returncode == 1, "one epoch beats nothing that is deaf:\n" + said[-3000:]
+    assert "FAILED SA: nothing beats a system that hears nothing" in said
+    assert not [line for line in said.splitlines() if line.startswith("FAILED") and "beats" not in line]
+    assert "old" in readme.read_text(), "a demo that failed is not shown"
+    tasks = ["ASR", "SLU", "AST", "AER", "ASV", "SA"]
+    names = ["leaderboard.md", "leaderboard.csv", "leaderboard.png"]
+    names += [f"learning_curves_{task}.png" for task in tasks]
+    exported = "encoders/pretraining/ours"
+    names += [f"{exported}/{n}" for n in ("learning_curves.png", "codebook_usage.png", "encoder/config.json")]
+    names += ["ASR/ours/end-to-end/seed1234/encoder/model.safetensors"]
+    assert [name for name in names if not (demo / name).exists()] == []
+    assert all(f"### {task}, " in (demo / "leaderboard.md").read_text() for task in tasks)
+    assert not (demo / "frames").exists()
+    grid.write_text(grid.read_text() + "beats_trivial: False\n")
     second = subprocess.run(words, capture_output=True, text=True, cwd=ROOT)
-    assert second.returncode == 0 and second.stdout.count("finished before, reused") == 5
+    assert second.returncode == 0 and second.stdout.count("finished before, reused") == 15
     shown = readme.read_text()
     assert "mel_filterbank" in shown and "old" not in shown and (tmp_path / "docs/leaderboard.png").exists()
     assert shown.startswith("above\n") and shown.endswith("below\n")
