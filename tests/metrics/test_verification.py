@@ -257,6 +257,19 @@ def test_s_norm_by_hand():
     assert adaptive_s_norm(scores, tested, enrolled, cohort, 4) == pytest.approx(expected)  # symmetric
 
 
+def test_s_norm_lowers_the_error_where_recordings_differ_in_level():
+    """Each recording has a level that is in all of its scores, those with the cohort too"""
+    rng = np.random.default_rng(0)
+    speakers, levels = np.tile(np.arange(20), 4), rng.normal(size=80)
+    first, second = np.triu_indices(80, 1)
+    targets = speakers[first] == speakers[second]
+    scores = 2.0 * targets + levels[first] + levels[second] + 0.5 * rng.normal(size=len(first))
+    cohort = levels[:, None] + 0.5 * rng.normal(size=(80, 60))
+    normalised = adaptive_s_norm(scores, first, second, cohort, 20)
+    before, after = (equal_error_rate(*Ranking(s, targets).counts()) for s in (scores, normalised))
+    assert 0 < after < before - 5.0
+
+
 @pytest.mark.parametrize("cohort, top", [(np.ones((3, 1)), 5), (np.eye(3), 1), (np.ones((3, 4)), 3)])
 def test_a_cohort_that_cannot_normalise_is_an_error(cohort, top):
     with pytest.raises(ValueError, match="s-norm"):

@@ -162,6 +162,25 @@ def test_the_mean_of_the_last_epochs(tmp_path):
     assert LastEpochs({"head": head}, SafeCheckpointer(tmp_path, {}), 0).load() == []
 
 
+def test_the_mean_is_better_than_each_where_training_goes_round_the_best(tmp_path):
+    """Steps of a high learning rate end on all sides of the least squares' solution"""
+    generator = torch.Generator().manual_seed(0)
+    x, best = torch.randn(64, 5, generator=generator), torch.randn(5, 1, generator=generator)
+    y = x @ best + 0.5 * torch.randn(64, 1, generator=generator)
+    head = torch.nn.Linear(5, 1, bias=False)
+    kept = LastEpochs({"head": head}, SafeCheckpointer(tmp_path, {}), 8)
+    optimizer, losses = torch.optim.SGD(head.parameters(), lr=0.15), []
+    for epoch in range(1, 13):
+        for rows in torch.randperm(64, generator=generator).split(4):
+            optimizer.zero_grad()
+            (head(x[rows]) - y[rows]).square().mean().backward()
+            optimizer.step()
+        kept.keep(epoch)
+        losses.append(float((head(x) - y).square().mean()))
+    assert kept.load() == list(range(5, 13))
+    assert float((head(x) - y).square().mean()) < min(losses[4:])
+
+
 KILLED = [*SMALL, "--number_of_epochs", "4", "--average_checkpoints", "2", "--head_lr", "20"]
 KILLED += ["--max_length", "9", "--max_batch_seconds", "8", "--grad_accumulation_factor", "1"]
 KILLED += ["--checkpoint_every_updates", "0"]

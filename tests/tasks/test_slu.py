@@ -290,7 +290,7 @@ def test_labels_of_a_tagger_that_begin_inside_a_concept():
 
 
 TAGGED = {"oui": "<reponse> oui >", "non": "<reponse> non >", "demain": "<date> demain >"}
-SMALL = ["--noprogressbar", "--num_workers=0", "--number_of_epochs=1", "--max_batch_seconds=12"]
+SMALL = ["--noprogressbar", "--num_workers=0", "--max_batch_seconds=12"]
 
 
 @pytest.fixture(scope="module")
@@ -310,9 +310,9 @@ def tagged(corpus, tmp_path_factory):
     return ["--data_folder", str(corpus), *(w for s in made for w in (f"--{s}_csv", made[s]))]
 
 
-def run(root, name, words, code=0):
+def run(root, name, words, code=0, epochs=1):
     script = root / "recipes/SLU/MEDIA/train.py", root / f"recipes/SLU/MEDIA/hparams/{name}.yaml"
-    argv = [sys.executable, *map(str, script), *SMALL, *words]
+    argv = [sys.executable, *map(str, script), *SMALL, f"--number_of_epochs={epochs}", *words]
     done = subprocess.run(argv, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == code, done.stderr[-3000:]
     return done.stdout + done.stderr
@@ -465,3 +465,15 @@ def test_eight_utterances_are_learnt_by_heart(root, corpus, tagged, tmp_path):
     done = subprocess.run(argv, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr[-3000:]
     assert record(tmp_path / "r")["metrics"]["CVER"]["value"] <= 2.0
+
+
+@pytest.mark.slow
+def test_a_curriculum_lowers_the_error_of_the_same_training(root, tagged, tmp_path):
+    """Twenty epochs from the head that knows the words, and twenty from nothing"""
+    words = [*tagged, "--ssl_hub", "mel_filterbank", "--layer", "last"]
+    run(root, "words", [*words, "--output_folder", str(tmp_path / "words")], epochs=100)
+    run(root, "ctc", [*words, "--output_folder", str(tmp_path / "fresh")], epochs=20)
+    start = ["--init_from_run", str(tmp_path / "words")]
+    run(root, "ctc", [*words, *start, "--output_folder", str(tmp_path / "started")], epochs=20)
+    scores = {name: record(tmp_path / name)["metrics"]["ChER"]["value"] for name in ("fresh", "started")}
+    assert scores["started"] < scores["fresh"] - 5.0, scores
