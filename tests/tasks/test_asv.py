@@ -319,6 +319,23 @@ def test_a_run_on_ones_own_manifests(filterbank, voices):
 
 
 @pytest.mark.slow
+@pytest.mark.slow
+def test_eight_voices_are_learnt_by_heart(root, voices, tmp_path):
+    """Trials between the recordings that it was trained on, of six lengths and more"""
+    heard = read_manifest(voices / "test.csv", voices)[:16]
+    assert len({u.speaker for u in heard}) == 8 and len({u.duration for u in heard}) >= 3
+    write_manifest(tmp_path / "heard.csv", heard, voices, {})
+    arguments = ["--data_folder", str(voices), "--output_folder", str(tmp_path / "r"), "--trials", "made"]
+    arguments += [w for s in ("train", "valid", "test") for w in (f"--{s}_csv", str(tmp_path / "heard.csv"))]
+    arguments += ["--allow_speaker_overlap", "True", "--chunk", "0.5", "--max_batch_seconds", "4"]
+    arguments += ["--number_of_epochs", "60", "--num_workers", "0", "--noprogressbar", *FILTERBANK]
+    arguments += ["--head={channels: [32, 32, 32, 32, 96], attention_channels: 8, se_channels: 8}"]
+    done = run(root, arguments)
+    assert done.returncode == 0, done.stderr[-3000:]
+    record = results.read_results(tmp_path / "r")
+    assert record["metrics"]["EER"]["value"] <= 2.0 and "speaker overlap allowed" in record["stamps"]
+
+
 def test_scores_do_not_depend_on_batches(root, voices, filterbank):
     output, _, rows = filterbank
     again = words(voices, output, *FILTERBANK, "--test_only")
