@@ -3,6 +3,7 @@ and that an utterance's score does not depend on its batch."""
 
 import functools
 import os
+import re
 
 import numpy as np
 import pytest
@@ -34,6 +35,9 @@ from lebench_sb.tasks import emotion_continuous
 # merits of the three epochs on valid: the higher the better
 IMPROVING, WORSENING, MIDDLE = (1.0, 2.0, 3.0), (3.0, 2.0, 1.0), (1.0, 3.0, 2.0)
 RECIPES = [path for path in recipes() if has_data(path)]
+# Biases that are taken away again, by batch normalisation or by the softmax of an attention over its keys:
+# their gradient is 0 but for rounding, which need not reach them.
+CANCELLED = re.compile(r"\.(blocks|dnns)\.\d+\.linear\.bias$|attention\.k_proj\.bias$")
 every_recipe = pytest.mark.parametrize("path", RECIPES, ids=name_of)
 every_mode = pytest.mark.parametrize(
     ("path", "mode"),
@@ -98,9 +102,11 @@ def first_run(watched, path, mode):
 def test_one_update_moves_what_is_trained_and_nothing_else(watched, path, mode):
     """Moved by a gradient, not by weight decay alone"""
     made = first_run(watched, path, mode)
-    trained = {name: p.requires_grad for name, p in made.brain.modules.named_parameters()}
-    moved = {name: not torch.equal(made.after[name], tensor) for name, tensor in made.before.items()}
-    felt = {name: bool(made.gradients.get(name, torch.zeros(1)).any()) for name in trained}
+    named = dict(made.brain.modules.named_parameters())
+    named = {n: p for n, p in named.items() if not (p.requires_grad and CANCELLED.search(n))}
+    trained = {name: p.requires_grad for name, p in named.items()}
+    moved = {name: not torch.equal(made.after[name], made.before[name]) for name in named}
+    felt = {name: name in made.gradients and bool(made.gradients[name].any()) for name in named}
     assert felt == trained
     assert moved == trained
     names = [name for name, is_trained in trained.items() if is_trained]
@@ -133,7 +139,8 @@ def test_scores_on_valid_change_no_learning_rate(watched, path):
 
 
 @pytest.mark.parametrize(
-    ("mode", "merits", "best"), [("frozen", IMPROVING, 3), ("frozen", WORSENING, 1), ("end-to-end", MIDDLE, 2)]
+    ("mode", "merits", "best"),
+    [("frozen", IMPROVING, 3), ("frozen", WORSENING, 1), ("end-to-end", MIDDLE, 2)],
 )
 @every_recipe
 def test_the_epoch_best_on_valid_is_tested(watched, path, mode, merits, best):
@@ -148,8 +155,9 @@ def test_the_epoch_best_on_valid_is_tested(watched, path, mode, merits, best):
 
 @every_recipe
 def test_the_declared_direction_is_that_of_the_metric(watched, path):
-    brain, rows = (made := watched(path, "frozen", IMPROVING)).brain, made.rows
-    better = {name: entry["better"] for name, entry in brain.intervals(rows).items()} | {"loss": "lower"}
+    made = watched(path, "frozen", IMPROVING)
+    brain, entries = made.brain, made.brain.intervals(made.rows)
+    better = {name: entry["better"] for name, entry in entries.items()} | {"loss": "lower"}
     assert brain.hparams.key_metric_is_better == better[brain.hparams.key_metric]
 
 
@@ -164,11 +172,16 @@ def test_a_padded_batch_scores_as_its_utterances_do(watched, path, way, monkeypa
     monkeypatch.setattr(emotion_continuous, "AT_ONCE", 0.0)  # chunks of a recording, which is a batch there
     alone, loss_alone, more_calls = score_test(made, 0.1)
     assert calls < more_calls
-    assert loss == pytest.approx(loss_alone, rel=1e-4)
+    assert_alike(loss, loss_alone, "loss")
     for row, expected in zip(rows, alone, strict=True):
         assert row.keys() == expected.keys()
         for key, value in row.items():
-            if isinstance(value, (float, np.ndarray)):
-                np.testing.assert_allclose(value, expected[key], rtol=1e-4, atol=1e-5, err_msg=key)
-            else:
-                assert value == expected[key], key
+            assert_alike(value, expected[key], key)
+
+
+def assert_alike(value, expected, name):
+    """Numbers and embeddings but for rounding, everything else equal"""
+    if isinstance(value, (float, np.ndarray)):
+        np.testing.assert_allclose(value, expected, rtol=1e-4, atol=1e-5, err_msg=name)
+    else:
+        assert value == expected, name
