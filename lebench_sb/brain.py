@@ -128,7 +128,7 @@ class SSLBrain(sb.Brain):
         forget_steps_after(self.folder / "steps.jsonl", self.optimizer_step)
         bar = tqdm(
             total=self.total_updates, initial=self.optimizer_step, disable=not self.shows_progress,
-            dynamic_ncols=True, unit="update", desc=self.folder.name, mininterval=1.0,
+            dynamic_ncols=True, unit="update", desc=self.bar_name, mininterval=1.0,
         )  # fmt: skip
         with bar:
             for epoch in self.hparams.epoch_counter:
@@ -300,7 +300,7 @@ class SSLBrain(sb.Brain):
     # ---- valid and test
 
     def _fit_valid(self, loader, epoch, bar):
-        bar.set_description(f"{self.folder.name}, epoch {epoch}", refresh=False)
+        bar.set_description(f"{self.bar_name}, epoch {epoch}", refresh=False)
         loss = self.run_stage(loader, VALID, epoch)
         self.on_stage_end(VALID, loss, epoch)
 
@@ -403,6 +403,11 @@ class SSLBrain(sb.Brain):
             encoder = self.modules["encoder"] if "encoder" in self.modules else self.modules
             trained = sum(p.numel() for p in self.modules.parameters() if p.requires_grad)
             return {"encoder": sum(p.numel() for p in encoder.parameters()), "trained": trained}
+
+    @property
+    def bar_name(self):
+        """What tells this run's progress bar from those of others: task, and the end of its folder's name"""
+        return " ".join([self.hparams.task, *self.folder.parts[-3:]])
 
     @property
     def trains_encoder(self):
