@@ -12,7 +12,7 @@ import time
 
 import pytest
 import torch
-import transformers
+from tiny import write_wav2vec2
 
 from lebench_sb import features
 from lebench_sb.data import as_dataset, audio_item
@@ -26,16 +26,9 @@ ASR = ["recipes/ASR/CommonVoice/train.py", "recipes/ASR/CommonVoice/hparams/ctc.
 @pytest.fixture(scope="session")
 def encoder_folder(tmp_path_factory):
     """A tiny wav2vec 2.0 whose layers differ"""
-    torch.manual_seed(7)
-    config = transformers.Wav2Vec2Config(
-        hidden_size=16, num_hidden_layers=3, num_attention_heads=2, intermediate_size=32, conv_dim=(16,) * 7,
-        num_conv_pos_embeddings=16, num_conv_pos_embedding_groups=2, feat_extract_norm="layer",
-        do_stable_layer_norm=True, initializer_range=0.3,
-    )  # fmt: skip
-    folder = tmp_path_factory.mktemp("encoder")
-    transformers.Wav2Vec2Model(config).save_pretrained(folder)
-    transformers.Wav2Vec2FeatureExtractor(do_normalize=True).save_pretrained(folder)
-    return folder
+    changes = dict(num_hidden_layers=3, intermediate_size=32, conv_dim=(16,) * 7, num_conv_pos_embeddings=16)
+    changes |= dict(feat_extract_norm="layer", do_stable_layer_norm=True, initializer_range=0.3)
+    return write_wav2vec2(tmp_path_factory.mktemp("encoder"), seed=7, **changes)
 
 
 def dataset_of(corpus, split="test"):

@@ -9,6 +9,7 @@ import sys
 
 import jiwer
 import pytest
+from tiny import write_wav2vec2
 
 from lebench_sb import subwords
 from lebench_sb.brain import SSLBrain
@@ -78,16 +79,7 @@ def etape(tmp_path_factory):
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
     """The folder of a small wav2vec 2.0 with random weights"""
-    import torch
-    from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
-
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
-    positions = {"num_conv_pos_embeddings": 8, "num_conv_pos_embedding_groups": 2}
-    folder = tmp_path_factory.mktemp("encoder")
-    Wav2Vec2Model(Wav2Vec2Config(**sizes, **positions, conv_dim=(16,) * 7)).save_pretrained(folder)
-    Wav2Vec2FeatureExtractor(do_normalize=True).save_pretrained(folder)
-    return folder
+    return write_wav2vec2(tmp_path_factory.mktemp("encoder"))
 
 
 def test_ctc_on_etape_with_n_grams(root, etape, tmp_path):

@@ -13,6 +13,7 @@ import pytest
 import soundfile
 import torch
 from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
+from tiny import write_wav2vec2
 
 from lebench_sb import plots, results
 from lebench_sb.brain import TEST, VALID
@@ -424,25 +425,10 @@ def test_overlap_is_stamped(root, voices, tmp_path):
     assert stamps == ["speaker overlap allowed", "same speaker in train and test", "one seed"]
 
 
-def tiny_wav2vec2(folder):
-    from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
-
-    torch.manual_seed(0)
-    config = Wav2Vec2Config(
-        conv_dim=[8] * 3, conv_kernel=[10, 8, 4], conv_stride=[5, 8, 8], num_feat_extract_layers=3,
-        hidden_size=8,
-        num_hidden_layers=2, num_attention_heads=2, intermediate_size=16, num_conv_pos_embeddings=4,
-        num_conv_pos_embedding_groups=2,
-    )  # fmt: skip
-    Wav2Vec2Model(config).save_pretrained(folder)
-    Wav2Vec2FeatureExtractor(do_normalize=True).save_pretrained(folder)
-    return folder
-
-
 @pytest.mark.slow
 def test_every_mode(root, voices, tmp_path):
     """Frozen, untrained control, end to end, from a cache; --debug; bf16"""
-    hub = str(tiny_wav2vec2(tmp_path / "tiny"))
+    hub = str(write_wav2vec2(tmp_path / "tiny"))
     go = partial(finished, root, voices)
     frozen, _ = go(tmp_path / "frozen", "--ssl_hub", hub)
     control, _ = go(tmp_path / "random", "--ssl_hub", f"random:{hub}")

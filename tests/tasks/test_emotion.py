@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-import transformers
+from tiny import write_wav2vec2
 
 from lebench_sb.command_line import UsageError
 from lebench_sb.data import as_dataset, audio_item
@@ -33,15 +33,7 @@ def tone(seconds, pitch, rng, level=0.3):
 @pytest.fixture(scope="module")
 def encoder_folder(tmp_path_factory):
     """A small group-norm wav2vec 2.0 with random weights"""
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("encoder")
-    config = transformers.Wav2Vec2Config(
-        hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24, conv_dim=(12,) * 7,
-        num_conv_pos_embeddings=8, num_conv_pos_embedding_groups=2, feat_extract_norm="group",
-    )  # fmt: skip
-    transformers.Wav2Vec2Model(config).save_pretrained(folder)
-    transformers.Wav2Vec2FeatureExtractor(do_normalize=True).save_pretrained(folder)
-    return folder
+    return write_wav2vec2(tmp_path_factory.mktemp("encoder"))
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import speechbrain as sb
 import torch
-import transformers
+from tiny import write_wav2vec2
 from watched_runs import (
     MAX_NORM,
     MODES,
@@ -49,16 +49,8 @@ every_mode = pytest.mark.parametrize(
 @pytest.fixture(scope="module")
 def encoder_folder(tmp_path_factory):
     """A group-norm wav2vec 2.0 with random weights"""
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("encoder")
-    config = transformers.Wav2Vec2Config(
-        hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24, conv_dim=(12,) * 7,
-        num_conv_pos_embeddings=8, num_conv_pos_embedding_groups=2, feat_extract_norm="group",
-        initializer_range=0.25,  # at the usual 0.02 attention is uniform: padding would hardly be seen
-    )  # fmt: skip
-    transformers.Wav2Vec2Model(config).save_pretrained(folder)
-    transformers.Wav2Vec2FeatureExtractor(do_normalize=True).save_pretrained(folder)
-    return folder
+    # at the usual range of 0.02 attention is uniform: padding would hardly be seen
+    return write_wav2vec2(tmp_path_factory.mktemp("encoder"), initializer_range=0.25)
 
 
 @pytest.fixture(scope="module")

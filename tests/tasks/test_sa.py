@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from tiny import write_wav2vec2
 
 from lebench_sb.corpora.own import prepare_own
 from lebench_sb.manifest import DataError, Utterance, read_manifest, write_manifest
@@ -329,15 +330,7 @@ def test_eight_sentences_are_learnt_by_heart(root, own_data, tmp_path):
 @pytest.fixture(scope="module")
 def tiny_encoder(tmp_path_factory):
     """A folder of an untrained wav2vec 2.0 of 2 layers"""
-    import transformers
-
-    folder = tmp_path_factory.mktemp("encoder")
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
-    sizes |= {"conv_dim": (16,) * 7, "num_conv_pos_embeddings": 8, "num_conv_pos_embedding_groups": 2}
-    transformers.Wav2Vec2Model(transformers.Wav2Vec2Config(**sizes)).save_pretrained(folder)
-    transformers.Wav2Vec2FeatureExtractor(do_normalize=True).save_pretrained(folder)
-    return folder
+    return write_wav2vec2(tmp_path_factory.mktemp("encoder"))
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny import write_wav2vec2
 
 from lebench_sb.checkpoints import best_checkpoint
 from lebench_sb.corpora.own import prepare_own
@@ -397,18 +398,11 @@ def test_the_four_modes_and_the_control_on_the_miniature(root, tmp_path):
     """In the layout of the corpus: frozen encoder, random weights, recognition first, end to end, exports"""
     pytest.importorskip("espeakng_loader")
     pytest.importorskip("py_nanotts")
-    from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
 
     from lebench_sb.corpora.miniature import build_miniature
 
     build_miniature(tmp_path / "data", scale=0.03, workers=1, corpora=("media",))
-    torch.manual_seed(0)
-    sizes = {
-        "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32,
-        "conv_dim": (16,) * 7, "num_conv_pos_embeddings": 8, "num_conv_pos_embedding_groups": 2,
-    }  # fmt: skip
-    Wav2Vec2Model(Wav2Vec2Config(**sizes)).save_pretrained(tmp_path / "E")
-    Wav2Vec2FeatureExtractor().save_pretrained(tmp_path / "E")
+    write_wav2vec2(tmp_path / "E")
     words = ["--data_folder", str(tmp_path / "data"), "--head={hidden: 8}", "--debug", "--debug_persistently"]
     few = ["--unseen_concepts", "count"]  # so small a train part lacks some
     exported = str(tmp_path / "asr" / "encoder")
