@@ -71,13 +71,15 @@ def main():
     try:
         grid = {"output": "results/demo", "data_folder": "results/demo/data", **raw_grid(options.grid)}
         words = ["--output", grid["data_folder"], "--scale", str(options.scale), "--corpora", CORPORA]
-        code = subprocess.run([sys.executable, "-m", "lebench_sb.corpora.miniature", *words]).returncode
-        code = code or benchmark(options.grid, show=True)
+        built = subprocess.run([sys.executable, "-m", "lebench_sb.corpora.miniature", *words])
+        code = built.returncode or benchmark(options.grid, show=True)
     except UsageError as error:
         raise SystemExit(f"error: {error}") from None
     output = Path(grid["output"])
-    if (output / "cells.json").exists():
-        finish(output)
+    cells = output / "cells.json"
+    if not cells.exists() or cells.stat().st_mtime < started:  # the miniature failed, or Ctrl-C
+        raise SystemExit(code)
+    finish(output)
     if readme and not code:
         show_in(readme, output)
     print(f"\nThe demo took {(time.time() - started) / 60:.1f} minutes; everything is in {output}.")

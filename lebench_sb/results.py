@@ -406,7 +406,7 @@ def show(entry, bounds=True):
     """A metric entry -> "23.4 [21.9, 25.0]": one decimal for %, BLEU, chrF2, four for costs, else three."""
     digits = digits_of(entry["unit"])
     text = f"{entry['value']:.{digits}f}"
-    return text + _brackets(entry["ci95"], digits) if bounds else text
+    return text + brackets(entry["ci95"], digits) if bounds else text
 
 
 def digits_of(unit):
@@ -416,7 +416,8 @@ def digits_of(unit):
     return 1 if unit in ("%", "BLEU", "chrF2") else 3
 
 
-def _brackets(bounds, digits, sign=""):
+def brackets(bounds, digits, sign=""):
+    """Bounds -> " [21.9, 25.0]", "" for None. sign: "+" shows it also where it is positive."""
     return "" if bounds is None else f" [{bounds[0]:{sign}.{digits}f}, {bounds[1]:{sign}.{digits}f}]"
 
 
@@ -566,7 +567,7 @@ def compare(a, b, metric=None):
     lines = [found["test"], f"A: {found['a']}", f"B: {found['b']}", ""]
     for name, entry in found["metrics"].items():
         digits = digits_of(entry["unit"])
-        difference = f"{entry['difference']:+.{digits}f}{_brackets(entry['ci95'], digits, '+')}"
+        difference = f"{entry['difference']:+.{digits}f}{brackets(entry['ci95'], digits, '+')}"
         lines += [
             f"{name} ({entry['unit']}): A {entry['a']:.{digits}f}, B {entry['b']:.{digits}f}",
             f"  A - B = {difference} (95 %, {_how(entry)})",

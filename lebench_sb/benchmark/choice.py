@@ -44,11 +44,16 @@ def choose(cell, steps, outcomes):
     return Choice(cell.tries[name][0], name, metric, better, valid)
 
 
+def declared_metric(folder):
+    """Folder of a run -> (key_metric, "lower" or "higher"): what chose the checkpoint that was tested"""
+    keys = keys_of(compose(Path(folder) / "hyperparams.yaml"))
+    return keys["key_metric"].value, keys["key_metric_is_better"].value
+
+
 def best_on_valid(folder):
     """Folder of a run -> (key_metric, "lower" or "higher", its best value over the validations in
     `steps.jsonl`, which is that of the checkpoint that was tested; None without one)"""
-    keys = keys_of(compose(Path(folder) / "hyperparams.yaml"))
-    metric, better = keys["key_metric"].value, keys["key_metric_is_better"].value
+    metric, better = declared_metric(folder)
     steps, values = Path(folder) / "steps.jsonl", []
     for line in steps.read_text(encoding="utf-8").splitlines() if steps.exists() else ():
         entry = json.loads(line)

@@ -6,11 +6,10 @@ from pathlib import Path
 from tabulate import tabulate
 
 from lebench_sb import results
-from lebench_sb.benchmark.choice import NothingToChoose, choose
+from lebench_sb.benchmark.choice import NothingToChoose, choose, declared_metric
 from lebench_sb.benchmark.execute import CONSOLE, FAILED, NOT_RUN, REUSED, Outcome, read_begun
 from lebench_sb.benchmark.fingerprint import fingerprint
 from lebench_sb.benchmark.plan import point_name
-from lebench_sb.command_line import compose, keys_of
 from lebench_sb.manifest import write_atomically
 
 
@@ -102,7 +101,9 @@ def against_trivial(cells):
     rows = []
     for cell in cells:
         for metric, entry in trivial(cell).items():
-            value, difference = show_trivial(entry)
+            digits = results.digits_of(entry["unit"])
+            value = f"{entry['value']:.{digits}f}"
+            difference = f"{entry['difference']:+.{digits}f}{results.brackets(entry['ci95'], digits, '+')}"
             verdict = {True: "better", False: "not better", None: "no interval"}[entry["beats"]]
             rows.append([cell["task"], cell["encoder"], cell["mode"], metric, value, difference, verdict])
     if not rows:
@@ -119,15 +120,9 @@ def trivial(cell):
     if not folder or not (folder / "trivial.json").exists():
         return {}
     found = json.loads((folder / "trivial.json").read_text(encoding="utf-8"))
-    key = keys_of(compose(folder / "hyperparams.yaml"))["key_metric"].value
+    key, _ = declared_metric(folder)
     metric = key if key in found else next(iter(found))
     return {metric: found[metric]}
-
-
-def show_trivial(entry):
-    digits = results.digits_of(entry["unit"])
-    bounds = "" if entry["ci95"] is None else " [{:+.{d}f}, {:+.{d}f}]".format(*entry["ci95"], d=digits)
-    return f"{entry['value']:.{digits}f}", f"{entry['difference']:+.{digits}f}{bounds}"
 
 
 def beaten_by_trivial(output):

@@ -196,12 +196,12 @@ class SABrain(ASRBrain):
         chains = [right_branching(tree.words, self.symbols.commonest) for tree in trees]
         chained = count_parses(batch.tree, chains, self.hparams.root_quirk)
         rows = self.score_texts(batch, [tree.text for tree in trees])
-        for row, tree, (*hits, pairs) in zip(rows, trees, counts.tolist(), strict=True):
+        counted = zip(rows, trees, counts.tolist(), chained.tolist(), strict=True)
+        for row, tree, (*hits, pairs), (*chain, _) in counted:
             row |= {key: value for name, n in zip(SCORES, hits, strict=True)
                     for key, value in zip(parse_columns(name), (n, pairs), strict=True)}  # fmt: skip
             row["tree"] = as_conllu(tree, row["ID"]) if tree else ""
-        for row, hits in zip(rows, chained.tolist(), strict=True):
-            row["chain"] = hits[:-1]
+            row["chain"] = chain
         return rows
 
     def trees(self, words, arcs, heads, labels, upos, lens):
