@@ -34,10 +34,18 @@ AXES = {
     "loss": "loss",
     "WER": "word error rate (%)",
     "CER": "character error rate (%)",
+    "COER": "concept error rate (%)",
+    "CVER": "concept-value error rate (%)",
+    "ChER": "ChER (%)",
+    "BLEU": "BLEU",
+    "chrF2": "chrF2",
+    "EER": "equal error rate (%)",
+    "UAS": "UAS (%)",
+    "LAS": "LAS (%)",
     "contrastive": "contrastive loss (nats)",
     "accuracy": "accuracy (%)",
     "UAR": "unweighted average recall (%)",
-    "CCC": "concordance correlation coefficient",
+    "CCC": "CCC",
     "perplexity": "perplexity of the codes",
     "diversity": "diversity loss",
     "masked_share": "masked frames (%)",
@@ -49,7 +57,10 @@ AXES = {
 DET_TICKS = (0.00001, 0.0001, 0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)  # of both axes
 SMOOTH = ("lr", "temperature")  # set by the run, not measured: no moving average
 # panels drawn when the caller names none
-USUAL = ("loss", "WER", "CER", "CCC", "UAR", "accuracy", "perplexity", "lr")
+USUAL = (
+    "loss", "WER", "CER", "COER", "CVER", "ChER", "BLEU", "chrF2", "CCC", "UAR", "accuracy", "EER", "UAS",
+    "LAS", "perplexity", "lr",
+)  # fmt: skip
 
 
 def learning_curves(step_files, output_png, keys=None):

@@ -1,7 +1,9 @@
 """Pictures: what they draw equals what the files say; sizes and labels a reader needs."""
 
 import json
+import re
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +17,8 @@ from lebench_sb.plots import (
     learning_curve_from_train_log,
     learning_curves,
 )
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -252,3 +256,9 @@ def test_many_classes_stay_within_the_width(tmp_path, figures):
 def test_a_confusion_matrix_of_another_shape_is_refused(tmp_path, matrix):
     with pytest.raises(ValueError, match="2 classes, or counts below 0"):
         confusion_matrix(matrix, ["a", "b"], tmp_path / "m.png")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*/*/hparams/*.yaml")), ids=str)
+def test_the_metric_that_chooses_checkpoints_is_drawn(path):
+    (key,) = re.findall(r"^key_metric: (\w+)", path.read_text(encoding="utf-8"), re.M)
+    assert key in plots.USUAL
