@@ -64,13 +64,14 @@ def main():
     parser.add_argument(
         "--scale", type=float, default=1.0, help="size of the miniature; 1 is about four hours of speech"
     )
+    parser.add_argument("--corpora", default=CORPORA, help="of the miniature, that the grid's tasks need")
     parser.add_argument("--readme", type=Path, help="README whose leaderboard to replace by this one")
     options = parser.parse_args()
     started, readme = time.time(), options.readme and options.readme.resolve()
     os.chdir(ROOT)
     try:
         grid = {"output": "results/demo", "data_folder": "results/demo/data", **raw_grid(options.grid)}
-        words = ["--output", grid["data_folder"], "--scale", str(options.scale), "--corpora", CORPORA]
+        words = ["--output", grid["data_folder"], "--scale", str(options.scale), "--corpora", options.corpora]
         built = subprocess.run([sys.executable, "-m", "lebench_sb.corpora.miniature", *words])
         code = built.returncode or benchmark(options.grid, show=True)
     except UsageError as error:
