@@ -1,10 +1,10 @@
 """bf16 where the CPU has units for it, fp32 where it would be emulated."""
 
 import logging
-from types import SimpleNamespace
 
 import pytest
 import torch
+from speechbrain.utils.run_opts import RunOptions
 
 from lebench_sb import run
 
@@ -12,12 +12,10 @@ from lebench_sb import run
 def settled(typed, written, units, monkeypatch, device="cpu"):
     """-> (precision of the run options, of the YAML) after settling"""
     monkeypatch.setattr(run, "has_bf16_units", lambda: units)
-    run_opts = SimpleNamespace(device=device, precision=typed or "fp32", eval_precision="fp32")
-    run_opts.overridden_args = {"precision"} if typed else set()
-    run_opts.get = lambda name: getattr(run_opts, name)
+    asked = {"precision"} if typed else set()
+    run_opts = RunOptions(device=device, precision=typed or "fp32", overridden_args=asked)
     hparams = {"precision": written, "eval_precision": "fp32"}
-    run.settle_precision(hparams, run_opts)
-    return run_opts.precision, hparams["precision"]
+    return run.settle_precision(hparams, run_opts).precision, hparams["precision"]
 
 
 def test_a_cpu_without_units_computes_in_fp32_and_says_so(monkeypatch, caplog):
