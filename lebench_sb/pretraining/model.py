@@ -272,7 +272,12 @@ def positions(pos_conv_embed, hidden, frame_lens):
     gap = hidden.new_zeros(pos_conv_embed.conv.kernel_size[0] // 2, hidden.shape[1])
     row = torch.cat([part for utterance in hidden.split(frame_lens) for part in (utterance, gap)])
     lens = [n for frames in frame_lens for n in (frames, len(gap))]
-    return torch.cat(pos_conv_embed(row[None])[0].split(lens)[::2])
+    if row.is_cuda:  # in bfloat16 cuDNN's grouped convolution takes many times as long
+        with torch.autocast("cuda", enabled=False):
+            row = pos_conv_embed(row.float()[None])[0]
+    else:
+        row = pos_conv_embed(row[None])[0]
+    return torch.cat(row.split(lens)[::2])
 
 
 def pre_norm_layer(layer, queries, keys, query_lens, key_lens):
