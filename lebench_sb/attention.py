@@ -8,7 +8,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 NAME = "lebench_sb"  # among the attention functions of transformers
-# not cuDNN's kernel, which makes a plan for each new pair of lengths: most of a second a step on ragged speech
+# not cuDNN's kernel, which makes a plan for each new pair of lengths: most of a second per ragged step
 ON_GPUS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 LONGEST = 600  # keys; with more, the fused kernel's smaller temporaries win
 
@@ -19,8 +19,7 @@ def attend(queries, keys, values, dropout=0.0, scale=None):
     scale: of the scores; d ** -0.5 by default. It is torch's fused kernel, but not in bfloat16 on a CPU,
     where that leaves the matrix units idle: two matrix products with a softmax between them take half its
     time at 500 keys, a third at 140 (forward and backward). Scores are then rounded to bfloat16, as those of
-    transformers' eager attention under autocast. On a GPU it is the fused kernel, flash attention where it can
-    be.
+    transformers' eager attention under autocast. On a GPU it is flash attention where that can be.
     """
     if queries.is_cuda:
         with sdpa_kernel(ON_GPUS):

@@ -329,3 +329,29 @@ def test_steps_through_distributed_data_parallel_even_without_masked_frames(norm
             (output.contrastive + output.diversity + output.penalty).backward()
     finally:
         torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("norm", [GROUP, LAYER])
+def test_activation_checkpointing_changes_neither_losses_nor_gradients(norm):
+    model = make_model(**norm)
+    again = copy.deepcopy(model)
+    again.activation_checkpointing = True
+    batch = make_batch(model, [9000, 5000])
+    found = []
+    for one in (model, again):
+        torch.manual_seed(3)  # dropout is on
+        output = call(one, *batch)
+        (output.contrastive + output.diversity + output.penalty).backward()
+        found.append([output.contrastive, *(p.grad for p in one.parameters())])
+    for ours, expected in zip(*found, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_activation_checkpointing_computes_the_layers_twice():
+    model = make_model(**LAYER)
+    model.activation_checkpointing = True
+    calls = []
+    for layer in model.hf.wav2vec2.encoder.layers:
+        layer.feed_forward.intermediate_dropout.register_forward_hook(lambda *_: calls.append(1))
+    call(model, *make_batch(model, [5000])).contrastive.backward()
+    assert len(calls) == 2 * len(model.hf.wav2vec2.encoder.layers)
