@@ -16,6 +16,7 @@ from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.utils.data_pipeline import provides, takes
 
 from lebench_sb.manifest import DataError, manifest_hash, read_manifest, read_marker
+from lebench_sb.selection import select
 
 logger = logging.getLogger(__name__)
 SAMPLE_RATE = 16000
@@ -138,14 +139,16 @@ def load_utterances(hparams):
     """Reads the manifests named by `<split>_csv` (one path or a list) -> {"train": [Utterance, ...], ...}.
 
     Training utterances outside [min_duration, max_duration] are left out, counted and logged; those of valid
-    and test never are. A split whose key is absent from the YAML is absent here (pre-training has no test).
-    Raises DataError for a split without utterances.
+    and test never are. `gender` and `languages` choose utterances before that (`selection.select`). A split
+    whose key is absent from the YAML is absent here (pre-training has no test).
+    Raises DataError for a split without utterances, UsageError for a gender that is none.
     """
     splits = {}
     for split in ("train", "valid", "test"):
         if f"{split}_csv" in hparams:
             paths = manifest_paths(hparams[f"{split}_csv"])
             splits[split] = [u for path in paths for u in read_manifest(path, hparams["data_folder"])]
+    splits = select(splits, hparams.get("gender"), hparams.get("languages"))
     splits["train"] = keep_durations(splits["train"], hparams["min_duration"], hparams["max_duration"])
     for split, utterances in splits.items():
         if not utterances:
