@@ -238,11 +238,19 @@ class StreamPlan(EpochPlan):
         while seen < high:
             one = self.one_pass(number)
             inside = one[max(low - seen, 0) : high - seen]
-            found += [[(int(i), number) for i in batch] for batch in inside]
+            found += [self.indexed(batch, number) for batch in inside]
             seen, number = seen + len(one), number + 1
             if number > len(self.ends):
                 self.ends.append(seen)
         return found
+
+    def indexed(self, batch, number):
+        """A batch of `one_pass(number)` -> [(position, pass that decides the crop)]"""
+        return [(int(i), number) for i in batch]
+
+    def seconds(self, batch):
+        """Audio of a batch of `one_pass`, without padding"""
+        return float(self.durations[batch].sum())
 
 
 def pack(durations, order, max_batch_seconds):

@@ -23,6 +23,7 @@ from lebench_sb.data import (
 from lebench_sb.encoders import save_encoder
 from lebench_sb.metrics.errors import mean, rate
 from lebench_sb.plots import codebook_usage, learning_curves
+from lebench_sb.pretraining.batch_hours import describe_hours, seconds_per_batch
 from lebench_sb.pretraining.initialise import balance_codes, filterbank_start
 from lebench_sb.pretraining.losses import perplexity
 from lebench_sb.pretraining.masking import draw_masks
@@ -122,7 +123,7 @@ class PretrainingBrain(SSLBrain):
         durations = dataset.durations.clip(max=hparams.max_crop)
         if stage != TRAIN:
             return EpochPlan(durations, hparams.max_batch_seconds, hparams.seed, shuffle=False)
-        return StreamPlan(
+        plan = StreamPlan(
             durations,
             hparams.max_batch_seconds,
             hparams.seed,
@@ -130,6 +131,13 @@ class PretrainingBrain(SSLBrain):
             self.world * self.grad_accumulation_factor,
             hparams.number_of_updates,
         )
+        self.tell_hours(seconds_per_batch(plan))
+        return plan
+
+    def tell_hours(self, batch_seconds):
+        """Logs the hours of audio per update, the recipe's (`hours_per_update`), and how to reach it"""
+        target = float(self.hparams.hours_per_update or 0)
+        logger.info(describe_hours(batch_seconds, self.world, self.grad_accumulation_factor, target))
 
     def count_updates(self, loader):
         """What the YAML says: the stream has no end of its own"""
