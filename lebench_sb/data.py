@@ -121,6 +121,11 @@ class SpeechDataset(DynamicItemDataset):
         """seconds per utterance (n,), in the order of the data"""
         return np.array([self.data[i]["duration"] for i in self.data_ids])
 
+    @property
+    def languages(self):
+        """language of each utterance (n,), in the order of the data"""
+        return np.array([self.data[i]["language"] for i in self.data_ids])
+
 
 def as_dataset(utterances, items, output_keys):
     """Utterances -> SpeechDataset; the labels become columns of the same name."""
@@ -206,11 +211,7 @@ class EpochPlan:
 
     def one_pass(self, number):
         rng = np.random.default_rng([self.seed % 2**32, number])
-        # A jitter of 10 % mixes who is batched with whom from one pass to the next, and costs little padding.
-        jitter = rng.uniform(0.9, 1.1, len(self.durations)) if self.shuffle else 1.0
-        order = np.argsort(-self.durations * jitter, kind="stable")
-        batches = list(pack(self.durations, order, self.max_batch_seconds))
-        return [batches[i] for i in rng.permutation(len(batches))] if self.shuffle else batches
+        return arrange(self.durations, self.max_batch_seconds, rng, self.shuffle)
 
 
 class StreamPlan(EpochPlan):
@@ -251,6 +252,15 @@ class StreamPlan(EpochPlan):
     def seconds(self, batch):
         """Audio of a batch of `one_pass`, without padding"""
         return float(self.durations[batch].sum())
+
+
+def arrange(durations, max_batch_seconds, rng, shuffle):
+    """(n,) seconds -> batches of similar length, each a list of positions; in random order if `shuffle`"""
+    # A jitter of 10 % mixes who is batched with whom from one pass to the next, and costs little padding.
+    jitter = rng.uniform(0.9, 1.1, len(durations)) if shuffle else 1.0
+    order = np.argsort(-durations * jitter, kind="stable")
+    batches = list(pack(durations, order, max_batch_seconds))
+    return [batches[i] for i in rng.permutation(len(batches))] if shuffle else batches
 
 
 def pack(durations, order, max_batch_seconds):

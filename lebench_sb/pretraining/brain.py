@@ -25,6 +25,7 @@ from lebench_sb.metrics.errors import mean, rate
 from lebench_sb.plots import codebook_usage, learning_curves
 from lebench_sb.pretraining.batch_hours import describe_hours, seconds_per_batch
 from lebench_sb.pretraining.initialise import balance_codes, filterbank_start
+from lebench_sb.pretraining.languages import BalancedPlan, check_exponent
 from lebench_sb.pretraining.losses import perplexity
 from lebench_sb.pretraining.masking import draw_masks
 from lebench_sb.pretraining.model import PretrainingModel
@@ -102,6 +103,16 @@ def unchanged(sig):
     return sig
 
 
+def training_plan(dataset, exponent, stream):
+    """stream: the arguments of StreamPlan -> one, or a BalancedPlan where `exponent` changes the shares"""
+    check_exponent(exponent)
+    if exponent == 1:
+        return StreamPlan(*stream)
+    plan = BalancedPlan(dataset.languages, exponent, *stream)
+    plan.tell()
+    return plan
+
+
 class PretrainingBrain(SSLBrain):
     """modules: {"model": PretrainingModel}. One unit of the loss is one masked frame."""
 
@@ -123,7 +134,7 @@ class PretrainingBrain(SSLBrain):
         durations = dataset.durations.clip(max=hparams.max_crop)
         if stage != TRAIN:
             return EpochPlan(durations, hparams.max_batch_seconds, hparams.seed, shuffle=False)
-        plan = StreamPlan(
+        stream = (
             durations,
             hparams.max_batch_seconds,
             hparams.seed,
@@ -131,6 +142,7 @@ class PretrainingBrain(SSLBrain):
             self.world * self.grad_accumulation_factor,
             hparams.number_of_updates,
         )
+        plan = training_plan(dataset, float(hparams.language_exponent), stream)
         self.tell_hours(seconds_per_batch(plan))
         return plan
 
