@@ -31,8 +31,8 @@ TRAINED_ON = {
     "niger_mali": ("train",),
 }
 HINT = (
-    "`lebench prepare own --output {folder}/CORPUS` makes them from any table of recordings; --corpora leaves "
-    "out what you do not have."
+    "`lebench prepare own --output {folder}/CORPUS` makes them from any table of recordings; --corpora "
+    "leaves out what you do not have."
 )
 
 
