@@ -249,10 +249,6 @@ class StreamPlan(EpochPlan):
         """A batch of `one_pass(number)` -> [(position, pass that decides the crop)]"""
         return [(int(i), number) for i in batch]
 
-    def seconds(self, batch):
-        """Audio of a batch of `one_pass`, without padding"""
-        return float(self.durations[batch].sum())
-
 
 def arrange(durations, max_batch_seconds, rng, shuffle):
     """(n,) seconds -> batches of similar length, each a list of positions; in random order if `shuffle`"""

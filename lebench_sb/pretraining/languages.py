@@ -1,4 +1,4 @@
-"""Language-balanced batches for multilingual pre-training (XLSR: Conneau et al., 2020, section 2.2).
+"""Language-balanced batches for multilingual pre-training (XLSR: Conneau et al., 2020).
 
 Language l has n_l of the N seconds of a pass. Its share of what is heard is proportional to
 (n_l / N) ** exponent: 1 leaves things as they are, 0 makes all languages equal; XLSR-53 and XLS-R use 0.5.
@@ -70,9 +70,6 @@ class BalancedPlan(StreamPlan):
     def indexed(self, batch, number):
         """-> [(position, round of its language)]"""
         return [(int(i) % len(self.durations), int(i) // len(self.durations) + 1) for i in batch]
-
-    def seconds(self, batch):
-        return float(self.durations[np.asarray(batch) % len(self.durations)].sum())
 
     def tell(self):
         """Logs the share of each language in the data and in what is heard"""
