@@ -9,23 +9,34 @@ transformers never calls this encoder's convolutional position embedding: it is 
 trained.
 """
 
+from functools import partial
+
 import torch
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
-from lebench_sb.pretraining.linear import linear
+from lebench_sb.pretraining.linear import feed_forward, linear
 
 
-def encode(encoder, hidden, batch, layers):
-    """hidden (N, D), layers: those that LayerDrop keeps -> (M, D) at the masked frames of the batch"""
+def encode(encoder, hidden, batch, layers, checkpointing):
+    """hidden (N, D), layers: those that LayerDrop keeps -> (M, D) at the masked frames of the batch
+
+    checkpointing: all but the convolutions is computed again in the backward pass (their batch normalisation
+    would count the batch twice)
+    """
+    run = partial(checkpoint, use_reentrant=False) if checkpointing else call
     hidden, lens = encoder.dropout(hidden), batch.frame_lens
     table = position_table(encoder, max(lens), hidden.device)
     for layer in layers[:-1]:
-        hidden = conformer_layer(layer, hidden, lens, table)
+        hidden = conformer_layer(layer, hidden, lens, table, run)
+    if not layers:
+        return encoder.layer_norm(hidden[batch.masked])
     # nobody looks at the last layer's other frames
-    hidden = (
-        conformer_layer(layers[-1], hidden, lens, table, batch.masked) if layers else hidden[batch.masked]
-    )
-    return encoder.layer_norm(hidden)
+    return encoder.layer_norm(conformer_layer(layers[-1], hidden, lens, table, run, batch.masked))
+
+
+def call(function, *arguments):
+    return function(*arguments)
 
 
 def position_table(encoder, longest, device):
@@ -37,22 +48,26 @@ def position_table(encoder, longest, device):
     return encoder.embed_positions(torch.empty(1, longest, 0, device=device))
 
 
-def conformer_layer(layer, hidden, lens, table, rows=None):
+def conformer_layer(layer, hidden, lens, table, run, rows=None):
     """hidden (N, D) -> (N, D), or (len(rows), D): half a feed-forward block, attention, convolution, half a
-    feed-forward block, each added to its input, and a norm"""
-    hidden = hidden + 0.5 * feed_forward(layer.ffn1, layer.ffn1_layer_norm(hidden))
-    attended = attend(layer.self_attn, layer.self_attn_layer_norm(hidden), lens, table)
-    hidden = hidden + layer.self_attn_dropout(attended)
+    feed-forward block, each added to its input, and a norm. run: calls a function on its arguments."""
+    hidden = run(attend_layer, layer, hidden, lens, table)
     convolved = convolve(layer.conv_module, hidden, lens, rows)
     hidden = (hidden if rows is None else hidden[rows]) + convolved
+    return run(finish_layer, layer, hidden)
+
+
+def attend_layer(layer, hidden, lens, table):
+    """hidden (N, D) -> (N, D): half a feed-forward block and attention"""
+    hidden = hidden + 0.5 * feed_forward(layer.ffn1, layer.ffn1_layer_norm(hidden))
+    attended = attend(layer.self_attn, layer.self_attn_layer_norm(hidden), lens, table)
+    return hidden + layer.self_attn_dropout(attended)
+
+
+def finish_layer(layer, hidden):
+    """hidden (N, D) -> (N, D): half a feed-forward block and the layer's norm"""
     hidden = hidden + 0.5 * feed_forward(layer.ffn2, layer.ffn2_layer_norm(hidden))
     return layer.final_layer_norm(hidden)
-
-
-def feed_forward(block, x):
-    """x (N, D) -> (N, D)"""
-    hidden = block.intermediate_dropout(block.intermediate_act_fn(linear(block.intermediate_dense, x)))
-    return block.output_dropout(linear(block.output_dense, hidden))
 
 
 def convolve(module, x, lens, rows=None):

@@ -11,15 +11,19 @@ ours:
 - Quantiser, losses and the last transformer layer's queries are computed for the M masked frames only.
 """
 
+import random
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from lebench_sb.attention import attend as attend_heads
+from lebench_sb.data import send
 from lebench_sb.pretraining import conformer, losses
 from lebench_sb.pretraining.extractor import extract, output_length
-from lebench_sb.pretraining.linear import linear
+from lebench_sb.pretraining.linear import feed_forward, linear
 
 CONFORMER = "wav2vec2-conformer"
 
@@ -60,19 +64,22 @@ class PretrainingModel(nn.Module):
 
     feature_grad_mult scales the gradient that reaches the extractor, the penalty's included, as in fairseq
     (0.1 for its base model); 0 freezes the extractor. Dropouts and LayerDrop are those of the config. Channel
-    masking (`mask_feature_prob`) belongs to fine-tuning and is not applied.
+    masking (`mask_feature_prob`) belongs to fine-tuning and is not applied. activation_checkpointing: the
+    transformer layers keep their inputs alone for the backward pass, which computes the rest again.
 
     Raises ValueError for a config whose parts are not those of wav2vec 2.0 pre-training.
     """
 
-    def __init__(self, hf, feature_grad_mult=1.0):
+    def __init__(self, hf, feature_grad_mult=1.0, activation_checkpointing=False):
         super().__init__()
         check_config(hf.config)
         self.hf = hf
+        self.activation_checkpointing = activation_checkpointing
         self.feature_grad_mult = feature_grad_mult
         if feature_grad_mult == 0:
             hf.freeze_feature_encoder()
-        if hf.config.model_type == CONFORMER:
+        self.is_conformer = hf.config.model_type == CONFORMER
+        if self.is_conformer:
             hf.base_model.encoder.pos_conv_embed.requires_grad_(False)  # it is there, and nothing uses it
 
     def frame_lengths(self, sample_lens):
@@ -81,27 +88,26 @@ class PretrainingModel(nn.Module):
         lens = torch.as_tensor(sample_lens, dtype=torch.int64)
         return output_length(lens, config.conv_kernel, config.conv_stride)
 
-    def forward(self, wavs, sample_lens, mask, negatives, temperature, gumbel_noise=None):
-        """wavs (B, T) float32, zero-padded right, normalised per utterance if the model wants it; sample_lens
-        (B,) int64; mask (B, F) bool and negatives (M, N) of masking.draw_masks; temperature of the Gumbel
-        softmax -> StepOutput.
+    def forward(self, wavs, layout, temperature, gumbel_noise=None):
+        """wavs (B, T) float32, zero-padded right, normalised per utterance if the model wants it; their
+        `layout`; temperature of the Gumbel softmax -> StepOutput.
+
+        Nothing here asks the device for a value: a GPU never waits for the processor.
 
         gumbel_noise (M, G, V) replaces the noise drawn in training; in evaluation codes are the most likely
         ones. Works under autocast: quantiser and losses are in float32 all the same. Every trainable
         parameter gets a gradient in every call, so that DistributedDataParallel needs no search for unused
         ones.
-
-        Raises ValueError when mask, negatives and lengths contradict each other.
         """
-        batch = self.layout(wavs, sample_lens, mask, negatives)
-        if not len(negatives):
+        if not len(layout.negatives):
             return self.nothing_masked()
+        batch = layout.of(wavs)
         model = self.hf.base_model
         extracted = self.extract(batch)
         features = model.feature_projection.layer_norm(extracted)
         hidden = model.feature_projection.dropout(linear(model.feature_projection.projection, features))
         hidden = hidden.index_put((batch.masked,), model.masked_spec_embed.to(hidden.dtype))
-        contexts = encode(model.encoder, hidden, batch)
+        contexts = encode(model.encoder, hidden, batch, self.activation_checkpointing)
         with torch.autocast(wavs.device.type, enabled=False):
             logits = self.quantizer_logits(features[batch.masked].float())
             vectors, codes, used = self.quantise(logits, temperature, gumbel_noise)
@@ -109,15 +115,19 @@ class PretrainingModel(nn.Module):
                 self.hf.project_hid(contexts.float()),
                 self.hf.project_q(vectors),
                 codes,
-                negatives,
+                batch.negatives,
                 batch.masked_counts,
                 self.hf.config.contrastive_logits_temperature,
             )
             penalty = extracted.float().square().mean()
             return step_output(similarities, losses.diversity_loss(used), penalty, logits.detach(), codes)
 
-    def layout(self, wavs, sample_lens, mask, negatives):
-        """-> Batch, without the utterances that are too short for a frame"""
+    def layout(self, sample_lens, mask, negatives):
+        """sample_lens (B,) int64, mask (B, F) bool and negatives (M, N) of masking.draw_masks, all on the CPU
+        -> Layout, without the utterances that are too short for a frame
+
+        Raises ValueError when mask, negatives and lengths contradict each other.
+        """
         sample_lens = torch.as_tensor(sample_lens, device="cpu")
         frame_lens = self.frame_lengths(sample_lens)
         valid = torch.arange(mask.shape[1]) < frame_lens[:, None]
@@ -130,13 +140,12 @@ class PretrainingModel(nn.Module):
                 "Draw both with masking.draw_masks."
             )
         rows = frame_lens.nonzero().flatten()
-        if len(rows) < len(wavs):
-            wavs, sample_lens, frame_lens = wavs[rows.to(wavs.device)], sample_lens[rows], frame_lens[rows]
-        return Batch(
-            wavs=wavs,
-            sample_lens=sample_lens.tolist(),
-            frame_lens=frame_lens.tolist(),
-            masked=mask[valid].nonzero().flatten().to(wavs.device),
+        return Layout(
+            rows=None if len(rows) == len(sample_lens) else rows,
+            sample_lens=sample_lens[rows].tolist(),
+            frame_lens=frame_lens[rows].tolist(),
+            masked=mask[valid].nonzero().flatten(),
+            negatives=negatives.cpu(),
             masked_counts=mask.sum(dim=1)[rows].tolist(),
         )
 
@@ -152,7 +161,7 @@ class PretrainingModel(nn.Module):
         """wavs (B, T), sample_lens (B,) -> the extractor's frames after their layer norm (N, C) float32"""
         frame_lens = self.frame_lengths(sample_lens)
         mask = torch.zeros(len(wavs), int(frame_lens.max()), dtype=torch.bool)
-        batch = self.layout(wavs, sample_lens, mask, torch.zeros(0, 0, dtype=torch.int64))
+        batch = self.layout(sample_lens, mask, torch.zeros(0, 0, dtype=torch.int64)).of(wavs)
         return self.hf.base_model.feature_projection.layer_norm(self.extract(batch)).float()
 
     def quantizer_logits(self, features):
@@ -198,12 +207,33 @@ def step_output(similarities, diversity, penalty, logits, codes):
 
 
 @dataclass
-class Batch:
-    wavs: torch.Tensor  # (B, T)
+class Layout:
+    """Where the frames of a batch lie: what the processor knows before the step begins"""
+
+    rows: torch.Tensor | None  # (B,) the utterances of the batch that are long enough for a frame, if not all
     sample_lens: list  # B ints
     frame_lens: list  # B ints, at least 1
     masked: torch.Tensor  # (M,) indices into the N valid frames of the batch
+    negatives: torch.Tensor  # (M, N) indices into the M masked frames
     masked_counts: list  # B ints, of sum M
+
+    def of(self, wavs):
+        """wavs (B, T) of the whole batch -> Batch on their device"""
+        device = wavs.device
+        if self.rows is not None:
+            wavs = wavs[send(self.rows, device)]
+        sent = send(self.masked, device), send(self.negatives, device)
+        return Batch(wavs, self.sample_lens, self.frame_lens, *sent, self.masked_counts)
+
+
+@dataclass
+class Batch:
+    wavs: torch.Tensor  # (B, T); the rest as in Layout
+    sample_lens: list
+    frame_lens: list
+    masked: torch.Tensor
+    negatives: torch.Tensor
+    masked_counts: list
 
 
 def check_config(config):
@@ -222,18 +252,21 @@ def no_gradient(parameters):
     return sum(p.flatten()[0] * 0.0 for p in parameters if p.requires_grad)
 
 
-def encode(encoder, hidden, batch):
-    """HF context network on hidden (N, D) of the valid frames -> (M, D) at the masked frames"""
+def encode(encoder, hidden, batch, checkpointing=False):
+    """HF context network on hidden (N, D) of the valid frames -> (M, D) at the masked frames
+
+    checkpointing: the layers' activations are computed again in the backward pass
+    """
     kept, dropped = [], []
     for layer in encoder.layers:
-        drop = encoder.training and torch.rand([]).item() < encoder.config.layerdrop
+        drop = encoder.training and random.random() < encoder.config.layerdrop
         (dropped if drop else kept).append(layer)
     network = conformer.encode if encoder.config.model_type == CONFORMER else transform
-    contexts = network(encoder, hidden, batch, kept)
+    contexts = network(encoder, hidden, batch, kept, checkpointing and encoder.training)
     return contexts + no_gradient(p for layer in dropped for p in layer.parameters())
 
 
-def transform(encoder, hidden, batch, layers):
+def transform(encoder, hidden, batch, layers, checkpointing):
     """HF transformer on hidden (N, D), layers: those that LayerDrop keeps -> (M, D) at the masked frames"""
     stable = encoder.config.do_stable_layer_norm
     hidden = hidden + positions(encoder.pos_conv_embed, hidden, batch.frame_lens)
@@ -241,6 +274,8 @@ def transform(encoder, hidden, batch, layers):
         hidden = encoder.layer_norm(hidden)
     hidden = encoder.dropout(hidden)
     layer_function = pre_norm_layer if stable else post_norm_layer
+    if checkpointing:
+        layer_function = partial(checkpoint, layer_function, use_reentrant=False)
     for layer in layers[:-1]:
         hidden = layer_function(layer, hidden, hidden, batch.frame_lens, batch.frame_lens)
     queries = hidden[batch.masked]
@@ -258,7 +293,12 @@ def positions(pos_conv_embed, hidden, frame_lens):
     gap = hidden.new_zeros(pos_conv_embed.conv.kernel_size[0] // 2, hidden.shape[1])
     row = torch.cat([part for utterance in hidden.split(frame_lens) for part in (utterance, gap)])
     lens = [n for frames in frame_lens for n in (frames, len(gap))]
-    return torch.cat(pos_conv_embed(row[None])[0].split(lens)[::2])
+    if row.is_cuda:  # in bfloat16 cuDNN's grouped convolution takes many times as long
+        with torch.autocast("cuda", enabled=False):
+            row = pos_conv_embed(row.float()[None])[0]
+    else:
+        row = pos_conv_embed(row[None])[0]
+    return torch.cat(row.split(lens)[::2])
 
 
 def pre_norm_layer(layer, queries, keys, query_lens, key_lens):
@@ -276,12 +316,6 @@ def post_norm_layer(layer, queries, keys, query_lens, key_lens):
     queries = queries + layer.dropout(attend(layer.attention, queries, keys, query_lens, key_lens))
     queries = layer.layer_norm(queries)
     return layer.final_layer_norm(queries + feed_forward(layer.feed_forward, queries))
-
-
-def feed_forward(block, x):
-    """HF Wav2Vec2FeedForward: x (Nq, D) -> (Nq, D)"""
-    hidden = block.intermediate_dropout(block.intermediate_act_fn(linear(block.intermediate_dense, x)))
-    return block.output_dropout(linear(block.output_dense, hidden))
 
 
 def attend(attention, queries, keys, query_lens, key_lens):

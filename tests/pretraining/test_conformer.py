@@ -51,6 +51,10 @@ def make_batch(model, lens, ids=None):
     return wavs, lens, *draw_masks(model.frame_lengths(lens), ids, 0, 0, 0.65, 10, 2, 30)
 
 
+def call(model, wavs, lens, mask, negatives, noise=None):
+    return model(wavs, model.layout(lens, mask, negatives), 2.0, noise)
+
+
 @pytest.mark.parametrize("positions", POSITIONS)
 @pytest.mark.parametrize("count", [1, 3])
 @pytest.mark.parametrize("norm", ["group", "layer"])
@@ -61,7 +65,7 @@ def test_loss_gradients_and_running_statistics_equal_transformers(positions, cou
     wavs, lens, mask, negatives = make_batch(model, [16000] * count)
     noise = -torch.empty(*mask.shape, 2, 20).exponential_().log()
 
-    ours = model(wavs, lens, mask, negatives, 2.0, noise[mask])
+    ours = call(model, wavs, lens, mask, negatives, noise[mask])
     loss = ours.contrastive + reference.config.diversity_loss_weight * ours.diversity * ours.num_masked
     loss.backward()
     theirs = reference_step(reference, wavs, mask, negatives, noise, monkeypatch, lens)
@@ -80,7 +84,7 @@ def test_evaluation_equals_transformers_on_one_utterance(positions):
     places = torch.zeros(*mask.shape, 30, dtype=torch.long)
     places[mask] = mask.flatten().nonzero().flatten()[negatives]
     with torch.no_grad():
-        ours = model(wavs, lens, mask, negatives, 2.0)
+        ours = call(model, wavs, lens, mask, negatives)
         theirs = model.hf(wavs, mask_time_indices=mask, sampled_negative_indices=places)
     assert ours.contrastive.item() == pytest.approx(theirs.contrastive_loss.item(), rel=1e-5)
 
@@ -91,12 +95,12 @@ def test_a_batch_equals_its_utterances_alone(positions, lens):
     model = PretrainingModel(make_hf(positions)).eval()
     ids = list("abcd")[: len(lens)]
     wavs, sample_lens, mask, negatives = make_batch(model, lens, ids)
-    together = model(wavs, sample_lens, mask, negatives, 2.0)
+    together = call(model, wavs, sample_lens, mask, negatives)
     contrastive, counts = 0, 0
     for wav, length, name in zip(wavs, lens, ids, strict=True):
         one = torch.tensor([length])
         own = draw_masks(model.frame_lengths(one), [name], 0, 0, 0.65, 10, 2, 30)
-        alone = model(wav[None, :length], one, *own, 2.0)
+        alone = call(model, wav[None, :length], one, *own)
         contrastive, counts = contrastive + alone.contrastive, counts + alone.code_counts
     torch.testing.assert_close(together.contrastive, contrastive, rtol=1e-5, atol=0)
     assert (together.code_counts == counts).all()
@@ -109,7 +113,7 @@ def test_padding_enters_no_statistics():
         model = PretrainingModel(make_hf()).train()
         batch = make_batch(model, [9000, 16000])
         batch[0][0, 9000:] = filling
-        loss = model(*batch, 2.0, torch.zeros(len(batch[3]), 2, 20)).contrastive
+        loss = call(model, *batch, torch.zeros(len(batch[3]), 2, 20)).contrastive
         found.append([loss, *(b.clone() for n, b in model.hf.named_buffers() if "running" in n)])
     for one, other in zip(*found, strict=True):
         assert torch.equal(one, other)
@@ -128,10 +132,26 @@ def test_relative_scores_are_query_times_the_code_of_the_distance(frames):
 def test_every_trained_weight_gets_a_gradient_with_every_layer_dropped_too():
     for layerdrop in (0.0, 1.0):
         model = PretrainingModel(make_hf(layerdrop=layerdrop)).train()
-        model(*make_batch(model, [9000, 5000]), 2.0).contrastive.backward()
+        call(model, *make_batch(model, [9000, 5000])).contrastive.backward()
         missing = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
         assert missing == []
     assert not any(p.requires_grad for p in model.hf.base_model.encoder.pos_conv_embed.parameters())
+
+
+@pytest.mark.parametrize("positions", POSITIONS)
+def test_checkpointing_changes_neither_losses_nor_gradients_nor_statistics(positions):
+    model = PretrainingModel(make_hf(positions, hidden_dropout=0.1, conformer_conv_dropout=0.1)).train()
+    again = copy.deepcopy(model)
+    again.activation_checkpointing = True
+    batch, found = make_batch(model, [9000, 5000]), []
+    for one in (model, again):
+        torch.manual_seed(3)
+        loss = call(one, *batch).contrastive
+        loss.backward()
+        grads = [p.grad for p in one.parameters() if p.requires_grad]
+        found.append([loss, *grads, *(b for n, b in one.hf.named_buffers() if "running" in n)])
+    for ours, expected in zip(*found, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.fixture(scope="module")
