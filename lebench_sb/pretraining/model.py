@@ -122,6 +122,15 @@ class PretrainingModel(nn.Module):
             penalty = extracted.float().square().mean()
             return step_output(similarities, losses.diversity_loss(used), penalty, logits.detach(), codes)
 
+    def compile_blocks(self, mode="default"):
+        """torch.compile for the feed-forward blocks, which see frames alone and so need no new kernel for
+        other lengths; attention and convolutions are single kernels already"""
+        for layer in self.hf.base_model.encoder.layers:
+            blocks = [layer.ffn1, layer.ffn2] if self.is_conformer else [layer.feed_forward]
+            for block in blocks:
+                block.compile(dynamic=True, mode=mode)
+                block.is_compiled = True
+
     def layout(self, sample_lens, mask, negatives):
         """sample_lens (B,) int64, mask (B, F) bool and negatives (M, N) of masking.draw_masks, all on the CPU
         -> Layout, without the utterances that are too short for a frame
