@@ -15,6 +15,7 @@ import torch
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from lebench_sb.attention import attend as attend_heads
 from lebench_sb.pretraining.linear import feed_forward, linear
 
 
@@ -120,9 +121,7 @@ def attend_one(attention, queries, keys, values, distances, dropout):
         bias = relative_scores(queries + attention.pos_bias_v[:, None], distances) * attention.scaling
         queries = (queries + attention.pos_bias_u[:, None]).to(keys.dtype)
         bias = bias.to(keys.dtype)
-    return F.scaled_dot_product_attention(
-        queries, keys, values, attn_mask=bias, dropout_p=dropout, scale=attention.scaling
-    )
+    return attend_heads(queries, keys, values, dropout, attention.scaling, bias)
 
 
 def encoded_distances(attention, table):

@@ -8,6 +8,7 @@ import math
 import pytest
 import torch
 import transformers
+from no_waiting import no_reading
 from recipe import run
 from test_parity import NO_DROPOUT, gradient, reference_step
 
@@ -152,6 +153,27 @@ def test_checkpointing_changes_neither_losses_nor_gradients_nor_statistics(posit
         found.append([loss, *grads, *(b for n, b in one.hf.named_buffers() if "running" in n)])
     for ours, expected in zip(*found, strict=True):
         torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("positions", POSITIONS)
+def test_a_step_reads_no_value_back(positions, monkeypatch):
+    model = PretrainingModel(make_hf(positions)).train()
+    wavs, lens, mask, negatives = make_batch(model, [9000, 5000])
+    layout = model.layout(lens, mask, negatives)
+    with no_reading(monkeypatch):
+        model(wavs, layout, 2.0).contrastive.backward()
+
+
+@pytest.mark.parametrize("positions", POSITIONS)
+@pytest.mark.parametrize("lens", [[9000, 9000], [9000, 5000]])
+def test_bfloat16_is_near(positions, lens):
+    model = PretrainingModel(make_hf(positions)).train()
+    batch = make_batch(model, lens)
+    noise = torch.randn(len(batch[3]), 2, 20)
+    exact = call(model, *batch, noise).contrastive
+    with torch.autocast("cpu", torch.bfloat16):
+        near = call(model, *batch, noise).contrastive
+    assert near.dtype == torch.float32 and near.item() == pytest.approx(exact.item(), rel=0.05)
 
 
 @pytest.fixture(scope="module")
