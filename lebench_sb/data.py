@@ -16,6 +16,7 @@ from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.utils.data_pipeline import provides, takes
 
 from lebench_sb.manifest import DataError, manifest_hash, read_manifest, read_marker
+from lebench_sb.selection import select
 
 logger = logging.getLogger(__name__)
 SAMPLE_RATE = 16000
@@ -127,6 +128,11 @@ class SpeechDataset(DynamicItemDataset):
         """seconds per utterance (n,), in the order of the data"""
         return np.array([self.data[i]["duration"] for i in self.data_ids])
 
+    @property
+    def languages(self):
+        """language of each utterance (n,), in the order of the data"""
+        return np.array([self.data[i]["language"] for i in self.data_ids])
+
 
 def as_dataset(utterances, items, output_keys):
     """Utterances -> SpeechDataset; the labels become columns of the same name."""
@@ -145,14 +151,16 @@ def load_utterances(hparams):
     """Reads the manifests named by `<split>_csv` (one path or a list) -> {"train": [Utterance, ...], ...}.
 
     Training utterances outside [min_duration, max_duration] are left out, counted and logged; those of valid
-    and test never are. A split whose key is absent from the YAML is absent here (pre-training has no test).
-    Raises DataError for a split without utterances.
+    and test never are. `gender` and `languages` choose utterances before that (`selection.select`). A split
+    whose key is absent from the YAML is absent here (pre-training has no test).
+    Raises DataError for a split without utterances, UsageError for a gender that is none.
     """
     splits = {}
     for split in ("train", "valid", "test"):
         if f"{split}_csv" in hparams:
             paths = manifest_paths(hparams[f"{split}_csv"])
             splits[split] = [u for path in paths for u in read_manifest(path, hparams["data_folder"])]
+    splits = select(splits, hparams.get("gender"), hparams.get("languages"))
     splits["train"] = keep_durations(splits["train"], hparams["min_duration"], hparams["max_duration"])
     for split, utterances in splits.items():
         if not utterances:
@@ -210,11 +218,7 @@ class EpochPlan:
 
     def one_pass(self, number):
         rng = np.random.default_rng([self.seed % 2**32, number])
-        # A jitter of 10 % mixes who is batched with whom from one pass to the next, and costs little padding.
-        jitter = rng.uniform(0.9, 1.1, len(self.durations)) if self.shuffle else 1.0
-        order = np.argsort(-self.durations * jitter, kind="stable")
-        batches = list(pack(self.durations, order, self.max_batch_seconds))
-        return [batches[i] for i in rng.permutation(len(batches))] if self.shuffle else batches
+        return arrange(self.durations, self.max_batch_seconds, rng, self.shuffle)
 
 
 class StreamPlan(EpochPlan):
@@ -242,11 +246,24 @@ class StreamPlan(EpochPlan):
         while seen < high:
             one = self.one_pass(number)
             inside = one[max(low - seen, 0) : high - seen]
-            found += [[(int(i), number) for i in batch] for batch in inside]
+            found += [self.indexed(batch, number) for batch in inside]
             seen, number = seen + len(one), number + 1
             if number > len(self.ends):
                 self.ends.append(seen)
         return found
+
+    def indexed(self, batch, number):
+        """A batch of `one_pass(number)` -> [(position, pass that decides the crop)]"""
+        return [(int(i), number) for i in batch]
+
+
+def arrange(durations, max_batch_seconds, rng, shuffle):
+    """(n,) seconds -> batches of similar length, each a list of positions; in random order if `shuffle`"""
+    # A jitter of 10 % mixes who is batched with whom from one pass to the next, and costs little padding.
+    jitter = rng.uniform(0.9, 1.1, len(durations)) if shuffle else 1.0
+    order = np.argsort(-durations * jitter, kind="stable")
+    batches = list(pack(durations, order, max_batch_seconds))
+    return [batches[i] for i in rng.permutation(len(batches))] if shuffle else batches
 
 
 def pack(durations, order, max_batch_seconds):

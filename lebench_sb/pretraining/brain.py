@@ -9,7 +9,14 @@ import time
 
 import torch
 from speechbrain.utils.distributed import ddp_barrier, if_main_process
-from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2ForPreTraining
+from transformers import (
+    AutoConfig,
+    Wav2Vec2Config,
+    Wav2Vec2ConformerConfig,
+    Wav2Vec2ConformerForPreTraining,
+    Wav2Vec2FeatureExtractor,
+    Wav2Vec2ForPreTraining,
+)
 
 from lebench_sb import results
 from lebench_sb.brain import TRAIN, VALID, SSLBrain
@@ -24,26 +31,49 @@ from lebench_sb.data import (
 from lebench_sb.encoders import save_encoder
 from lebench_sb.metrics.errors import mean, rate
 from lebench_sb.plots import codebook_usage, learning_curves
+from lebench_sb.pretraining.batch_hours import describe_hours, seconds_per_batch
 from lebench_sb.pretraining.initialise import balance_codes, filterbank_start
+from lebench_sb.pretraining.languages import BalancedPlan, check_exponent
 from lebench_sb.pretraining.losses import perplexity
 from lebench_sb.pretraining.masking import draw_masks
 from lebench_sb.pretraining.model import PretrainingModel
 
 logger = logging.getLogger(__name__)
 STARTS = {"random": lambda extractor: None, "filterbank": filterbank_start}
+MODELS = {"wav2vec2": Wav2Vec2ForPreTraining, "wav2vec2-conformer": Wav2Vec2ConformerForPreTraining}
+FRESH = ("quantizer.", "project_hid.", "project_q.")
 # what is summed over the masked frames of an update, and the frames and seconds that it saw
 SUMS = ("masked", "frames", "seconds", "contrastive", "correct", "diversity", "penalty")
-FRESH = ("quantizer.", "project_hid.", "project_q.", "wav2vec2.masked_spec_embed")
 
 
 def make_config(**values):
     """Wav2Vec2Config that refuses names it does not know (transformers takes any)."""
-    known = Wav2Vec2Config().to_dict()
+    return checked_config(Wav2Vec2Config, values)
+
+
+def make_conformer_config(**values):
+    """The same of a Wav2Vec2ConformerConfig"""
+    return checked_config(Wav2Vec2ConformerConfig, values)
+
+
+def checked_config(kind, values):
+    known = kind().to_dict()
     for name in values:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
-            raise ValueError(f"config: {name} is no setting of Wav2Vec2Config; did you mean {near}?")
-    return Wav2Vec2Config(**values)
+            raise ValueError(f"config: {name} is no setting of {kind.__name__}; did you mean {near}?")
+    return kind(**values)
+
+
+def stored_config(init_from, mask_time_prob):
+    """Config of a Hugging Face folder or id, with another mask; ValueError for a model of another kind"""
+    stored = AutoConfig.from_pretrained(init_from)
+    if stored.model_type not in MODELS:
+        raise ValueError(
+            f"init_from {init_from} is a {stored.model_type}: this recipe continues {' and '.join(MODELS)}."
+        )
+    stored.mask_time_prob = mask_time_prob
+    return stored
 
 
 def build_model(
@@ -59,17 +89,17 @@ def build_model(
     """
     torch.manual_seed(seed)
     if not init_from:
-        hf = Wav2Vec2ForPreTraining(config)
-        STARTS[start](hf.wav2vec2.feature_extractor)
+        hf = MODELS[config.model_type](config)
+        STARTS[start](hf.base_model.feature_extractor)
         return PretrainingModel(hf, feature_grad_mult, activation_checkpointing)
     check_normalisation(init_from, do_normalize)
-    stored = Wav2Vec2Config.from_pretrained(init_from)
-    stored.mask_time_prob = config.mask_time_prob
-    hf, report = Wav2Vec2ForPreTraining.from_pretrained(
+    stored = stored_config(init_from, config.mask_time_prob)
+    hf, report = MODELS[stored.model_type].from_pretrained(
         init_from, config=stored, dtype=torch.float32, output_loading_info=True, weights_only=True
     )
     missing = sorted(report["missing_keys"])
-    lost = [name for name in missing if not name.startswith(FRESH)]
+    fresh = (*FRESH, f"{hf.base_model_prefix}.masked_spec_embed")
+    lost = [name for name in missing if not name.startswith(fresh)]
     if lost:
         raise ValueError(f"init_from {init_from}: {len(lost)} encoder weights are missing, first {lost[:5]}.")
     logger.info("init_from %s: weights that start fresh: %s", init_from, ", ".join(missing) or "none")
@@ -107,6 +137,16 @@ def unchanged(sig):
     return sig
 
 
+def training_plan(dataset, exponent, stream):
+    """stream: the arguments of StreamPlan -> one, or a BalancedPlan where `exponent` changes the shares"""
+    check_exponent(exponent)
+    if exponent == 1:
+        return StreamPlan(*stream)
+    plan = BalancedPlan(dataset.languages, exponent, *stream)
+    plan.tell()
+    return plan
+
+
 class PretrainingBrain(SSLBrain):
     """modules: {"model": PretrainingModel}. One unit of the loss is one masked frame."""
 
@@ -123,7 +163,7 @@ class PretrainingBrain(SSLBrain):
 
     def parameter_groups(self):
         rate, first = self.hparams.encoder_lr, self.hparams.targets_learn_after
-        targets = [*self.model.hf.wav2vec2.feature_extractor.parameters()]
+        targets = [*self.model.hf.base_model.feature_extractor.parameters()]
         targets += self.model.hf.quantizer.weight_proj.parameters()
         ids = set(map(id, targets))
         return [([p for p in self.modules.parameters() if id(p) not in ids], rate, 0), (targets, rate, first)]
@@ -134,7 +174,7 @@ class PretrainingBrain(SSLBrain):
         durations = dataset.durations.clip(max=hparams.max_crop)
         if stage != TRAIN:
             return EpochPlan(durations, hparams.max_batch_seconds, hparams.seed, shuffle=False)
-        return StreamPlan(
+        stream = (
             durations,
             hparams.max_batch_seconds,
             hparams.seed,
@@ -142,6 +182,14 @@ class PretrainingBrain(SSLBrain):
             self.world * self.grad_accumulation_factor,
             hparams.number_of_updates,
         )
+        plan = training_plan(dataset, float(hparams.language_exponent), stream)
+        self.tell_hours(seconds_per_batch(plan))
+        return plan
+
+    def tell_hours(self, batch_seconds):
+        """Logs the hours of audio per update, the recipe's (`hours_per_update`), and how to reach it"""
+        target = float(self.hparams.hours_per_update or 0)
+        logger.info(describe_hours(batch_seconds, self.world, self.grad_accumulation_factor, target))
 
     def count_updates(self, loader):
         """What the YAML says: the stream has no end of its own"""
@@ -290,7 +338,7 @@ def export(brain, best):
     hf, normalise = brain.model.hf, brain.hparams.do_normalize
     story = {"CHECKPOINT.txt": f"Lowest validation loss: {best['loss']:.4f} at update {best['update']}.\n"}
     save_encoder(hf, brain.folder / "pretraining", normalise, story)
-    save_encoder(hf.wav2vec2, brain.folder / "encoder", normalise, story)
+    save_encoder(hf.base_model, brain.folder / "encoder", normalise, story)
 
 
 def plot(brain):

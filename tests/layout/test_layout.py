@@ -13,7 +13,8 @@ PACKAGE = ROOT / "lebench_sb"
 ALLOWED = {
     "manifest": [], "text": [], "metrics": [], "attention": [], "encoders": ["attention"],
     "schedules": [], "heads": [], "augment": [], "checkpoints": [], "beam": [], "ctc_search": [],
-    "data": ["manifest"],
+    "selection": ["manifest"],
+    "data": ["manifest", "selection"],
     "features": ["data", "manifest"],  # frames kept on disk between epochs, runs and heads
     "traces": ["manifest"],
     "trials": ["manifest"],
@@ -37,7 +38,9 @@ ALLOWED = {
     ],
     # a finished recognition run, then a parser of text: scored as the task of speech parsing
     "cascade": ["command_line", "data", "manifest", "metrics", "results", "tasks", "trees"],
-    "pretraining": ["attention", "brain", "data", "encoders", "results", "metrics", "plots", "pretraining"],
+    "pretraining": [
+        "attention", "brain", "data", "encoders", "manifest", "results", "metrics", "plots", "pretraining",
+    ],
     "import_speechbrain": ["encoders"],
     "benchmark": ["command_line", "data", "manifest", "results"],
     "demo": ["results", "plots", "benchmark", "manifest"],
