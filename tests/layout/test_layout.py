@@ -13,7 +13,8 @@ PACKAGE = ROOT / "lebench_sb"
 ALLOWED = {
     "manifest": [], "text": [], "metrics": [], "attention": [], "encoders": ["attention"],
     "schedules": [], "heads": [], "augment": [], "checkpoints": [], "beam": [], "ctc_search": [],
-    "data": ["manifest"],
+    "columns": ["manifest"],
+    "data": ["columns", "manifest"],
     "features": ["data", "manifest"],  # frames kept on disk between epochs, runs and heads
     "traces": ["manifest"],
     "trials": ["manifest"],
