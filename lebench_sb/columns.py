@@ -39,7 +39,7 @@ from lebench_sb.manifest import (
 
 logger = logging.getLogger(__name__)
 FORMAT = 1  # raised when the columns or the checks of rows change: files of another format are built anew
-LARGE = 32 << 20  # bytes of CSV of a split (about 200,000 rows) from which on it is opened as columns
+LARGE = 16 << 20  # bytes of CSV of a split (about 100,000 rows) from which on it is opened as columns
 ROWS = 1 << 16  # rows of one record batch, and those turned into Utterances at once when all are visited
 NUMBERS = ("duration", "start", "stop")
 
