@@ -6,7 +6,7 @@ import random
 import warnings
 from bisect import bisect_right
 from functools import partial
-from itertools import pairwise
+from itertools import pairwise, repeat
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from speechbrain.utils.data_pipeline import DataPipeline, DynamicItem
 
 from lebench_sb.columns import RowsById, Utterances, open_utterances
 from lebench_sb.manifest import DataError, manifest_hash, read_marker
+from lebench_sb.members import open_audio
 
 logger = logging.getLogger(__name__)
 SAMPLE_RATE = 16000
@@ -39,20 +40,21 @@ def seed_everything(*key):
 
 
 def load_audio(path, start=None, stop=None, channel=""):
-    """Any soundfile format and rate -> (T,) float32 tensor at 16 kHz, mono.
+    """Any soundfile format and rate, a file or a member of a shard -> (T,) float32 tensor at 16 kHz, mono.
 
     `start` and `stop` are seconds; only that stretch is read. `channel` ("1", "2", ...) is the one to hear;
     without it several channels are averaged, with a warning.
     Raises DataError if the file cannot be decoded, holds no sample in the stretch, or holds NaN or infinity.
     """
     try:
-        with soundfile.SoundFile(str(path)) as sound:
+        whole = start is None and stop is None
+        with open_audio(path, whole) as source, soundfile.SoundFile(source) as sound:
             rate, channels = sound.samplerate, sound.channels
             first = round((start or 0.0) * rate)
             sound.seek(min(first, sound.frames))
             count = -1 if stop is None else max(round(stop * rate) - first, 0)
             samples = sound.read(count, dtype="float32", always_2d=True)
-    except (RuntimeError, soundfile.SoundFileError) as error:
+    except (RuntimeError, soundfile.SoundFileError, OSError) as error:
         raise DataError(f"{path}: cannot be decoded ({error}). Copy it again or leave it out.") from error
     if channel:
         samples = one_channel(path, samples, channel)
@@ -252,7 +254,7 @@ class EpochPlan:
 
     def batches(self, epoch):
         """epoch (from 1) -> list of batches, each a list of (position, epoch)"""
-        return [[(int(i), epoch) for i in batch] for batch in self.one_pass(epoch)]
+        return numbered(self.one_pass(epoch), epoch)
 
     def one_pass(self, number):
         """pass over the data (from 1) -> list of batches, each of positions"""
@@ -289,11 +291,16 @@ class StreamPlan(EpochPlan):
         while seen < high:
             one = self.one_pass(number)
             inside = one[max(low - seen, 0) : high - seen]
-            found += [[(int(i), number) for i in batch] for batch in inside]
+            found += numbered(inside, number)
             seen, number = seen + len(one), number + 1
             if number > len(self.ends):
                 self.ends.append(seen)
         return found
+
+
+def numbered(batches, number):
+    """Batches of positions -> lists of (position, number of the pass)"""
+    return [list(zip(np.asarray(batch).tolist(), repeat(number))) for batch in batches]  # noqa: B905
 
 
 def pack(durations, order, max_batch_seconds):

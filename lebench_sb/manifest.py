@@ -21,6 +21,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lebench_sb.members import first_bytes, open_audio
+
 FORMAT = 1  # in the parameters' hash: raised when the rules of writing change, to rebuild old manifests
 COLUMNS = ("ID", "duration", "wav", "start", "stop", "spk_id", "gender", "language")
 PATH_LABELS = ("trace", "tree")  # labels that may hold a path; a `tree` that is a key is left alone
@@ -75,10 +77,10 @@ class Problems:
 class Utterance:
     """One piece of speech.
 
-    wav: absolute path; duration: seconds of this utterance; start, stop: seconds inside `wav`, both None for
-    the whole file; gender: F, M or U; labels: column -> text (`wrd`, `translation_en`, `semantics`, `trace`,
-    ...). The label `channel` ("1", "2", ...) names the channel that holds the speech; without it all are
-    averaged.
+    wav: absolute path, of a file or of a member of a shard (`x.tar::a.flac`); duration: seconds of this
+    utterance; start, stop: seconds inside `wav`, both None for the whole file; gender: F, M or U;
+    labels: column -> text (`wrd`, `translation_en`, `semantics`, `trace`, ...). The label `channel` ("1",
+    "2", ...) names the channel that holds the speech; without it all are averaged.
     """
 
     id: str
@@ -101,8 +103,7 @@ def corpus_folder(data_folder, name):
 def audio_fault(path):
     """What makes `path` no audio file, or "" when its first 64 bytes look sane; decodes nothing."""
     try:
-        with open(path, "rb") as file:
-            head = file.read(64)
+        head = first_bytes(path, 64)
     except FileNotFoundError:
         return "missing file"
     except OSError as error:
@@ -172,11 +173,11 @@ def audio_duration(path):
     if fault:
         raise DataError(f"{path}: {fault}.")
     try:
-        with soundfile.SoundFile(path) as file:
+        with open_audio(path) as source, soundfile.SoundFile(source) as file:
             rate, samples = file.samplerate, file.frames
             if file.format == "MP3":
                 samples = _decoded_samples(file)
-    except (soundfile.SoundFileError, RuntimeError) as error:
+    except (soundfile.SoundFileError, RuntimeError, OSError) as error:
         reason = str(error).split(": ")[-1].strip(" .")
         hint = "`ffmpeg -i IN OUT.flac` converts it"
         raise DataError(f"{path}: not readable as audio ({reason}); {hint}.") from None
