@@ -2,11 +2,10 @@
 
     python benchmarks/shards.py --folder /tmp/shards --files 2000 --rounds 5
 
-Writes clips of 2 to 8 s as single files and packs them with `lebench shard`; then reads all of them in a random
-order with `lebench_sb.data.load_audio`, whole or a crop of 2 s, files and shards in turn, in one process. Both
-must give the same samples, or the exit code is 1. "cold": what the page cache holds of the audio is dropped
-before each round (inodes and directories stay cached, which flatters the single files, and on a network disk
-would not).
+Writes clips of 2 to 8 s as single files and packs them with `lebench shard`; then reads all of them in a
+random order with `lebench_sb.data.load_audio`, whole or a crop of 2 s, files and shards in turn, in one
+process. Both must give the same samples, or the exit code is 1. "cold": what the page cache holds of the
+audio is dropped before each round; inodes and directories stay cached, which flatters the single files.
 """
 
 import argparse
@@ -37,7 +36,7 @@ def main():
     options = parser.parse_args()
     torch.set_num_threads(1)
     same = True
-    print(f"{options.files} clips, {options.rounds} rounds, medians of utterances per second; [lowest, highest]")
+    print(f"{options.files} clips, {options.rounds} rounds, utterances per second: median [lowest, highest]")
     print(f"{'format':7} {'read':6} {'cache':5} {'files':>22} {'shards':>22} {'ratio':>6}")
     for suffix in ("wav", "flac"):
         sources = prepared(options.folder / suffix, suffix, options.files)

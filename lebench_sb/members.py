@@ -82,7 +82,7 @@ def first_bytes(path, count):
 class Member(io.RawIOBase):
     """`size` bytes of a Shard from byte `first` on, as a file with a position of its own.
 
-    Processes and threads share the open shard. `fault`: the OSError of a read, which soundfile cannot pass on.
+    Processes and threads share the open shard. `fault`: the OSError of a read, which soundfile cannot pass.
     """
 
     def __init__(self, shard, first, size):
