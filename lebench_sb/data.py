@@ -62,7 +62,7 @@ def load_audio(path, start=None, stop=None, channel=""):
         warnings.warn(f"{path}: {channels} channels averaged to one (said once per place)", stacklevel=2)
     if len(samples) == 0:
         raise DataError(f"{path}: no audio between {start or 0} s and {stop or 'its end'}.")
-    mono = samples.mean(axis=1)
+    mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
     if not np.isfinite(mono).all():
         raise DataError(f"{path}: holds NaN or infinite samples. Repair it or leave it out.")
     if rate != SAMPLE_RATE:

@@ -28,6 +28,7 @@ MAGIC = b"lebench1"
 HEADER = struct.Struct("=8sQQ")
 CODES, WIDTHS = "QQQI", (8, 8, 8, 4)  # types and bytes of the columns
 BLOCK = 512  # bytes of a tar header, and what members are padded to
+BUFFER = 1 << 14  # bytes: decoders ask for a few thousand at a time
 OPEN = 256  # shards that a process keeps open
 UNKNOWN = 0  # CRC-32 of members of a tar without index
 
@@ -62,7 +63,7 @@ def open_audio(path, whole=False):
         return
     member = Member(shard, first, size)
     try:
-        yield member
+        yield io.BufferedReader(member, BUFFER)
     finally:
         if member.fault:
             raise member.fault
