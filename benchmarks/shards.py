@@ -37,7 +37,8 @@ def main():
     torch.set_num_threads(1)
     same = True
     print(f"{options.files} clips, {options.rounds} rounds, utterances per second: median [lowest, highest]")
-    print(f"{'format':7} {'read':6} {'cache':5} {'files':>22} {'shards':>22} {'ratio':>6}")
+    print("and CPU milliseconds per utterance, medians\n")
+    print(f"{'format':7} {'read':6} {'cache':5} {'files':>22} {'shards':>22} {'ratio':>6} {'CPU ms':>12}")
     for suffix in ("wav", "flac"):
         sources = prepared(options.folder / suffix, suffix, options.files)
         same = same and all(
@@ -81,10 +82,12 @@ def compare(sources, suffix, crop, cold, rounds):
             if cold:
                 drop(utterances)
             speeds.append(speed([utterances[k] for k in order], crop))
-    files, packed = (statistics.median(speeds) for speeds in found)
-    shown = [f"{statistics.median(s):,.0f} [{min(s):,.0f}, {max(s):,.0f}]" for s in found]
+    walls = [[wall for wall, _ in speeds] for speeds in found]
+    cpu = "{:.2f} {:.2f}".format(*(statistics.median(used for _, used in speeds) for speeds in found))
+    shown = [f"{statistics.median(s):,.0f} [{min(s):,.0f}, {max(s):,.0f}]" for s in walls]
+    ratio = statistics.median(walls[1]) / statistics.median(walls[0])
     read, cache = "crop" if crop else "whole", "cold" if cold else "warm"
-    print(f"{suffix:7} {read:6} {cache:5} {shown[0]:>22} {shown[1]:>22} {packed / files:6.2f}", flush=True)
+    print(f"{suffix:7} {read:6} {cache:5} {shown[0]:>22} {shown[1]:>22} {ratio:6.2f} {cpu:>12}", flush=True)
 
 
 def drop(utterances):
@@ -96,12 +99,13 @@ def drop(utterances):
 
 
 def speed(utterances, crop):
-    """Utterances per second"""
-    started = time.perf_counter()
+    """(utterances per second, CPU milliseconds per utterance)"""
+    started, used = time.perf_counter(), time.process_time()
     for u in utterances:
         start = (u.duration - CROP) / 2 if crop else None
         load_audio(u.wav, start, None if start is None else start + CROP)
-    return len(utterances) / (time.perf_counter() - started)
+    used = 1000 * (time.process_time() - used)
+    return len(utterances) / (time.perf_counter() - started), used / len(utterances)
 
 
 if __name__ == "__main__":
