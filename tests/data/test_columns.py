@@ -228,11 +228,15 @@ def plan_one_by_one(durations, max_batch_seconds, seed, number, shuffle):
     return [[(int(position), number) for position in batch] for batch in batches]
 
 
-lengths = st.lists(st.floats(0.01, 40.0) | st.sampled_from([1.0, 2.5, 15.6]), min_size=1, max_size=60)
+some = st.floats(0.01, 40.0), st.sampled_from([1.0, 2.5, 15.6])
+lengths = st.lists(some[0] | some[1], min_size=1, max_size=60) | st.lists(some[1], min_size=1, max_size=60)
+
+
+limits = st.floats(0.5, 100.0) | st.sampled_from([2.0, 5.0, 10.0, 31.2])  # reached exactly, too
 
 
 @settings(deadline=None)
-@given(lengths, st.floats(0.5, 100.0), st.integers(0, 2**40), st.integers(1, 5), st.booleans())
+@given(lengths, limits, st.integers(0, 2**40), st.integers(1, 5), st.booleans())
 def test_a_plan_is_the_one_made_one_utterance_at_a_time(durations, limit, seed, number, shuffle):
     durations = np.array(durations)
     expected = plan_one_by_one(durations, limit, seed, number, shuffle)
@@ -240,7 +244,7 @@ def test_a_plan_is_the_one_made_one_utterance_at_a_time(durations, limit, seed, 
 
 
 @settings(deadline=None)
-@given(lengths, st.floats(0.5, 100.0), st.integers(1, 4), st.integers(1, 5), st.integers(1, 12))
+@given(lengths, limits, st.integers(1, 4), st.integers(1, 5), st.integers(1, 12))
 def test_a_stream_is_its_passes_one_after_the_other(durations, limit, per_epoch, per_update, updates):
     durations = np.array(durations)
     plan = StreamPlan(durations, limit, 7, per_epoch, per_update, updates)

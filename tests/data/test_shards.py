@@ -368,7 +368,7 @@ def test_a_killed_packing_goes_on_where_it_was(files, tmp_path):
 def test_two_at_once_are_refused(files, tmp_path):
     words = [sys.executable, "-c", PROGRAM, files / "a.csv", files, tmp_path / "p"]
     with subprocess.Popen(words, stderr=subprocess.DEVNULL) as process:
-        while not (tmp_path / "p/shards.json").exists():
+        while not (tmp_path / "p/shards.json").exists() and process.poll() is None:
             time.sleep(0.005)
         with pytest.raises(UsageError, match="another `lebench shard` writes there"):
             make_shards([files / "a.csv"], files, tmp_path / "p", "20KB")
