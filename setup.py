@@ -29,6 +29,7 @@ REQUIRES = [
     "matplotlib>=3.8",
     "typer>=0.15",
     "pyyaml>=6",
+    "pyarrow>=18",  # manifests of millions of utterances
     "conllu>=6.0",  # reads treebanks
 ]
 DEMO = ["espeakng-loader>=0.2.4", "py-nanotts>=0.1.1"]  # eSpeak NG is GPL-3.0: never a hard dependency

@@ -31,6 +31,7 @@ from lebench_sb.data import (
     sample_lengths,
     seed_everything,
     send,
+    speakers_of,
 )
 from lebench_sb.metrics.bootstrap import interval, paired_interval
 
@@ -603,8 +604,7 @@ def loss_score(loss):
 
 def shared_speakers(utterances):
     """The stamp for a test set whose speakers the system has heard, if it is one"""
-    heard = {u.speaker for u in utterances["train"] if u.speaker}
-    tested = {u.speaker for u in utterances.get("test", []) if u.speaker}
+    heard, tested = speakers_of(utterances["train"]), speakers_of(utterances.get("test", []))
     return ["same speaker in train and test"] if heard & tested else []
 
 

@@ -289,6 +289,19 @@ def validate(
     typer.echo(f"no errors in {_counted(len(manifests), 'manifest')}")
 
 
+@app.command(help="Pack the audio of manifests into tar shards, with manifests that point into them.")
+def shard(
+    manifests: Manifests,
+    data_root: DataRoot,
+    output: Output,
+    size: Annotated[str, typer.Option("--size", help="of a shard at most: KB, MB, GB or TB")] = "4GB",
+):
+    from lebench_sb.shards import make_shards
+
+    count = make_shards(manifests, data_root, output, size)
+    typer.echo(f"{output}: {_counted(count, 'shard')}; use its manifests with --data_folder {output}")
+
+
 @app.command(help="Table of all results below folders.")
 def table(
     results: Annotated[list[Path], typer.Argument(help="results.json files or folders above them")],

@@ -5,8 +5,11 @@
 """
 
 import logging
-from collections import Counter
+from itertools import compress
 
+import numpy as np
+
+from lebench_sb.columns import Utterances
 from lebench_sb.manifest import GENDERS, DataError, UsageError, nearest
 
 logger = logging.getLogger(__name__)
@@ -43,11 +46,15 @@ def keep(splits, column, wanted):
         return splits
     kept = {}
     for split, utterances in splits.items():
-        kept[split] = [u for u in utterances if getattr(u, column) in wanted]
-        if not kept[split]:
-            held = Counter(getattr(u, column) for u in utterances)
-            there = ", ".join(f"{value or 'none'}: {count}" for value, count in sorted(held.items()))
+        values, codes = coded(utterances, column)
+        mask = np.array([value in wanted for value in values])[codes]
+        if not mask.any():
+            counts = np.bincount(codes, minlength=len(values))
+            held = sorted(zip(values, counts.tolist(), strict=True))
+            there = ", ".join(f"{value or 'none'}: {count}" for value, count in held)
             raise DataError(f"{split}: no utterance of {column} {' or '.join(wanted)}; it has {there}.")
+        columnar = isinstance(utterances, Utterances)
+        kept[split] = utterances.where(mask) if columnar else list(compress(utterances, mask))
         logger.info(
             "%s: %d of %d utterances kept (%.2f of %.2f h), %s %s", split, len(kept[split]), len(utterances),
             hours(kept[split]), hours(utterances), column, ", ".join(wanted),
@@ -55,5 +62,15 @@ def keep(splits, column, wanted):
     return kept
 
 
+def coded(utterances, column):
+    """Utterances, a list or columnar -> (values, codes (n,)): values[codes[i]] is what utterance i has"""
+    if isinstance(utterances, Utterances):
+        return utterances.distinct(column)
+    values, codes = np.unique([getattr(u, column) for u in utterances], return_inverse=True)
+    return values.tolist(), codes
+
+
 def hours(utterances):
+    if isinstance(utterances, Utterances):
+        return float(utterances.durations.sum()) / 3600
     return sum(u.duration for u in utterances) / 3600

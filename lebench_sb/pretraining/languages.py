@@ -67,9 +67,10 @@ class BalancedPlan(StreamPlan):
             found.append(inside + len(self.durations) * done)
         return np.concatenate(found)
 
-    def indexed(self, batch, number):
-        """-> [(position, round of its language)]"""
-        return [(int(i) % len(self.durations), int(i) // len(self.durations) + 1) for i in batch]
+    def indexed(self, batches, number):
+        """-> lists of (position, round of its language)"""
+        count = len(self.durations)
+        return [[(i % count, i // count + 1) for i in np.asarray(batch).tolist()] for batch in batches]
 
     def tell(self):
         """Logs the share of each language in the data and in what is heard"""

@@ -11,11 +11,14 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "lebench_sb"
 ALLOWED = {
-    "manifest": [], "text": [], "metrics": [], "attention": [], "encoders": ["attention"],
+    "members": [],  # files in tar shards, which every reader of audio must open
+    "manifest": ["members"], "text": [], "metrics": [], "attention": [], "encoders": ["attention"],
     "schedules": [], "heads": [], "augment": [], "checkpoints": [], "beam": [], "ctc_search": [],
-    "selection": ["manifest"],
-    "data": ["manifest", "selection"],
-    "features": ["data", "manifest"],  # frames kept on disk between epochs, runs and heads
+    "columns": ["manifest"],
+    "selection": ["columns", "manifest"],
+    "data": ["columns", "manifest", "members", "selection"],
+    "shards": ["columns", "manifest", "members"],
+    "features": ["data", "manifest", "members"],  # frames kept on disk between epochs, runs and heads
     "traces": ["manifest"],
     "trials": ["manifest"],
     "trees": ["manifest", "text"],

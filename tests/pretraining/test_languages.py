@@ -39,7 +39,7 @@ def formula(exponent):
 def test_the_audio_of_a_pass_has_the_shares_of_the_formula(exponent):
     one = plan(exponent)
     for number in (1, 2, 5):
-        seconds = heard(one.indexed(batch, number) for batch in one.one_pass(number))
+        seconds = heard(one.indexed(one.one_pass(number), number))
         total = sum(seconds.values())
         assert total == pytest.approx(DURATIONS.sum(), rel=0.01)
         for name, share in formula(exponent).items():
@@ -60,8 +60,8 @@ def test_shares_of_equal_languages_are_equal_whatever_the_exponent():
 def test_no_utterance_is_heard_again_before_the_others_of_its_language():
     one, counts = plan(0.5), Counter()
     for number in range(1, 8):
-        for batch in one.one_pass(number):
-            counts.update(position for position, _ in one.indexed(batch, number))
+        for batch in one.indexed(one.one_pass(number), number):
+            counts.update(position for position, _ in batch)
     for name in COUNTS:
         own = [counts[i] for i, language in enumerate(LANGUAGES) if language == name]
         assert max(own) - min(own) <= 1, name
@@ -69,7 +69,7 @@ def test_no_utterance_is_heard_again_before_the_others_of_its_language():
 
 def test_an_utterance_that_comes_twice_in_a_pass_is_cropped_twice():
     one = plan(0.0)
-    items = [item for batch in one.one_pass(1) for item in one.indexed(batch, 1)]
+    items = [item for batch in one.indexed(one.one_pass(1), 1) for item in batch]
     assert len(set(items)) == len(items) > len({position for position, _ in items if position >= 990}) * 3
 
 
