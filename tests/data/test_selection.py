@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from lebench_sb import columns
 from lebench_sb.data import load_utterances
 from lebench_sb.manifest import DataError, UsageError, Utterance, write_manifest
 
@@ -15,9 +16,12 @@ TRAIN = {"a": ("F", "fr"), "b": ("M", "fr"), "c": ("F", "de"), "d": ("U", "de"),
 TEST = {"v": ("M", "fr"), "w": ("F", "de")}
 
 
-@pytest.fixture
-def hparams(tmp_path):
-    """A YAML's keys over three manifests; valid has the speakers of train"""
+@pytest.fixture(params=["list", "columns"])
+def hparams(request, tmp_path, monkeypatch):
+    """A YAML's keys over three manifests, small ones or held as large ones are; valid has the speakers of
+    train"""
+    if request.param == "columns":
+        monkeypatch.setattr(columns, "LARGE", 0)
     keys = {"data_folder": str(tmp_path), "min_duration": 0.1, "max_duration": 9.0}
     for split, people in (("train", TRAIN), ("valid", TRAIN), ("test", TEST)):
         found = []
