@@ -160,6 +160,22 @@ class SSLEncoder(nn.Module):
         "weighted" num_layers + 1. They depend on no trained weight of a frozen encoder: one may keep them."""
         return self._run(wavs, wav_lens, self._stacked)
 
+    def hidden_states(self, wavs, wav_lens, layers):
+        """As `forward`, but the hidden states of `layers` (K indices), as the model gives them, not
+        normalised: states (B, F, K, D) float32, frame_lens (B,). Frames beyond frame_lens mean nothing.
+
+        An encoder of `layer` k has those up to k. Raises ValueError for another.
+        """
+        for layer in layers:
+            _check_layer(layer, self.num_layers - len(self._layers_above))
+
+        def read(inputs, attention_mask):
+            with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+                output = self.model(inputs, attention_mask=attention_mask, output_hidden_states=True)
+            return torch.stack([output.hidden_states[layer].float() for layer in layers], dim=2)
+
+        return self._run(wavs, wav_lens, read)
+
     def mix(self, states):
         """K tensors (B, F, D) -> frames (B, F, D): the only one, or their learned sum"""
         if self.layer != "weighted":
