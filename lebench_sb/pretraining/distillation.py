@@ -7,10 +7,8 @@ Letters: B utterances, T samples, F frames, N valid frames of the batch, K layer
 """
 
 import logging
-import tempfile
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +18,7 @@ from transformers import Wav2Vec2Model
 
 from lebench_sb import results
 from lebench_sb.brain import TRAIN, VALID, SSLBrain
-from lebench_sb.encoders import load_encoder, save_encoder
+from lebench_sb.encoders import SSLEncoder, load_encoder
 from lebench_sb.metrics.errors import mean
 from lebench_sb.plots import learning_curves
 from lebench_sb.pretraining.brain import PretrainingBrain, check_normalisation, datasets
@@ -41,7 +39,7 @@ def load_teacher(source, layers, init_layers):
     init_layers: layers to copy, the first is 0. Raises ValueError for a layer that the teacher lacks.
     """
     if not layers or len(set(layers)) < len(layers):
-        raise ValueError(f"teacher_layers {layers}: name at least one layer, and each once, as in [4, 8, 12].")
+        raise ValueError(f"teacher_layers {layers}: name one layer or more, and each once, as in [4, 8].")
     return load_encoder(source, layer=max([*layers, *(index + 1 for index in init_layers)]))
 
 
@@ -57,20 +55,13 @@ def build_model(config, teacher, layers, init_layers, do_normalize, seed):
     if init_layers:
         check_normalisation(teacher.source, do_normalize)
         copy_layers(student, teacher, init_layers)
-    student = as_encoder(student, do_normalize)
+    student = SSLEncoder.around(student, do_normalize)
     if student.frame_rate != teacher.frame_rate:
         raise ValueError(
             f"the student makes {student.frame_rate:g} frames per second, {teacher.source} "
             f"{teacher.frame_rate:g}: give config a conv_stride with the teacher's product."
         )
     return DistillationModel(student, len(layers), teacher.output_size)
-
-
-def as_encoder(model, do_normalize):
-    """A transformers model as the SSLEncoder that trains it: through a folder, as every encoder comes"""
-    with tempfile.TemporaryDirectory() as folder:
-        save_encoder(model, Path(folder) / "student", do_normalize)
-        return load_encoder(Path(folder) / "student", freeze=False)
 
 
 def copy_layers(student, teacher, init_layers):
@@ -87,9 +78,10 @@ def copy_layers(student, teacher, init_layers):
             weights = teacher.model.get_submodule(theirs).state_dict()
             student.get_submodule(own).load_state_dict(weights)
         except (AttributeError, RuntimeError) as error:
+            kind = teacher.model.config.model_type
             raise ValueError(
-                f"init_layers {init_layers}: {theirs} of {teacher.source} ({teacher.model.config.model_type}) "
-                f"does not fit a wav2vec2 student ({error}). Begin with random weights: --init_layers '[]'."
+                f"init_layers {init_layers}: {theirs} of {teacher.source} ({kind}) does not fit a wav2vec2 "
+                f"student ({error}). Begin with random weights: --init_layers '[]'."
             ) from error
 
 
@@ -248,7 +240,8 @@ class DistillationBrain(SSLBrain):
 def per_frame(sums):
     """Sums over frames -> the figures of steps.jsonl"""
     frames = max(sums["frames"], 1.0)
-    return {"distillation": sums["loss"] / frames, "l1": sums["l1"] / frames, "cosine": sums["cosine"] / frames}
+    figures = {"distillation": "loss", "l1": "l1", "cosine": "cosine"}
+    return {name: sums[key] / frames for name, key in figures.items()}
 
 
 def waveforms(utterances, hparams):
@@ -257,8 +250,8 @@ def waveforms(utterances, hparams):
 
 
 def distil_and_export(brain, utterances, made):
-    """Trains; from the checkpoint with the lowest held-out loss writes `encoder/` (the student without heads),
-    the learning curves and results.json."""
+    """Trains; from the checkpoint with the lowest held-out loss writes `encoder/` (the student without
+    heads), the learning curves and results.json."""
     brain.fit(made["train"], made["valid"])
     best = brain.load_best()
     brain.run_stage(brain.loader(made["valid"], VALID), VALID, None)
