@@ -14,6 +14,7 @@ ALLOWED = {
     "manifest": [], "text": [], "metrics": [], "attention": [], "encoders": ["attention"],
     "schedules": [], "heads": [], "augment": [], "checkpoints": [], "beam": [], "ctc_search": [],
     "data": ["manifest"],
+    "energy": ["manifest"],
     "features": ["data", "manifest"],  # frames kept on disk between epochs, runs and heads
     "traces": ["manifest"],
     "trials": ["manifest"],
@@ -26,7 +27,7 @@ ALLOWED = {
     "command_line": ["manifest"],
     "results": ["metrics"],
     "plots": ["metrics", "results"],
-    "brain": ["data", "metrics", "results"],
+    "brain": ["data", "energy", "metrics", "results"],
     "run": ["brain", "data", "features", "results", "command_line"],
     "corpora": ["manifest", "text", "traces", "trees", "trials", "corpora"],
     # a task is put together from other tasks' parts and draws its own pictures; a chain of runs reads the
@@ -89,6 +90,7 @@ def test_a_yaml_names_what_a_run_needs(path):
         "prepare:",
         "checkpointer:",
         "key_metric:",
+        "energy_method:",
     ):
         assert re.search(f"^{re.escape(key)}", text, re.M), f"{path.name} lacks {key}"
     recoverables = text.split("recoverables:")[1]
