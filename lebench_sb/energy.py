@@ -260,12 +260,13 @@ def report(paths):
     rows = [run_row(folder) for folder in folders]
     notes = [f"- {folder}: {of_run(folder)['method']}." for folder in folders]
     for row in published():
-        hours, devices, kwh = float(row["hours"]), int(row["devices"]), float(row["kwh"])
-        watts = 1000 * kwh / hours / devices
-        named = [f"{row['model']} (published)", hours, f"{devices} {row['device']}", hours * devices]
-        rows.append([*named, watts, kwh, float(row["co2_kg"])])
+        device_h = int(row["hours"]) * int(row["devices"])
+        devices, watts = f"{row['devices']} {row['device']}", 1000 * float(row["kwh"]) / device_h
+        named = [f"{row['model']} (published)", row["hours"], devices, device_h]
+        rows.append([*named, f"{watts:.1f}", row["kwh"], row["co2_kg"]])
     header = ["run", "wall h", "devices", "device h", "W per device", "kWh", "CO2 kg"]
-    text = tabulate(rows, header, tablefmt="github", floatfmt=".4g")
+    sides = ["left", "right", "left", *["right"] * 4]
+    text = tabulate(rows, header, tablefmt="github", disable_numparse=True, colalign=sides)
     return "\n".join([text, "", *notes, PUBLISHED])
 
 
@@ -281,7 +282,8 @@ def run_row(folder):
     hours, device_h, kwh = energy["wall_s"] / 3600, energy["device_h"], energy["kwh"]
     devices = " and ".join(sorted({str(part["devices"]) for part in read_parts(folder)}))
     watts = 1000 * kwh / device_h if device_h else 0.0
-    return [str(folder), hours, devices, device_h, watts, kwh, energy["co2_kg"]]
+    figures = [f"{value:.4g}" for value in (hours, device_h, watts, kwh, energy["co2_kg"])]
+    return [str(folder), figures[0], devices, *figures[1:]]
 
 
 def run_folders(path):

@@ -74,7 +74,9 @@ SECTIONS = {
 }
 # Of the parts of a run that counted their energy (lebench_sb/energy.py)
 SECTIONS_OPTIONAL = {"energy": {"wall_s": NUMBER, "device_h": NUMBER, "parts": int}}
-RUN_KEYS = ("seed", "output_folder", "save_folder", "data_folder")  # they leave the experiment the same
+# They leave the experiment the same
+RUN_KEYS = ("seed", "output_folder", "save_folder", "data_folder")
+RUN_KEYS += ("energy_method", "device_watts", "pue", "co2_g_per_kwh")
 
 
 def write_results(folder, record, utterances):
