@@ -17,6 +17,7 @@ from tiny import SIZES, write_wav2vec2
 from lebench_sb.encoders import load_encoder
 from lebench_sb.pretraining.brain import make_config
 from lebench_sb.pretraining.distillation import (
+    SHARED,
     build_model,
     frame_losses,
     load_teacher,
@@ -181,15 +182,31 @@ def test_another_frame_rate_is_refused(teacher_folder):
         student(teacher_folder, conv_stride=(5, 2, 2, 2, 2, 2, 4))
 
 
-def test_the_published_student_has_its_size(root, teacher_folder):
-    base = {"config": None}
-    with open(root / FOLDER / "hparams/distilhubert.yaml") as file:
-        text = file.read()
-    block = text[text.index("config: !apply") : text.index("teacher_encoder:")]
-    base = load_hyperpyyaml(block)
+def config_of(path):
+    """The Wav2Vec2Config of a YAML's `config`"""
+    text = path.read_text()
+    block = text[text.index("config: !apply") :]
+    lines = block.splitlines()
+    end = next(k for k, line in enumerate(lines) if k and not line.startswith(" "))
+    known = "\n".join(line for line in lines[:end] if "!ref" not in line)
+    return load_hyperpyyaml(known)["config"]
+
+
+def size_of(config):
     with torch.device("meta"):
-        model = transformers.Wav2Vec2Model(base["config"])
-    assert sum(p.numel() for p in model.parameters()) == pytest.approx(23.49e6, rel=1e-3)  # their table 1
+        return sum(p.numel() for p in transformers.Wav2Vec2Model(config).parameters())
+
+
+def test_the_published_student_has_its_size(root):
+    config = config_of(root / FOLDER / "hparams/distilhubert.yaml")
+    assert size_of(config) == pytest.approx(23.49e6, rel=1e-3)  # Chang et al., table 1
+
+
+def test_the_mini_student_can_start_as_the_mini_model(root):
+    own = config_of(root / YAML)
+    theirs = config_of(root / "recipes/pretraining/wav2vec2/hparams/mini.yaml")
+    assert [getattr(own, name) for name in SHARED] == [getattr(theirs, name) for name in SHARED]
+    assert f"{size_of(own) / 1e6:.1f} million" in (root / FOLDER / "README.md").read_text()
 
 
 # ---- the recipe
