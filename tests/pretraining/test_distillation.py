@@ -46,6 +46,20 @@ def teacher_folder(tmp_path_factory):
     return write_wav2vec2(folder, num_hidden_layers=4, initializer_range=0.25)
 
 
+@pytest.fixture(scope="module")
+def trained_folder(teacher_folder, tmp_path_factory):
+    """That teacher with norms and biases as after training: none is what a fresh one is"""
+    folder = tmp_path_factory.mktemp("trained")
+    model = transformers.Wav2Vec2Model.from_pretrained(teacher_folder)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 1:
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    model.save_pretrained(folder)
+    transformers.Wav2Vec2FeatureExtractor(do_normalize=True).save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture
 def batch():
     """Three utterances of different lengths, padded: wavs (3, T), wav_lens (3,), samples"""
@@ -119,9 +133,9 @@ def test_a_padded_batch_is_its_utterances_alone(teacher_folder, batch):
 
 
 @pytest.mark.parametrize("init_layers", [[0, 1], [0, 3]])
-def test_copied_layers_are_the_teachers(teacher_folder, init_layers):
-    model, teacher = student(teacher_folder, init_layers)
-    original = load_encoder(teacher_folder).model.state_dict()
+def test_copied_layers_are_the_teachers(trained_folder, init_layers):
+    model, teacher = student(trained_folder, init_layers)
+    original = load_encoder(trained_folder).model.state_dict()
     state = model.student.model.state_dict()
     copied = {f"encoder.layers.{index}.": f"encoder.layers.{own}." for own, index in enumerate(init_layers)}
     kept = ["feature_extractor.", "feature_projection.", "encoder.pos_conv_embed.", "encoder.layer_norm."]
@@ -135,8 +149,8 @@ def test_copied_layers_are_the_teachers(teacher_folder, init_layers):
     assert compared == len(state)
 
 
-def test_the_first_layers_compute_what_they_compute_in_the_teacher(teacher_folder, batch):
-    model, teacher = student(teacher_folder, [0, 1], layers=[2])
+def test_the_first_layers_compute_what_they_compute_in_the_teacher(trained_folder, batch):
+    model, teacher = student(trained_folder, [0, 1], layers=[2])
     frames, lens = model.student.eval()(*batch[:2])
     states, _ = teacher.hidden_states(*batch[:2], [2])
     for row, count in enumerate(lens.tolist()):
