@@ -22,7 +22,7 @@ from speechbrain.utils.distributed import if_main_process
 from torch.nn.parallel import DistributedDataParallel
 from tqdm.auto import tqdm
 
-from lebench_sb import results
+from lebench_sb import energy, results
 from lebench_sb.data import (
     EpochPlan,
     PlannedLoader,
@@ -62,6 +62,10 @@ class SSLBrain(sb.Brain):
         # of the update at hand, and those not yet in `steps.jsonl`
         self.update_loss, self.update_units, self.update_ids, self.unsettled = self.no_loss(), 0.0, [], []
         self.tested = "best on valid"  # whose weights `load_best` loads, in words
+        self.meter = energy.Meter(
+            self.folder, self.device, self.rank, self.world, self.hparams.energy_method,
+            self.hparams.device_watts, self.hparams.pue, self.hparams.co2_g_per_kwh,
+        )  # fmt: skip
         self.cache = None  # lebench_sb.features.FeatureCache, or None: frames are computed in every epoch
 
     # ---- what a task may override
@@ -131,6 +135,7 @@ class SSLBrain(sb.Brain):
 
     def fit(self, train_set, valid_set):
         """Trains up to the counter's limit, validating after each epoch; resumes from the last checkpoint."""
+        self.meter.start()
         if self.test_only:
             logger.info("Test only: training is left out.")
             return
@@ -339,6 +344,7 @@ class SSLBrain(sb.Brain):
         return last_save
 
     def _save_intra_epoch_ckpt(self):
+        self.meter.write(self.total)
         self.checkpointer.save_and_keep_only(
             meta={INTRA_EPOCH_CKPT_FLAG: True}, end_of_epoch=False, num_to_keep=1, importance_keys=[],
             ckpt_predicate=lambda c: INTRA_EPOCH_CKPT_FLAG in c.meta, verbosity=logging.DEBUG,
@@ -379,6 +385,7 @@ class SSLBrain(sb.Brain):
                 if self.debug and number >= self.debug_batches:
                     break
         self.rows = self.gather(self.rows)
+        self.meter.write(self.total)
         return self.total(total) / max(self.total(units), 1.0)
 
     def evaluate(self, test_set):
@@ -417,6 +424,7 @@ class SSLBrain(sb.Brain):
                 "device_h": round(self.busy_seconds * self.world / 3600, 4),
             },
             **results.provenance(hparams["seed"], hparams["run"]["overrides"], hparams["run"]["command"]),
+            "energy": energy.of_run(self.folder),
         }
 
     def details(self):

@@ -347,6 +347,15 @@ def _show_results(function):
         raise DataError(str(error)) from error
 
 
+@app.command(help="Energy and CO2 of runs, beside the published figures of the LeBenchmark models.")
+def energy(
+    runs: Annotated[list[Path], typer.Argument(help="folders of runs, finished or not, or folders above")],
+):
+    from lebench_sb.energy import report
+
+    typer.echo(report(runs))
+
+
 @app.command("import", help="Make a Hugging Face folder of a SpeechBrain wav2vec 2.0 checkpoint.")
 def import_checkpoint(
     source: Annotated[str, typer.Argument(help=".ckpt file, folder with wav2vec2.ckpt, or Hub id")],

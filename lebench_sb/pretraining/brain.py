@@ -29,6 +29,7 @@ from lebench_sb.data import (
     send,
 )
 from lebench_sb.encoders import save_encoder
+from lebench_sb.manifest import UsageError
 from lebench_sb.metrics.errors import mean, rate
 from lebench_sb.plots import codebook_usage, learning_curves
 from lebench_sb.pretraining.batch_hours import describe_hours, seconds_per_batch
@@ -37,6 +38,7 @@ from lebench_sb.pretraining.languages import BalancedPlan, check_exponent
 from lebench_sb.pretraining.losses import perplexity
 from lebench_sb.pretraining.masking import draw_masks
 from lebench_sb.pretraining.model import PretrainingModel
+from lebench_sb.pretraining.moments import name_parameters, put_moments, read_moments
 
 logger = logging.getLogger(__name__)
 STARTS = {"random": lambda extractor: None, "filterbank": filterbank_start}
@@ -78,16 +80,19 @@ def stored_config(init_from, mask_time_prob):
 
 def build_model(
     config, init_from, feature_grad_mult, seed, start="random", do_normalize=None,
-    activation_checkpointing=False,
+    activation_checkpointing=False, init_optimizer=False,
 ):  # fmt: skip
     """-> PretrainingModel with random weights (`init_from` empty) or those of a Hugging Face folder or id.
 
     A folder without quantiser, projections or mask embedding is accepted: the log says what starts fresh.
     Raises ValueError for any other missing weight, and when `do_normalize` is not what its
     preprocessor_config.json says. Of `config` a folder takes the mask alone: its shape and dropout are its
-    own.
+    own. init_optimizer: `init_from` is `pretraining/` of a run, whose optimiser state goes on as well
+    (UsageError where there is none).
     """
     torch.manual_seed(seed)
+    if init_optimizer and not init_from:
+        raise UsageError("init_optimizer True needs --init_from, `pretraining/` of a run.")
     if not init_from:
         hf = MODELS[config.model_type](config)
         STARTS[start](hf.base_model.feature_extractor)
@@ -103,7 +108,10 @@ def build_model(
     if lost:
         raise ValueError(f"init_from {init_from}: {len(lost)} encoder weights are missing, first {lost[:5]}.")
     logger.info("init_from %s: weights that start fresh: %s", init_from, ", ".join(missing) or "none")
-    return PretrainingModel(hf, feature_grad_mult, activation_checkpointing)
+    model = PretrainingModel(hf, feature_grad_mult, activation_checkpointing)
+    if init_optimizer:
+        model.moments = read_moments(init_from, model)
+    return model
 
 
 def check_normalisation(init_from, do_normalize):
@@ -167,6 +175,14 @@ class PretrainingBrain(SSLBrain):
         targets += self.model.hf.quantizer.weight_proj.parameters()
         ids = set(map(id, targets))
         return [([p for p in self.modules.parameters() if id(p) not in ids], rate, 0), (targets, rate, first)]
+
+    def init_optimizers(self):
+        super().init_optimizers()
+        with self.unwrapped():
+            name_parameters(self.optimizer, self.modules)
+        if self.model.moments is not None:
+            put_moments(self.optimizer, self.model.moments)
+            self.model.moments = None
 
     def plan(self, dataset, stage):
         """Durations as cropped; training is a stream of updates, cut where validation comes"""

@@ -70,6 +70,8 @@ class PretrainingModel(nn.Module):
     Raises ValueError for a config whose parts are not those of wav2vec 2.0 pre-training.
     """
 
+    moments = None  # {name: optimiser state} to begin training with
+
     def __init__(self, hf, feature_grad_mult=1.0, activation_checkpointing=False):
         super().__init__()
         check_config(hf.config)

@@ -17,6 +17,7 @@ ALLOWED = {
     "columns": ["manifest"],
     "selection": ["columns", "manifest"],
     "data": ["columns", "manifest", "members", "selection"],
+    "energy": ["manifest"],
     "shards": ["columns", "manifest", "members"],
     "features": ["data", "manifest", "members"],  # frames kept on disk between epochs, runs and heads
     "traces": ["manifest"],
@@ -30,7 +31,7 @@ ALLOWED = {
     "command_line": ["manifest"],
     "results": ["metrics"],
     "plots": ["metrics", "results"],
-    "brain": ["data", "metrics", "results"],
+    "brain": ["data", "energy", "metrics", "results"],
     "run": ["brain", "data", "features", "results", "command_line"],
     "corpora": ["manifest", "text", "traces", "trees", "trials", "corpora"],
     # a task is put together from other tasks' parts and draws its own pictures; a chain of runs reads the
@@ -42,7 +43,8 @@ ALLOWED = {
     # a finished recognition run, then a parser of text: scored as the task of speech parsing
     "cascade": ["command_line", "data", "manifest", "metrics", "results", "tasks", "trees"],
     "pretraining": [
-        "attention", "brain", "data", "encoders", "manifest", "results", "metrics", "plots", "pretraining",
+        "attention", "brain", "checkpoints", "data", "encoders", "manifest", "metrics", "plots",
+        "pretraining", "results",
     ],
     "import_speechbrain": ["encoders"],
     "benchmark": ["command_line", "data", "manifest", "results"],
@@ -95,6 +97,7 @@ def test_a_yaml_names_what_a_run_needs(path):
         "prepare:",
         "checkpointer:",
         "key_metric:",
+        "energy_method:",
     ):
         assert re.search(f"^{re.escape(key)}", text, re.M), f"{path.name} lacks {key}"
     recoverables = text.split("recoverables:")[1]
