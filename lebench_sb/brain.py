@@ -54,6 +54,8 @@ class SSLBrain(sb.Brain):
         self.rank = torch.distributed.get_rank() if self.world > 1 else 0
         self.folder = Path(self.hparams.output_folder)
         self.train_seconds, self.rows, self.update_units, self.skipped = 0.0, [], 0.0, 0
+        self.waited = 0.0  # seconds without work until a batch was there, since a task set it to 0
+        self.update_batches = []  # [(ids, loss)] of the micro-batches of the coming update
         self.tested = "best on valid"  # whose weights `load_best` loads, in words
         self.cache = None  # lebench_sb.features.FeatureCache, or None: frames are computed in every epoch
 
@@ -188,7 +190,7 @@ class SSLBrain(sb.Brain):
         last_save = time.time()
         if self.profiler is not None:
             self.profiler.start()
-        for batch in loader.batches(epoch, self.step):
+        for batch in self.timed(loader.batches(epoch, self.step)):
             if self._optimizer_step_limit_exceeded:
                 break
             started = time.time()
@@ -208,6 +210,20 @@ class SSLBrain(sb.Brain):
         self.train_loss, self.avg_train_loss, self.step = self.avg_train_loss, 0.0, 0
         self.on_stage_end(TRAIN, self.train_loss, epoch)
 
+    def timed(self, batches):
+        """The batches of a loader; adds to `self.waited` the time until each came, if the device had nothing
+        left to do by then"""
+        batches = iter(batches)
+        while True:
+            asked = time.time()
+            batch = next(batches, None)
+            if batch is None:
+                return
+            on_cuda = torch.device(self.device).type == "cuda"
+            if not on_cuda or torch.cuda.current_stream().query():
+                self.waited += time.time() - asked
+            yield batch
+
     def ends_update(self):
         """Whether the micro-batch `self.step` is the last of its update (an epoch's rest is one too)"""
         return self.step % self.grad_accumulation_factor == 0 or self.step == self.batches_in_epoch
@@ -225,6 +241,7 @@ class SSLBrain(sb.Brain):
             self.update_units += units
             self.scaler.scale(loss * units).backward()
         self.last_loss = loss.detach()
+        self.update_batches.append((list(batch.id), self.last_loss))
         if last:
             self.optimizers_step()
         self.on_fit_batch_end(batch, predictions, loss, last)
@@ -240,16 +257,17 @@ class SSLBrain(sb.Brain):
         # DDP has averaged the gradients over processes: x world gives their sum, / units the mean per unit.
         torch._foreach_mul_([p.grad for p in parameters], self.world / max(units, 1.0))
         self.grad_norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm, foreach=True))
-        self.update_units = 0.0
+        self.update_units, refused = 0.0, {}
         if math.isfinite(self.grad_norm):
             self.scaler.step(self.optimizer)
         else:
-            self.refuse_update()
+            refused = {"refused": self.refuse_update()}
+        self.update_batches = []
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         self.optimizer_step += 1
         known = {"loss": float(self.last_loss), "lr": max(rates), "grad_norm": self.grad_norm}
-        self.log_step(TRAIN, **known, **self.step_statistics())
+        self.log_step(TRAIN, **known, **self.step_statistics(), **refused)
 
     def set_rates(self):
         """Sets each group's learning rate for the coming update and returns them"""
@@ -262,14 +280,32 @@ class SSLBrain(sb.Brain):
         return [group["lr"] for group in self.optimizer.param_groups]
 
     def refuse_update(self):
-        """A loss or gradient that is not finite: the update is left out, and too many stop the run."""
+        """A loss or gradient that is not finite: the update is left out, and too many stop the run. Returns
+        the ids of its utterances."""
         self.nonfinite_count += 1
-        logger.warning("Update %d left out: its gradient is not finite.", self.optimizer_step + 1)
+        names = self.suspects()
+        told = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+        logger.warning(
+            "Update %d left out: its gradient is not finite. Its utterances: %s", self.optimizer_step + 1, told
+        )
         if self.nonfinite_count > self.nonfinite_patience:
             raise ValueError(
                 f"{self.nonfinite_count} updates of this epoch had no finite gradient (--nonfinite_patience "
-                f"{self.nonfinite_patience}). Lower head_lr or encoder_lr, or use --precision fp32."
+                f"{self.nonfinite_patience}), the last with the utterances {told}. Lower head_lr or "
+                "encoder_lr, use --precision fp32, or leave these utterances out."
             )
+        return names
+
+    def suspects(self):
+        """Sorted ids of the utterances of the micro-batches of this update whose loss is not finite, or of
+        all if every loss is; of all processes"""
+        found = [(ids, math.isfinite(float(loss))) for ids, loss in self.update_batches]
+        if self.world > 1:
+            shares = [None] * self.world
+            torch.distributed.all_gather_object(shares, found)
+            found = [pair for share in shares for pair in share]
+        guilty = [ids for ids, finite in found if not finite] or [ids for ids, _ in found]
+        return sorted(name for ids in guilty for name in ids)
 
     def save_inside_epoch(self, last_save):
         """Saves if a number of updates or minutes asks for it; returns when it last did."""

@@ -27,6 +27,8 @@ from lebench_sb.pretraining.initialise import balance_codes, filterbank_start
 from lebench_sb.pretraining.losses import perplexity
 from lebench_sb.pretraining.masking import draw_masks
 from lebench_sb.pretraining.model import PretrainingModel
+from lebench_sb.pretraining.probes import Probe, effective_rank
+from lebench_sb.pretraining.watch import Watch, facts_of
 
 logger = logging.getLogger(__name__)
 STARTS = {"random": lambda extractor: None, "filterbank": filterbank_start}
@@ -140,10 +142,78 @@ class PretrainingBrain(SSLBrain):
         start, end, decay = self.hparams.gumbel_temperature
         return max(start * decay**self.optimizer_step, end)
 
+    watch = None  # lebench_sb.pretraining.watch.Watch of the main process, from fit on
+    probe = None  # lebench_sb.pretraining.probes.Probe, if the YAML asks for one
+
+    # ---- its health
+
+    def fit(self, train_set, valid_set):
+        """As SSLBrain, and leaves the page however it ends"""
+        state = "stopped"
+        try:
+            super().fit(train_set, valid_set)
+            state = "finished"
+        finally:
+            if self.watch is not None:
+                self.watch.write(state)
+
+    def on_fit_start(self):
+        super().on_fit_start()
+        hparams = vars(self.hparams)
+        if if_main_process():
+            self.watch = Watch(
+                self.folder, facts_of(self.model.hf.config, hparams, self.grad_accumulation_factor),
+                self.optimizer_step, hparams.get("reference_curves", ""), hparams.get("tensorboard", False),
+            )  # fmt: skip
+        if hparams.get("probe_csv"):
+            normalise = standardise if hparams["do_normalize"] else unchanged
+            self.probe = Probe(
+                hparams["probe_csv"], hparams["probe_labels"], hparams["data_folder"], hparams["max_crop"],
+                normalise,
+            )  # fmt: skip
+            if self.optimizer_step == 0:
+                self.log_start(self.probed())
+
+    def log_start(self, figures):
+        """A line for update 0, unless a run that was killed before its first checkpoint has written it"""
+        if self.watch is not None and not self.watch.monitor.latest["valid"]:
+            self.log_step(VALID, **figures)
+
+    def log_step(self, stage, **values):
+        super().log_step(stage, **values)
+        if self.watch is not None:
+            self.watch.add({"step": self.optimizer_step, "stage": stage.name.lower(), **values})
+
+    def on_stage_end(self, stage, stage_loss, epoch=None):
+        super().on_stage_end(stage, stage_loss, epoch)
+        if stage == VALID and self.watch is not None:
+            self.watch.codes = self.valid_sums["codes"].numpy()
+            self.watch.write("running")
+
+    def representation(self):
+        """Effective rank of the validation just run, and the probes of the encoder as it is now"""
+        if self.world > 1:
+            torch.distributed.all_reduce(self.gram)
+        return {"rank": effective_rank(self.gram), **self.probed()}
+
+    @torch.no_grad()
+    def probed(self):
+        """Scores of the probes on the last layer's frames, by every process alike"""
+        if self.probe is None:
+            return {}
+        encoder = self.model.hf.wav2vec2.eval()
+        with self.evaluation_ctx:
+            return self.probe.scores(lambda wav: encoder(wav[None].to(self.device)).last_hidden_state[0])
+
+    # ---- steps
+
     def on_stage_start(self, stage, epoch=None):
         self.sums = self.no_sums()
         if stage == TRAIN:
-            self.clock = time.time()
+            self.clock, self.waited = time.time(), 0.0
+        else:
+            size = self.model.hf.config.hidden_size
+            self.gram = torch.zeros(size, size, dtype=torch.float64, device=self.device)
 
     def compute_forward(self, batch, stage):
         """-> StepOutput. The masks of valid (step 0) are the same in every run with this seed."""
@@ -167,6 +237,8 @@ class PretrainingBrain(SSLBrain):
         self.add_up(out)
         if stage != TRAIN:
             self.rows += self.score(batch, out)
+            contexts = out.contexts.double()
+            self.gram += contexts.T @ contexts
         extra = self.hparams.diversity_weight * out.diversity + self.hparams.penalty_weight * out.penalty
         return out.contrastive / max(out.num_masked, 1) + extra
 
@@ -214,10 +286,15 @@ class PretrainingBrain(SSLBrain):
 
     def step_statistics(self):
         """Figures of the update over all its micro-batches and processes; starts the next sums"""
+        self.sums["waited"] = self.waited
         sums, self.sums = self.total_of_sums(), self.no_sums()
         now = time.time()
-        rate, self.clock = sums["seconds"] / max(now - self.clock, 1e-9), now
-        return {**summary(sums), "temperature": self.temperature(), "audio_per_s": round(rate, 2)}
+        elapsed, self.clock, self.waited = max(now - self.clock, 1e-9), now, 0.0
+        return {
+            **summary(sums), "temperature": self.temperature(), "audio_s": round(sums["seconds"], 2),
+            "audio_per_s": round(sums["seconds"] / elapsed, 2),
+            "waiting_share": round(100 * sums["waited"] / (elapsed * self.world), 1),
+        }  # fmt: skip
 
     def total_of_sums(self):
         """The sums over all processes, by one all-reduce"""
@@ -234,7 +311,7 @@ class PretrainingBrain(SSLBrain):
     def scores(self, rows):
         """Figures of the validation just run"""
         self.valid_sums = self.total_of_sums()
-        return summary(self.valid_sums)
+        return {**summary(self.valid_sums), **self.representation()}
 
 
 def summary(sums):

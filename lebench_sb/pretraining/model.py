@@ -36,6 +36,7 @@ class StepOutput:
     correct: torch.Tensor  # (M,) bool: whether its target has the highest logit
     code_counts: torch.Tensor  # (G, V) int64: masked frames that chose each code
     code_probs: torch.Tensor  # (G, V) SUM over masked frames of softmax(logits), without noise
+    contexts: torch.Tensor  # (M, D) masked frames of the last layer
 
 
 class ScaleGradient(torch.autograd.Function):
@@ -108,7 +109,8 @@ class PretrainingModel(nn.Module):
                 self.hf.config.contrastive_logits_temperature,
             )
             penalty = extracted.float().square().mean()
-            return step_output(similarities, losses.diversity_loss(used), penalty, logits.detach(), codes)
+            diversity = losses.diversity_loss(used)
+            return step_output(similarities, diversity, penalty, logits.detach(), codes, contexts.detach())
 
     def layout(self, wavs, sample_lens, mask, negatives):
         """-> Batch, without the utterances that are too short for a frame"""
@@ -173,11 +175,12 @@ class PretrainingModel(nn.Module):
         zero = no_gradient(self.parameters())
         counts = torch.zeros(quantizer.num_groups, quantizer.num_vars, dtype=torch.int64, device=zero.device)
         none = zero.new_zeros(0)
-        return StepOutput(zero, zero, zero, 0, none, none.bool(), counts, counts.float())
+        contexts = zero.new_zeros(0, self.hf.config.hidden_size)
+        return StepOutput(zero, zero, zero, 0, none, none.bool(), counts, counts.float(), contexts)
 
 
-def step_output(similarities, diversity, penalty, logits, codes):
-    """similarities (M, 1 + N), quantiser logits (M, G, V), codes (M, G) -> StepOutput"""
+def step_output(similarities, diversity, penalty, logits, codes, contexts):
+    """similarities (M, 1 + N), quantiser logits (M, G, V), codes (M, G), contexts (M, D) -> StepOutput"""
     contrastive = losses.contrastive_loss(similarities)
     return StepOutput(
         contrastive=contrastive.sum(),
@@ -188,6 +191,7 @@ def step_output(similarities, diversity, penalty, logits, codes):
         correct=losses.is_correct(similarities.detach()),
         code_counts=losses.code_counts(codes, logits.shape[2]),
         code_probs=logits.softmax(dim=-1).sum(dim=0),
+        contexts=contexts,
     )
 
 

@@ -37,7 +37,9 @@ ALLOWED = {
     ],
     # a finished recognition run, then a parser of text: scored as the task of speech parsing
     "cascade": ["command_line", "data", "manifest", "metrics", "results", "tasks", "trees"],
-    "pretraining": ["attention", "brain", "data", "encoders", "results", "metrics", "plots", "pretraining"],
+    "pretraining": [
+        "attention", "brain", "data", "encoders", "manifest", "metrics", "plots", "pretraining", "results",
+    ],
     "import_speechbrain": ["encoders"],
     "benchmark": ["command_line", "data", "manifest", "results"],
     "demo": ["results", "plots", "benchmark", "manifest"],
