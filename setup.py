@@ -49,7 +49,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["lebench_sb", "lebench_sb.*"]),
-    package_data={"lebench_sb.pretraining": ["*.jsonl"]},
+    package_data={"lebench_sb.pretraining": ["*.jsonl", "*.html"]},
     install_requires=REQUIRES,
     extras_require={
         "demo": DEMO, "cascade": CASCADE, "lm": LM, "slurm": SLURM, "tensorboard": TENSORBOARD,

@@ -285,9 +285,8 @@ class SSLBrain(sb.Brain):
         self.nonfinite_count += 1
         names = self.suspects()
         told = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
-        logger.warning(
-            "Update %d left out: its gradient is not finite. Its utterances: %s", self.optimizer_step + 1, told
-        )
+        update = self.optimizer_step + 1
+        logger.warning("Update %d left out: its gradient is not finite. Its utterances: %s", update, told)
         if self.nonfinite_count > self.nonfinite_patience:
             raise ValueError(
                 f"{self.nonfinite_count} updates of this epoch had no finite gradient (--nonfinite_patience "

@@ -50,7 +50,7 @@ class Facts:
 
 @dataclass
 class Alarm:
-    """`text` says what is seen, `advice` what to do; it held at updates `first` to `last`, not always between"""
+    """`text` says what is seen, `advice` what to do; it held first and last at these updates"""
 
     name: str
     first: int
@@ -63,8 +63,8 @@ class Alarm:
 
 
 class Curve:
-    """Values of growing steps, as less than 2 x `points` averages of equally many neighbours: a run of a month
-    takes no more memory than one of an hour."""
+    """Values of growing steps, as less than 2 x `points` averages of equally many neighbours: a run of a
+    month takes no more memory than one of an hour."""
 
     def __init__(self, points=POINTS):
         self.steps, self.values, self.points = [], [], points
@@ -296,8 +296,8 @@ RULES = {
     "Waiting for data": (
         starved,
         lambda facts: (
-            "Raise num_workers up to the number of processor cores, put the audio on a local disk, and prefer "
-            "16 kHz wav or flac in few large files."
+            "Raise num_workers up to the number of processor cores, put the audio on a local disk, and "
+            "prefer 16 kHz wav or flac."
         ),
     ),
 }
@@ -313,7 +313,7 @@ def read_lines(path):
 
 
 def thin(path, output):
-    """Writes the curves of a `steps.jsonl` in its own format: averages of neighbouring updates, four digits"""
+    """Writes the curves of a `steps.jsonl` in its own format: averages of neighbours, four digits"""
     curves = Curves(THINNED)
     for record in read_lines(path):
         curves.add(record)

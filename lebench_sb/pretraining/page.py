@@ -1,4 +1,4 @@
-"""The page of a pre-training run: one HTML file without any other, readable from disk and offline; and a PNG."""
+"""The page of a pre-training run: one HTML file that needs no other, nor a network; and a PNG."""
 
 import base64
 import html
@@ -7,6 +7,7 @@ import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from string import Template
 
 import matplotlib
 import numpy as np
@@ -16,6 +17,7 @@ from matplotlib.lines import Line2D
 from lebench_sb.plots import COLOURS, DASHES, GREY, moving_average, perplexity
 from lebench_sb.pretraining.health import COLLAPSED, SHOWN, STARVED, heard, listed, waiting
 
+TEMPLATE = Path(__file__).with_name("page.html")
 STATES = ("running", "finished", "stopped")
 LIGHT = "#B5B5B5"  # of the reference, behind the run's own curves
 STAGE = {"train": COLOURS[0], "valid": COLOURS[1]}
@@ -47,13 +49,13 @@ PANELS = (
     ),
     Panel(
         "Contrastive loss", "contrastive", "loss (nats per masked frame)",
-        "Begins near the dotted line (guessing) and falls. A sudden fall towards 0 is a collapse, no success.",
+        "Begins near the dotted line (guessing) and falls. A sudden fall towards 0 is a collapse.",
         lambda f: [(math.log(1 + f.num_negatives), "guessing")],
     ),
     Panel(
         "Codes in use", "perplexity", "perplexity (codes)",
-        "To how many equally used codes the choice in each group amounts. Near the lower dotted line the codes "
-        "have collapsed.",
+        "To how many equally used codes the choice in each group amounts. Below the lower dotted line the "
+        "codes have collapsed.",
         lambda f: [(f.num_codes, "all codes"), (COLLAPSED * f.num_codes, "collapse")],
     ),
     Panel(
@@ -64,12 +66,12 @@ PANELS = (
     ),
     Panel(
         "Probes", "probe", "unweighted average recall (%)",
-        "A linear classifier on the mean of each utterance's frames, cross-validated; dotted: guessing. Update 0 "
-        "is the encoder as it started.",
+        "A linear classifier on the mean of each utterance's frames, cross-validated; dotted: guessing. "
+        "Update 0 is the encoder as it started.",
     ),
     Panel(
         "Norm of the gradient", "grad_norm", "norm before clipping",
-        "Smooth after the first updates. Growth by orders of magnitude announces a divergence: lower the rate.",
+        "Smooth after the first updates. Growth by orders of magnitude announces divergence: lower the rate.",
         log=True,
     ),
     Panel("Learning rate", "lr", "learning rate", "Rises during warm-up, then decays to the end of the run."),
@@ -118,7 +120,8 @@ def draw_panel(axes, panel, monitor, reference):
     groups = set()
     for stage, group, name, curve in curves_of(monitor.curves, panel):
         groups.add((group, name))
-        draw_curve(axes, stage, DASHES[group % len(DASHES)], curve.steps, np.array(curve.values) * panel.scale)
+        values = np.array(curve.values) * panel.scale
+        draw_curve(axes, stage, DASHES[group % len(DASHES)], curve.steps, values)
         draw_chance(axes, monitor.curves.stages[stage].get(f"{name}_chance"), group)
     for y, name in panel.lines(monitor.facts):
         axes.axhline(y, color=GREY, linewidth=1.0, linestyle=":", zorder=1)
@@ -267,9 +270,11 @@ def write_page(folder, monitor, reference, codes=None, state="running"):
         for title, note, draw in pictures(monitor, reference, codes)
     )
     key = "".join(
-        f'<span><i style="background:{colour}"></i>{name}</span>' for name, colour in legend(monitor, reference)
+        f'<span><i style="background:{colour}"></i>{name}</span>'
+        for name, colour in legend(monitor, reference)
     )
-    text = PAGE.format(
+    template = Template(TEMPLATE.read_text(encoding="utf-8"))
+    text = template.substitute(
         refresh=f'<meta http-equiv="refresh" content="{REFRESH}">' if state == "running" else "",
         name=html.escape(folder.resolve().name), folder=html.escape(str(folder)), state=state,
         update=max(steps), total=monitor.facts.number_of_updates,
@@ -286,10 +291,11 @@ def alarm_list(monitor):
     now = max(record.get("step", 0) for record in monitor.latest.values())
     boxes = []
     for alarm in monitor.alarms.values():
-        since = f"since update {alarm.first}" if alarm.last == now else f"updates {alarm.first} to {alarm.last}"
+        since = f"updates {alarm.first} to {alarm.last}"
+        since = f"since update {alarm.first}" if alarm.last == now else since
         boxes.append(
             f'<div class="box bad"><b>{html.escape(alarm.name)}</b> <small>{since}</small><br>'
-            f"{html.escape(alarm.text.capitalize())}<br><em>{html.escape(alarm.advice)}</em></div>"
+            f"{html.escape(alarm.text[:1].upper() + alarm.text[1:])}<br><em>{html.escape(alarm.advice)}</em></div>"
         )
     return "\n".join(boxes)
 
@@ -338,52 +344,3 @@ def now_rows(monitor):
     if share is not None:
         rows.append(("waiting for data", f"{share:.0f} % of the time", f"alarm above {STARVED:.0f} %"))
     return rows
-
-
-PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-{refresh}
-<title>{name}: update {update} of {total}</title>
-<style>
-body {{ font: 15px/1.45 system-ui, sans-serif; color: #222; background: #f6f6f4; margin: 0 auto;
-  max-width: 1280px; padding: 1.2rem; }}
-h1 {{ font-size: 1.5rem; margin: 0; }}
-h2 {{ font-size: 1.1rem; margin: 1.6rem 0 .5rem; }}
-.sub {{ color: #555; margin: .2rem 0 1rem; }}
-.box {{ border-left: 6px solid; border-radius: 4px; background: #fff; padding: .6rem .9rem; margin: .5rem 0; }}
-.good {{ border-color: #009E73; }}
-.bad {{ border-color: #D55E00; }}
-small {{ color: #555; }}
-table {{ border-collapse: collapse; background: #fff; border-radius: 4px; }}
-th, td {{ text-align: left; padding: .25rem .9rem; border-bottom: 1px solid #eee; font-weight: normal; }}
-td:nth-child(2) {{ font-weight: 600; }}
-td:nth-child(3) {{ color: #555; }}
-.key span {{ margin-right: 1.2rem; }}
-.key i {{ display: inline-block; width: 1.6rem; height: 4px; margin-right: .4rem; vertical-align: middle; }}
-.grid {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(380px, 1fr)); gap: .9rem; }}
-figure {{ background: #fff; border-radius: 4px; margin: 0; padding: .7rem; }}
-figcaption {{ font-weight: 600; margin-bottom: .3rem; }}
-figure img {{ width: 100%; height: auto; }}
-figure p {{ color: #555; font-size: .86rem; margin: .3rem 0 0; }}
-@media (max-width: 480px) {{ .grid {{ grid-template-columns: 1fr; }} }}
-</style>
-</head>
-<body>
-<h1>{name}</h1>
-<p class="sub">{state}, update {update} of {total}. Written {written}. Folder: {folder}</p>
-{alarms}
-<h2>Now</h2>
-{table}
-{refused}
-<h2>Curves</h2>
-<p class="key">{key}</p>
-<div class="grid">
-{figures}</div>
-<p class="sub">Every figure of every update: steps.jsonl in the same folder. Long runs are shown as averages of
-neighbouring updates.</p>
-</body>
-</html>
-"""

@@ -30,10 +30,10 @@ def effective_rank(gram):
 class Probe:
     """Linear classifiers of mean-pooled frames, trained and scored by cross-validation on a small manifest.
 
-    `path`: manifest(s) as for `train_csv`; `labels`: columns to predict (`spk_id`, `gender`, `emotion`, `wrd`,
-    ...); longer utterances are cut to `max_crop` seconds. Raises UsageError for a column that is absent, or
-    that has fewer than two classes of FOLDS utterances each; smaller classes are left out, with a message, and
-    utterances under SHORTEST seconds.
+    `path`: manifest(s) as for `train_csv`; `labels`: columns to predict (`spk_id`, `gender`, `emotion`,
+    `wrd`, ...); longer utterances are cut to `max_crop` seconds. Raises UsageError for a column that is
+    absent, or that has fewer than two classes of FOLDS utterances each; smaller classes are left out, with a
+    message, and utterances under SHORTEST seconds.
     """
 
     def __init__(self, path, labels, data_folder, max_crop, normalise):

@@ -42,8 +42,8 @@ def uninterrupted(root, tiny_pretraining, tmp_path_factory):
 def test_a_run_leaves_its_files(uninterrupted):
     assert [line["step"] for line in steps(uninterrupted) if line["stage"] == "train"] == list(range(1, 13))
     for name in ("hyperparams.yaml", "train.py", "env.log", "log.txt", "train_log.txt", "results.json",
-                 "utterances.csv", "health.html", "health.png", "learning_curves.png", "codebook_usage.png", "encoder/config.json",
-                 "pretraining/model.safetensors"):  # fmt: skip
+                 "utterances.csv", "health.html", "health.png", "learning_curves.png", "codebook_usage.png",
+                 "encoder/config.json", "pretraining/model.safetensors"):  # fmt: skip
         assert (uninterrupted / name).exists(), name
 
 
