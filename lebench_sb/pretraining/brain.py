@@ -188,7 +188,8 @@ class PretrainingBrain(SSLBrain):
         super().on_stage_end(stage, stage_loss, epoch)
         if stage == VALID and self.watch is not None:
             self.watch.codes = self.valid_sums["codes"].numpy()
-            self.watch.write("running")
+            if self.optimizer_step < self.total_updates:
+                self.watch.write("running")
 
     def representation(self):
         """Effective rank of the validation just run, and the probes of the encoder as it is now"""

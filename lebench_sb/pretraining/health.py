@@ -16,6 +16,7 @@ from pathlib import Path
 
 POINTS = 300  # a curve keeps fewer than twice as many
 THINNED = 50  # the same, of a file of curves
+CLOCKED = ("audio_per_s", "waiting_share")  # say more of the machine than of the run
 WINDOW = 50  # updates an alarm looks back on
 PATIENCE = 200  # updates before learning may be asked for, in a long run 2 % of its updates
 COLLAPSED = 0.1  # of the codes of a group
@@ -313,13 +314,16 @@ def read_lines(path):
 
 
 def thin(path, output):
-    """Writes the curves of a `steps.jsonl` in its own format: averages of neighbours, four digits"""
+    """Writes the curves of a `steps.jsonl` in its own format: averages of neighbours, four digits, without
+    what depends on the machine"""
     curves = Curves(THINNED)
     for record in read_lines(path):
         curves.add(record)
     rows = defaultdict(dict)
     for stage, found in curves.stages.items():
         for key, curve in found.items():
+            if key in CLOCKED:
+                continue
             for step, value in zip(curve.steps, curve.values, strict=True):
                 rows[step, stage][key] = float(f"{value:.4g}")
     lines = [{"step": step, "stage": stage, **rows[step, stage]} for step, stage in sorted(rows)]

@@ -36,11 +36,12 @@ class Watch:
             logger.warning("%s", alarm)
 
     def write(self, state):
-        """`health.html` and `health.png`; state: one of page.STATES"""
+        """`health.html`, and after the run `health.png`; state: one of page.STATES"""
         if self.writer is not None:
             self.writer.flush()
         write_page(self.folder, self.monitor, self.reference, self.codes, state)
-        draw_png(self.folder, self.monitor, self.reference, self.codes)
+        if state != "running":
+            draw_png(self.folder, self.monitor, self.reference, self.codes)
 
 
 def facts_of(config, hparams, accumulation):
