@@ -25,7 +25,7 @@ from lebench_sb.metrics.errors import mean, rate
 from lebench_sb.plots import codebook_usage, learning_curves
 from lebench_sb.pretraining.initialise import balance_codes, filterbank_start
 from lebench_sb.pretraining.losses import perplexity
-from lebench_sb.pretraining.masking import draw_masks
+from lebench_sb.pretraining.masking import draw_masks, guessed
 from lebench_sb.pretraining.model import PretrainingModel
 from lebench_sb.pretraining.probes import Probe, effective_rank
 from lebench_sb.pretraining.watch import Watch, facts_of
@@ -230,7 +230,10 @@ class PretrainingBrain(SSLBrain):
             hparams.mask_prob, hparams.mask_length, hparams.min_masks, hparams.num_negatives,
         )  # fmt: skip
         self.masked_per_utterance = mask.sum(dim=1).tolist()
-        self.seen = {"frames": float(frame_lens.sum()), "seconds": float(sample_lens.sum()) / 16000}
+        self.seen = {
+            "frames": float(frame_lens.sum()), "seconds": float(sample_lens.sum()) / 16000,
+            "guessed": guessed(self.masked_per_utterance, hparams.num_negatives),
+        }  # fmt: skip
         return self.modules.model(wavs, sample_lens, mask, negatives.to(wavs.device), self.temperature())
 
     def compute_objectives(self, out, batch, stage):
@@ -260,7 +263,7 @@ class PretrainingBrain(SSLBrain):
         """Zeros, so that a process without a batch adds up with the others"""
         quantizer = self.model.hf.quantizer
         codes = torch.zeros(quantizer.num_groups, quantizer.num_vars, dtype=torch.float64)
-        names = ("masked", "contrastive", "correct", "diversity", "penalty", "frames", "seconds")
+        names = ("masked", "contrastive", "correct", "diversity", "penalty", "frames", "seconds", "guessed")
         return {**dict.fromkeys(names, 0.0), "codes": codes, "probs": codes}
 
     def score(self, batch, out):
@@ -316,7 +319,8 @@ class PretrainingBrain(SSLBrain):
 
 
 def summary(sums):
-    """Sums over frames -> the figures of steps.jsonl; accuracy and masked share in %, perplexities of codes
+    """Sums over frames -> the figures of steps.jsonl; accuracy, that of guessing and masked share in
+    %, perplexities of codes
     chosen (out of V)"""
     masked = max(sums["masked"], 1.0)
     codes = sums["codes"] / masked
@@ -325,6 +329,7 @@ def summary(sums):
         "diversity": sums["diversity"] / masked,
         "penalty": sums["penalty"] / masked,
         "accuracy": 100 * sums["correct"] / masked,
+        "chance": 100 * sums["guessed"] / masked,
         "masked_share": 100 * sums["masked"] / max(sums["frames"], 1.0),
         **{f"perplexity_{g}": float(perplexity(codes[g])) for g in range(len(codes))},
     }

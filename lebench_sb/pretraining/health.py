@@ -40,7 +40,8 @@ class Facts:
 
     @property
     def chance(self):
-        """Contrastive accuracy (%) of a model that guesses: 1 / (1 + distractors)"""
+        """Contrastive accuracy (%) of a model that guesses: 1 / (1 + distractors). Lines of `steps.jsonl`
+        have their own, as short utterances have fewer frames to draw distractors from."""
         return 100 / (1 + self.num_negatives)
 
     @property
@@ -183,27 +184,32 @@ def collapsed(monitor):
 
 def at_chance(monitor):
     """Nothing has been learnt: less than 1 % of the way from chance to perfect"""
-    accuracy, facts = monitor.average("accuracy"), monitor.facts
+    accuracy, chance, facts = monitor.average("accuracy"), monitor.average("chance"), monitor.facts
     if accuracy is None or monitor.latest["train"]["step"] < facts.patience:
         return None
-    least = facts.chance + (100 - facts.chance) / 100
+    chance = facts.chance if chance is None else chance
+    least = chance + (100 - chance) / 100
     if accuracy >= least:
         return None
     return (
         f"the true frame was found among {facts.num_negatives} distractors in {accuracy:.2f} % of the last "
-        f"{WINDOW} updates' masked frames; guessing gives {facts.chance:.2f} %, less than {least:.2f} % is "
-        "not learning."
+        f"{WINDOW} updates' masked frames; guessing gives {chance:.2f} %, less than {least:.2f} % is not "
+        "learning."
     )
 
 
 def too_perfect(monitor):
-    """Too good to have been learnt from speech"""
-    accuracy = monitor.average("accuracy")
-    if accuracy is None or accuracy <= PERFECT:
+    """Too good to have been learnt from speech, in training or on valid"""
+    drawn = monitor.average("accuracy")
+    if drawn is None:
         return None
+    held_out = monitor.latest["valid"].get("accuracy", 0.0)
+    if max(drawn, held_out) <= PERFECT:
+        return None
+    where = "masked frames of valid" if held_out > drawn else f"masked frames of the last {WINDOW} updates"
     return (
-        f"the true frame was found among the distractors in {accuracy:.1f} % of the last {WINDOW} updates' "
-        "masked frames; speech is not that predictable."
+        f"the true frame was found among the distractors in {max(drawn, held_out):.1f} % of the {where}; "
+        "speech is not that predictable."
     )
 
 

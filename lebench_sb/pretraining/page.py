@@ -323,7 +323,8 @@ def now_rows(monitor):
     """[(what, value, comparison)] of the last training window and the last validation"""
     facts, valid, rows = monitor.facts, monitor.latest["valid"], []
     if "accuracy" in valid:
-        rows.append(("held-out accuracy", f"{valid['accuracy']:.2f} %", f"guessing: {facts.chance:.2f} %"))
+        chance = valid.get("chance", facts.chance)
+        rows.append(("held-out accuracy", f"{valid['accuracy']:.2f} %", f"guessing: {chance:.2f} %"))
         rows.append(
             (
                 "held-out contrastive loss", f"{valid['contrastive']:.3f} nats",

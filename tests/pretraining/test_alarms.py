@@ -97,8 +97,7 @@ def test_accuracy_at_chance(pretrain, corpus, tmp_path):
         encoder_lr=0, number_of_updates=201, valid_every_updates=201, config=CODES, **noise
     )
     assert set(alarms) == {"Accuracy at chance"} and "learning rate" in alarms["Accuracy at chance"]
-    assert "guessing gives 0.99 %" in alarms["Accuracy at chance"]
-    assert np.mean([line["accuracy"] for line in lines[-51:-1]]) < 1.98
+    assert np.mean([line["accuracy"] for line in lines[-51:-1]]) < 3.3
     assert "<b>Accuracy at chance</b>" in page
 
 
@@ -131,7 +130,8 @@ def test_a_batch_that_is_not_finite_is_left_out_and_named(pretrain, corpus, tmp_
 
 def test_too_many_of_them_stop_the_run(pretrain, corpus, tmp_path):
     faulty = copy_of(corpus, tmp_path, lambda name, samples: np.full_like(samples, 3e38))
-    alarms, lines, page = pretrain(fails="3 updates.*train", nonfinite_patience=2, balance_codes=False, **faulty)
+    faulty |= {"nonfinite_patience": 2, "balance_codes": False}
+    alarms, lines, page = pretrain(fails="3 updates.*train", **faulty)
     assert [line["step"] for line in lines] == [1, 2] and set(alarms) == {"Update not finite"}
     assert "stopped, update 2 of 60" in page
 
