@@ -38,6 +38,7 @@ class Panel:
     lines: object = lambda facts: []
     scale: float = 1.0
     log: bool = False
+    from_zero: bool = True  # the axis, so that a small change looks small
 
 
 PANELS = (
@@ -50,7 +51,7 @@ PANELS = (
     Panel(
         "Contrastive loss", "contrastive", "loss (nats per masked frame)",
         "Begins near the dotted line (guessing) and falls. A sudden fall towards 0 is a collapse.",
-        lambda f: [(math.log(1 + f.num_negatives), "guessing")],
+        lambda f: [(math.log(1 + f.num_negatives), "guessing")], from_zero=False,
     ),
     Panel(
         "Codes in use", "perplexity", "perplexity (codes)",
@@ -166,6 +167,7 @@ def finish_axes(axes, panel, groups):
         axes.set_yscale("log")
     else:
         axes.ticklabel_format(axis="y", scilimits=(-3, 5))
+        axes.set_ylim(bottom=0 if panel.from_zero else None)
     named = [(group, name) for group, name in sorted(groups) if name != panel.key]
     if named:
         lines = [

@@ -9,10 +9,14 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 import soundfile
+import torch
+import transformers
 
 from lebench_sb import data
 from lebench_sb.manifest import Utterance, write_manifest
+from lebench_sb.pretraining.brain import standardise
 from lebench_sb.pretraining.health import RULES, Facts, Monitor, read_lines
+from lebench_sb.pretraining.probes import Probe
 from lebench_sb.pretraining.watch import OWN_CURVES
 
 YAML = "recipes/pretraining/wav2vec2/hparams/mini.yaml"
@@ -158,6 +162,21 @@ def test_waiting_for_data(pretrain, monkeypatch):
     alarms, lines, page = pretrain(number_of_updates=55, valid_every_updates=55, max_batch_seconds=4)
     assert set(alarms) == {"Waiting for data"} and "num_workers" in alarms["Waiting for data"]
     assert np.median([line["waiting_share"] for line in lines if line["stage"] == "train"]) > 25
+
+
+def test_probes_are_those_of_the_exported_encoder(pretrain, corpus, labelled, tmp_path):
+    _, lines, page = pretrain(
+        number_of_updates=2, valid_every_updates=2, max_crop=2.0, probe_csv=labelled, probe_labels="[half]"
+    )
+    start, last = lines[0], lines[-1]
+    assert start["step"] == 0 and start["probe_half_chance"] == last["probe_half_chance"] == 50
+    assert 1 <= last["rank"] <= 16 and "probe: half" in page
+    encoder = transformers.AutoModel.from_pretrained(tmp_path / "run/encoder").eval()
+    with torch.no_grad():
+        expected = Probe(labelled, "half", corpus, 2.0, standardise).scores(
+            lambda wav: encoder(wav[None]).last_hidden_state[0]
+        )
+    assert last["probe_half"] == pytest.approx(expected["probe_half"], abs=3)
 
 
 def test_the_reference_run_rings_nothing():
