@@ -36,12 +36,16 @@ class Watch:
             logger.warning("%s", alarm)
 
     def write(self, state):
-        """`health.html`, and after the run `health.png`; state: one of page.STATES"""
-        if self.writer is not None:
-            self.writer.flush()
-        write_page(self.folder, self.monitor, self.reference, self.codes, state)
-        if state != "running":
-            draw_png(self.folder, self.monitor, self.reference, self.codes)
+        """`health.html`, and after the run `health.png`; state: one of page.STATES. A page that cannot be
+        written is no reason to stop a run: the log says so."""
+        try:
+            if self.writer is not None:
+                self.writer.flush()
+            write_page(self.folder, self.monitor, self.reference, self.codes, state)
+            if state != "running":
+                draw_png(self.folder, self.monitor, self.reference, self.codes)
+        except OSError as error:
+            logger.warning("health.html not written, the run goes on: %s", error)
 
 
 def facts_of(config, hparams, accumulation):

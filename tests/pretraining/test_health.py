@@ -135,6 +135,12 @@ def test_a_resumed_run_knows_its_alarms_and_says_none_again(tmp_path, caplog):
     assert resumed.monitor.curves.stages["train"]["accuracy"].steps == list(range(1, 62))
 
 
+def test_a_page_that_cannot_be_written_stops_nothing_and_is_told(tmp_path, caplog):
+    (tmp_path / "health.html.tmp").mkdir()
+    Watch(tmp_path, FACTS, 0).write("running")
+    assert "health.html not written" in caplog.text and "health.html.tmp" in caplog.text
+
+
 def test_a_reference_that_is_absent_is_named(tmp_path):
     with pytest.raises(UsageError, match="reference_curves other/steps.jsonl not found"):
         Watch(tmp_path, FACTS, 0, "other/steps.jsonl")
