@@ -18,7 +18,7 @@ POINTS = 300  # a curve keeps fewer than twice as many
 THINNED = 50  # the same, of a file of curves
 CLOCKED = ("audio_per_s", "waiting_share")  # say more of the machine than of the run
 WINDOW = 50  # updates an alarm looks back on
-PATIENCE = 200  # updates before learning may be asked for, in a long run 2 % of its updates
+PATIENCE = 200, 2000  # updates before learning may be asked for: a quarter of the run, within these
 COLLAPSED = 0.1  # of the codes of a group
 PERFECT = 95.0  # contrastive accuracy (%) that no published model comes near
 SMALL = 0.5  # of the recipe's hours per update
@@ -46,8 +46,9 @@ class Facts:
 
     @property
     def patience(self):
-        """Updates before a run must have left chance"""
-        return max(PATIENCE, self.number_of_updates // 50)
+        """Updates before a run must have left chance; 2 % of a very long one"""
+        least, most = PATIENCE
+        return max(least, min(self.number_of_updates // 4, most), self.number_of_updates // 50)
 
 
 @dataclass

@@ -100,9 +100,9 @@ def test_waiting_for_the_first_batch_after_a_validation_is_no_starvation():
 
 
 def test_chance_may_be_asked_for_later_in_a_long_run():
-    lines = [line(step, accuracy=1.0) for step in range(1, 401)]
-    assert [alarm.first for alarm in monitored(lines)[1]] == [200]
-    assert monitored(lines, Facts(2, 320, 100, 400_000, 768))[1] == []
+    lines = [line(step, accuracy=1.0) for step in range(1, 2100)]
+    for updates, first in ((300, [200]), (1200, [300]), (20_000, [2000]), (400_000, [])):
+        assert [alarm.first for alarm in monitored(lines, Facts(2, 320, 100, updates, 768))[1]] == first
 
 
 @pytest.mark.parametrize(("masked", "count"), [(2, 100), (40, 100), (300, 100), (300, 10)])
