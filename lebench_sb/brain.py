@@ -58,9 +58,10 @@ class SSLBrain(sb.Brain):
         self.rank = torch.distributed.get_rank() if self.world > 1 else 0
         self.folder = Path(self.hparams.output_folder)
         self.train_seconds, self.rows = 0.0, []
+        self.waited = 0.0  # seconds without work until a batch was there, since a task set it to 0
         self.on_gpu = torch.device(self.device).type == "cuda"
         # of the update at hand, and those not yet in `steps.jsonl`
-        self.update_loss, self.update_units, self.update_ids, self.unsettled = self.no_loss(), 0.0, [], []
+        self.update_batches, self.update_units, self.unsettled = [], 0.0, []
         self.tested = "best on valid"  # whose weights `load_best` loads, in words
         self.meter = energy.Meter(
             self.folder, self.device, self.rank, self.world, self.hparams.energy_method,
@@ -94,7 +95,7 @@ class SSLBrain(sb.Brain):
 
     def step_sums(self):
         """Sums over the micro-batches of the update in this process, (n,) float64 on the device"""
-        return self.no_loss()[None][:0]
+        return torch.zeros(0, dtype=torch.float64, device=self.device)
 
     def step_statistics(self, sums, done):
         """What `steps.jsonl` says of an update besides loss and learning rate: from `step_sums` over all
@@ -205,7 +206,7 @@ class SSLBrain(sb.Brain):
         last_save = time.time()
         if self.profiler is not None:
             self.profiler.start()
-        for batch in loader.batches(epoch, self.step):
+        for batch in self.timed(loader.batches(epoch, self.step)):
             if self._optimizer_step_limit_exceeded:
                 break
             started = time.time()
@@ -226,6 +227,20 @@ class SSLBrain(sb.Brain):
         self.train_loss, self.avg_train_loss, self.step = self.avg_train_loss, 0.0, 0
         self.on_stage_end(TRAIN, self.train_loss, epoch)
 
+    def timed(self, batches):
+        """The batches of a loader; adds to `self.waited` the time until each came, if the device had nothing
+        left to do by then"""
+        batches = iter(batches)
+        while True:
+            asked = time.time()
+            batch = next(batches, None)
+            if batch is None:
+                return
+            on_cuda = torch.device(self.device).type == "cuda"
+            if not on_cuda or torch.cuda.current_stream().query():
+                self.waited += time.time() - asked
+            yield batch
+
     def ends_update(self):
         """Whether the micro-batch `self.step` is the last of its update (an epoch's rest is one too)"""
         return self.step % self.grad_accumulation_factor == 0 or self.step == self.batches_in_epoch
@@ -243,9 +258,8 @@ class SSLBrain(sb.Brain):
                 loss = self.compute_objectives(predictions, batch, TRAIN)
             units = float(self.units(predictions, batch))
             self.scaler.scale(loss * units).backward()
-        self.update_loss = self.update_loss + loss.detach().double() * units
+        self.update_batches.append((list(batch.id), loss.detach().double(), units))
         self.update_units += units
-        self.update_ids += batch.id
         if last:
             self.optimizers_step()
         self.on_fit_batch_end(batch, predictions, loss, last)
@@ -260,7 +274,10 @@ class SSLBrain(sb.Brain):
         groups = self.optimizer.param_groups
         parameters = [p for group in groups for p in group["params"] if p.grad is not None]
         units = send(torch.tensor([self.update_units], dtype=torch.float64), self.device)
-        sums = torch.cat([units, self.update_loss[None], self.step_sums()])
+        losses = torch.stack([loss for _, loss, _ in self.update_batches])
+        weights = torch.tensor([own for *_, own in self.update_batches], dtype=torch.float64)
+        loss = (losses * send(weights, self.device)).sum()
+        sums = torch.cat([units, loss[None], self.step_sums()])
         if self.world > 1:
             torch.distributed.all_reduce(sums)
         # DDP has averaged the gradients over processes: x world gives their sum, / units the mean per unit.
@@ -270,10 +287,10 @@ class SSLBrain(sb.Brain):
         self.step_if_finite(norm)
         self.optimizer.zero_grad(set_to_none=True)
         self.optimizer_step += 1
-        self.unsettled.append(
-            Update(self.optimizer_step, self.step, max(rates), self.update_ids, Later(sums, norm))
-        )
-        self.update_loss, self.update_units, self.update_ids = self.no_loss(), 0.0, []
+        ids = [names for names, *_ in self.update_batches]
+        figures = Later(sums, losses, norm.double()[None])
+        self.unsettled.append(Update(self.optimizer_step, self.step, max(rates), ids, figures))
+        self.update_batches, self.update_units = [], 0.0
 
     def step_if_finite(self, norm):
         """Lets the optimizer step, unless the norm of the gradient is not finite; fused optimizers and fp16's
@@ -293,18 +310,14 @@ class SSLBrain(sb.Brain):
         still running then"""
         while len(self.unsettled) > leave:
             update = self.unsettled.pop(0)
-            (units, loss, *_), norm = update.figures.sums, update.figures.norm
+            (units, loss, *_), norm = update.figures.sums, float(update.figures.norm)
             loss = float(loss / max(units, 1.0))
-            if not math.isfinite(norm):
-                self.refuse_update(update)
+            refused = {} if math.isfinite(norm) else {"refused": self.refuse_update(update)}
             count = math.ceil(update.step / self.grad_accumulation_factor)
             self.avg_train_loss += (loss - self.avg_train_loss) / count
             known = {"loss": loss, "lr": update.lr, "grad_norm": norm}
             more = self.step_statistics(update.figures.sums[2:], update.number - 1)
-            self.log_step(TRAIN, step=update.number, **known, **more)
-
-    def no_loss(self):
-        return torch.zeros((), dtype=torch.float64, device=self.device)
+            self.log_step(TRAIN, step=update.number, **known, **more, **refused)
 
     def set_rates(self):
         """Sets each group's learning rate for the coming update and returns them"""
@@ -317,18 +330,34 @@ class SSLBrain(sb.Brain):
         return [group["lr"] for group in self.optimizer.param_groups]
 
     def refuse_update(self, update):
-        """A loss or gradient that is not finite: the update was left out, and too many stop the run.
-
-        fp16's scale starts too high and is halved at each such update: these are allowed for.
-        """
+        """A loss or gradient that is not finite: the update was left out, and too many stop the run. Returns
+        the ids of its utterances; none for those that fp16's scale, too high at first, is allowed."""
         self.nonfinite_count += 1
-        shown = ", ".join(update.ids[:5]) + (", ..." if len(update.ids) > 5 else "")
-        logger.warning("Update %d left out: its gradient is not finite (%s).", update.number, shown)
-        if self.nonfinite_count > self.nonfinite_patience + (HALVINGS if self.scaler.is_enabled() else 0):
+        allowed = HALVINGS if self.scaler.is_enabled() else 0
+        names = self.suspects(update)
+        told = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+        logger.warning(
+            "Update %d left out: its gradient is not finite. Its utterances: %s", update.number, told
+        )
+        if self.nonfinite_count > self.nonfinite_patience + allowed:
             raise ValueError(
                 f"{self.nonfinite_count} updates of this epoch had no finite gradient (--nonfinite_patience "
-                f"{self.nonfinite_patience}). Lower head_lr or encoder_lr, or use --precision fp32."
+                f"{self.nonfinite_patience}), the last with the utterances {told}. Lower head_lr or "
+                "encoder_lr, use --precision fp32, or leave these utterances out."
             )
+        return names if self.nonfinite_count > allowed else []
+
+    def suspects(self, update):
+        """Sorted ids of the utterances of the micro-batches of an update whose loss is not finite, or of all
+        if every loss is; of all processes"""
+        losses = update.figures.losses.isfinite().tolist()
+        found = list(zip(update.ids, losses, strict=True))
+        if self.world > 1:
+            shares = [None] * self.world
+            torch.distributed.all_gather_object(shares, found)
+            found = [pair for share in shares for pair in share]
+        guilty = [ids for ids, finite in found if not finite] or [ids for ids, _ in found]
+        return sorted(name for ids in guilty for name in ids)
 
     def save_inside_epoch(self, last_save):
         """Saves if a number of updates or minutes asks for it; returns when it last did."""
@@ -556,27 +585,24 @@ class SSLBrain(sb.Brain):
 
 
 class Later:
-    """Values on their way from the device; reading one waits for them"""
+    """Vectors on their way from the device; reading one waits for them"""
 
-    def __init__(self, sums, norm):
-        self.values = torch.cat([sums, norm.double()[None]]).to("cpu", non_blocking=True)
+    def __init__(self, sums, losses, norm):
+        self.sizes = [len(sums), len(losses), 1]
+        self.values = torch.cat([sums, losses, norm]).to("cpu", non_blocking=True)
         self.arrived = torch.cuda.Event() if sums.is_cuda else None
         if self.arrived is not None:
             self.arrived.record()
 
     @cached_property
-    def read(self):
+    def parts(self):
         if self.arrived is not None:
             self.arrived.synchronize()
-        return self.values
+        return self.values.split(self.sizes)
 
-    @property
-    def sums(self):
-        return self.read[:-1]
-
-    @property
-    def norm(self):
-        return float(self.read[-1])
+    sums = property(lambda self: self.parts[0])
+    losses = property(lambda self: self.parts[1])
+    norm = property(lambda self: self.parts[2])
 
 
 @dataclass
@@ -584,8 +610,8 @@ class Update:
     number: int
     step: int  # micro-batches of the epoch so far
     lr: float
-    ids: list  # of its utterances
-    figures: Later  # units, summed loss, `step_sums`, norm of the gradient
+    ids: list  # of the utterances of each of its micro-batches
+    figures: Later  # over all processes: units, summed loss, `step_sums`; losses here; norm of the gradient
 
 
 HALVINGS = 16  # from GradScaler's first scale, 2 ** 16, to 1

@@ -36,16 +36,21 @@ from lebench_sb.pretraining.batch_hours import describe_hours, seconds_per_batch
 from lebench_sb.pretraining.initialise import balance_codes, filterbank_start
 from lebench_sb.pretraining.languages import BalancedPlan, check_exponent
 from lebench_sb.pretraining.losses import perplexity
-from lebench_sb.pretraining.masking import draw_masks
+from lebench_sb.pretraining.masking import draw_masks, guessed
 from lebench_sb.pretraining.model import PretrainingModel
 from lebench_sb.pretraining.moments import name_parameters, put_moments, read_moments
+from lebench_sb.pretraining.probes import Probe, effective_rank
+from lebench_sb.pretraining.watch import Watch, facts_of
 
 logger = logging.getLogger(__name__)
 STARTS = {"random": lambda extractor: None, "filterbank": filterbank_start}
 MODELS = {"wav2vec2": Wav2Vec2ForPreTraining, "wav2vec2-conformer": Wav2Vec2ConformerForPreTraining}
 FRESH = ("quantizer.", "project_hid.", "project_q.")
-# what is summed over the masked frames of an update, and the frames and seconds that it saw
-SUMS = ("masked", "frames", "seconds", "contrastive", "correct", "diversity", "penalty")
+# summed over an update: seconds of waiting for data, masked frames, all frames, seconds of audio, frames that
+# chance gets right; then over the masked frames
+SUMS = (
+    "waited", "masked", "frames", "seconds", "guessed", "contrastive", "correct", "diversity", "penalty",
+)  # fmt: skip
 
 
 def make_config(**values):
@@ -217,10 +222,79 @@ class PretrainingBrain(SSLBrain):
         start, end, decay = self.hparams.gumbel_temperature
         return max(start * decay ** (self.optimizer_step if done is None else done), end)
 
+    watch = None  # lebench_sb.pretraining.watch.Watch of the main process, from fit on
+    probe = None  # lebench_sb.pretraining.probes.Probe, if the YAML asks for one
+
+    # ---- its health
+
+    def fit(self, train_set, valid_set):
+        """As SSLBrain, and leaves the page however it ends"""
+        state = "stopped"
+        try:
+            super().fit(train_set, valid_set)
+            state = "finished"
+        finally:
+            if self.watch is not None:
+                self.watch.write(state)
+
+    def on_fit_start(self):
+        super().on_fit_start()
+        hparams = vars(self.hparams)
+        if if_main_process():
+            self.watch = Watch(
+                self.folder, facts_of(self.model.hf.config, hparams, self.grad_accumulation_factor),
+                self.optimizer_step, hparams.get("reference_curves", ""), hparams.get("tensorboard", False),
+            )  # fmt: skip
+        if hparams.get("probe_csv"):
+            normalise = standardise if hparams["do_normalize"] else unchanged
+            self.probe = Probe(
+                hparams["probe_csv"], hparams["probe_labels"], hparams["data_folder"], hparams["max_crop"],
+                normalise,
+            )  # fmt: skip
+            if self.optimizer_step == 0:
+                self.log_start(self.probed())
+
+    def log_start(self, figures):
+        """A line for update 0, unless a run that was killed before its first checkpoint has written it"""
+        if self.watch is not None and not self.watch.monitor.latest["valid"]:
+            self.log_step(VALID, **figures)
+
+    def log_step(self, stage, **values):
+        super().log_step(stage, **values)
+        if self.watch is not None:
+            self.watch.add({"step": self.optimizer_step, "stage": stage.name.lower()} | values)
+
+    def on_stage_end(self, stage, stage_loss, epoch=None):
+        super().on_stage_end(stage, stage_loss, epoch)
+        if stage == VALID and self.watch is not None:
+            self.watch.codes = self.valid_sums["codes"].numpy()
+            if self.optimizer_step < self.total_updates:
+                self.watch.write("running")
+
+    def representation(self):
+        """Effective rank of the validation just run, and the probes of the encoder as it is now"""
+        if self.world > 1:
+            torch.distributed.all_reduce(self.gram)
+        return {"rank": effective_rank(self.gram), **self.probed()}
+
+    @torch.no_grad()
+    def probed(self):
+        """Scores of the probes on the last layer's frames, by every process alike"""
+        if self.probe is None:
+            return {}
+        encoder = self.model.hf.base_model.eval()
+        with self.evaluation_ctx:
+            return self.probe.scores(lambda wav: encoder(wav[None].to(self.device)).last_hidden_state[0])
+
+    # ---- steps
+
     def on_stage_start(self, stage, epoch=None):
         self.sums = self.no_sums()
         if stage == TRAIN:
-            self.clock = time.time()
+            self.clock, self.waited = time.time(), 0.0
+        else:
+            size = self.model.hf.config.hidden_size
+            self.gram = torch.zeros(size, size, dtype=torch.float64, device=self.device)
 
     def on_host(self, batch, stage):
         """Draws masks and distractors. Those of valid (step 0) are the same in every run with this seed."""
@@ -232,7 +306,9 @@ class PretrainingBrain(SSLBrain):
             hparams.mask_prob, hparams.mask_length, hparams.min_masks, hparams.num_negatives,
         )  # fmt: skip
         self.masked_per_utterance = mask.sum(dim=1).tolist()
-        self.seen = [float(mask.sum()), float(frame_lens.sum()), float(sample_lens.sum()) / 16000]
+        seconds = float(sample_lens.sum()) / 16000
+        chance = guessed(self.masked_per_utterance, hparams.num_negatives)
+        self.seen = [0.0, float(mask.sum()), float(frame_lens.sum()), seconds, float(chance)]
         self.layout = self.model.layout(sample_lens, mask, negatives)
 
     def compute_forward(self, batch, stage):
@@ -248,6 +324,8 @@ class PretrainingBrain(SSLBrain):
         self.add_up(out)
         if stage != TRAIN:
             self.rows += self.score(batch, out)
+            contexts = out.contexts.double()
+            self.gram += contexts.T @ contexts
         extra = self.hparams.diversity_weight * out.diversity + self.hparams.penalty_weight * out.penalty
         return out.contrastive / max(out.num_masked, 1) + extra
 
@@ -292,13 +370,19 @@ class PretrainingBrain(SSLBrain):
     def step_sums(self):
         """The sums over the update's micro-batches in this process; starts the next ones"""
         sums, self.sums = self.sums, self.no_sums()
+        sums[0] += self.waited
+        self.waited = 0.0
         return sums
 
-    def step_statistics(self, sums, update):
+    def step_statistics(self, sums, done):
         """Figures of an update from the sums over all its micro-batches and processes"""
         named, now = self.named(sums), time.time()
-        rate, self.clock = named["seconds"] / max(now - self.clock, 1e-9), now
-        return {**summary(named), "temperature": self.temperature(update), "audio_per_s": round(rate, 2)}
+        elapsed, self.clock = max(now - self.clock, 1e-9), now
+        return {
+            **summary(named), "temperature": self.temperature(done), "audio_s": round(named["seconds"], 2),
+            "audio_per_s": round(named["seconds"] / elapsed, 2),
+            "waiting_share": round(100 * named["waited"] / (elapsed * self.world), 1),
+        }  # fmt: skip
 
     def named(self, sums):
         """(len(SUMS) + G V,) on the CPU -> {name: sum}, `codes` (G, V)"""
@@ -311,11 +395,12 @@ class PretrainingBrain(SSLBrain):
         if self.world > 1:
             torch.distributed.all_reduce(self.sums)
         self.valid_sums = self.named(self.sums.cpu())
-        return summary(self.valid_sums)
+        return {**summary(self.valid_sums), **self.representation()}
 
 
 def summary(sums):
-    """Sums over frames -> the figures of steps.jsonl; accuracy and masked share in %, perplexities of codes
+    """Sums over frames -> the figures of steps.jsonl; accuracy, that of guessing and masked share in
+    %, perplexities of codes
     chosen (out of V)"""
     masked = max(sums["masked"], 1.0)
     codes = sums["codes"] / masked
@@ -324,6 +409,7 @@ def summary(sums):
         "diversity": sums["diversity"] / masked,
         "penalty": sums["penalty"] / masked,
         "accuracy": 100 * sums["correct"] / masked,
+        "chance": 100 * sums["guessed"] / masked,
         "masked_share": 100 * sums["masked"] / max(sums["frames"], 1.0),
         **{f"perplexity_{g}": float(perplexity(codes[g])) for g in range(len(codes))},
     }

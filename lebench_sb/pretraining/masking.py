@@ -55,6 +55,20 @@ def distractors(num_masked, count, rng):
     return drawn + (drawn >= np.arange(num_masked)[:, None])
 
 
+def guessed(masked_counts, count):
+    """Masked frames that a guess finds among its distractors -> expected number over utterances.
+
+    masked_counts: masked frames m of each utterance; count: distractors of each, drawn with replacement. Of
+    n = m - 1 other frames n (1 - (1 - 1 / n)^count) are expected to be drawn at least once: in a short
+    utterance a guess is right more often than 1 / (1 + count).
+    """
+    found = 0.0
+    for masked in masked_counts:
+        others = max(masked - 1, 1)
+        found += masked / (1 + others * (1 - (1 - 1 / others) ** count))
+    return found
+
+
 def draw_masks(frame_lens, ids, seed, step, prob, length, min_masks, num_negatives):
     """Masks and distractors of a batch -> mask (B, F) bool, negatives (M, num_negatives) int64, both CPU
     tensors.

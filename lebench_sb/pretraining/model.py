@@ -43,6 +43,7 @@ class StepOutput:
     correct: torch.Tensor  # (M,) bool: whether its target has the highest logit
     code_counts: torch.Tensor  # (G, V) int64: masked frames that chose each code
     code_probs: torch.Tensor  # (G, V) SUM over masked frames of softmax(logits), without noise
+    contexts: torch.Tensor  # (M, D) masked frames of the last layer
 
 
 class ScaleGradient(torch.autograd.Function):
@@ -122,7 +123,8 @@ class PretrainingModel(nn.Module):
                 self.hf.config.contrastive_logits_temperature,
             )
             penalty = extracted.float().square().mean()
-            return step_output(similarities, losses.diversity_loss(used), penalty, logits.detach(), codes)
+            diversity = losses.diversity_loss(used)
+            return step_output(similarities, diversity, penalty, logits.detach(), codes, contexts.detach())
 
     def compile_blocks(self, mode="default"):
         """torch.compile for the feed-forward blocks, which see frames alone and so need no new kernel for
@@ -199,11 +201,12 @@ class PretrainingModel(nn.Module):
         zero = no_gradient(self.parameters())
         counts = torch.zeros(quantizer.num_groups, quantizer.num_vars, dtype=torch.int64, device=zero.device)
         none = zero.new_zeros(0)
-        return StepOutput(zero, zero, zero, 0, none, none.bool(), counts, counts.float())
+        contexts = zero.new_zeros(0, self.hf.config.hidden_size)
+        return StepOutput(zero, zero, zero, 0, none, none.bool(), counts, counts.float(), contexts)
 
 
-def step_output(similarities, diversity, penalty, logits, codes):
-    """similarities (M, 1 + N), quantiser logits (M, G, V), codes (M, G) -> StepOutput"""
+def step_output(similarities, diversity, penalty, logits, codes, contexts):
+    """similarities (M, 1 + N), quantiser logits (M, G, V), codes (M, G), contexts (M, D) -> StepOutput"""
     contrastive = losses.contrastive_loss(similarities)
     return StepOutput(
         contrastive=contrastive.sum(),
@@ -214,6 +217,7 @@ def step_output(similarities, diversity, penalty, logits, codes):
         correct=losses.is_correct(similarities.detach()),
         code_counts=losses.code_counts(codes, logits.shape[2]),
         code_probs=logits.softmax(dim=-1).sum(dim=0),
+        contexts=contexts,
     )
 
 

@@ -1,0 +1,351 @@
+"""The page of a pre-training run: one HTML file that needs no other, nor a network; and a PNG."""
+
+import base64
+import html
+import io
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from string import Template
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from lebench_sb.plots import COLOURS, DASHES, GREY, moving_average, perplexity
+from lebench_sb.pretraining.health import COLLAPSED, SHOWN, STARVED, heard, listed, waiting
+
+TEMPLATE = Path(__file__).with_name("page.html")
+STATES = ("running", "finished", "stopped")
+LIGHT = "#B5B5B5"  # of the reference, behind the run's own curves
+STAGE = {"train": COLOURS[0], "valid": COLOURS[1]}
+REFRESH = 60  # seconds after which an open page is read again while its run goes on
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One pair of axes: curves of `key` and `key_...`, and what a reader should look for.
+
+    lines: Facts -> [(y, what it is)], drawn dotted; scale: a factor on the values.
+    """
+
+    title: str
+    key: str
+    label: str
+    note: str
+    lines: object = lambda facts: []
+    scale: float = 1.0
+    log: bool = False
+    from_zero: bool = True  # the axis, so that a small change looks small
+
+
+PANELS = (
+    Panel(
+        "Contrastive accuracy", "accuracy", "accuracy (%)",
+        "How often the true frame wins against the distractors. It should leave the dotted line of guessing "
+        "within the first few per cent of the run and rise slowly ever after; held-out follows training.",
+        lambda f: [(f.chance, "guessing")],
+    ),
+    Panel(
+        "Contrastive loss", "contrastive", "loss (nats per masked frame)",
+        "Begins near the dotted line (guessing) and falls. A sudden fall towards 0 is a collapse.",
+        lambda f: [(math.log(1 + f.num_negatives), "guessing")], from_zero=False,
+    ),
+    Panel(
+        "Codes in use", "perplexity", "perplexity (codes)",
+        "To how many equally used codes the choice in each group amounts. Below the lower dotted line the "
+        "codes have collapsed.",
+        lambda f: [(f.num_codes, "all codes"), (COLLAPSED * f.num_codes, "collapse")],
+    ),
+    Panel(
+        "Representation rank", "rank", "effective rank (dimensions)",
+        "RankMe of the context network's frames on valid: how many dimensions they fill. A steady fall means "
+        "that the representation collapses, even if the loss looks well.",
+        lambda f: [(f.hidden_size, "all dimensions")],
+    ),
+    Panel(
+        "Probes", "probe", "unweighted average recall (%)",
+        "A linear classifier on the mean of each utterance's frames, cross-validated; dotted: guessing. "
+        "Update 0 is the encoder as it started.",
+    ),
+    Panel(
+        "Norm of the gradient", "grad_norm", "norm before clipping",
+        "Smooth after the first updates. Growth by orders of magnitude announces divergence: lower the rate.",
+        log=True,
+    ),
+    Panel("Learning rate", "lr", "learning rate", "Rises during warm-up, then decays to the end of the run."),
+    Panel(
+        "Gumbel temperature", "temperature", "temperature",
+        "Decays to its floor: the choice of codes becomes less random.",
+    ),
+    Panel(
+        "Masked frames", "masked_share", "masked frames (%)",
+        "Constant but for chance: about 49 % with mask_prob 0.65 and mask_length 10.",
+    ),
+    Panel(
+        "Audio per update", "audio_s", "audio (hours per update)",
+        "Of all devices and accumulated batches, after cropping; dotted: the recipe's.",
+        lambda f: [(f.hours_per_update, "recipe")] if f.hours_per_update else [], scale=1 / 3600,
+    ),
+    Panel(
+        "Throughput", "audio_per_s", "audio per second (s)",
+        "Seconds of audio trained on per second of time. A step down is a slower disk or a busy machine.",
+    ),
+    Panel(
+        "Waiting for data", "waiting_share", "share of the time (%)",
+        "Time in which training stood still until audio was read. Above the dotted line more workers or a "
+        "faster disk pay.",
+        lambda f: [(STARVED, "alarm")],
+    ),
+)  # fmt: skip
+
+
+# ---- pictures
+
+
+def drawn_panels(monitor):
+    """The panels for which the run has a figure"""
+    stages = monitor.curves.stages
+    return [p for p in PANELS if any(monitor.curves.matching(stage, p.key) for stage in stages)]
+
+
+def draw_panel(axes, panel, monitor, reference):
+    """Reference light and behind, training thin under its moving average, held-out with dots"""
+    for number, (stage, group, _, curve) in enumerate(curves_of(reference, panel)):
+        label = "reference" if number == 0 else None
+        values = smoothed(np.array(curve.values) * panel.scale, stage)
+        style = {"linestyle": DASHES[group % len(DASHES)], "zorder": 1}
+        axes.plot(curve.steps, values, color=LIGHT, linewidth=1.6, label=label, **style)
+    groups = set()
+    for stage, group, name, curve in curves_of(monitor.curves, panel):
+        groups.add((group, name))
+        values = np.array(curve.values) * panel.scale
+        draw_curve(axes, stage, DASHES[group % len(DASHES)], curve.steps, values)
+        draw_chance(axes, monitor.curves.stages[stage].get(f"{name}_chance"), group)
+    for y, name in panel.lines(monitor.facts):
+        axes.axhline(y, color=GREY, linewidth=1.0, linestyle=":", zorder=1)
+        axes.annotate(name, (1, y), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8,
+                      color=GREY)  # fmt: skip
+    finish_axes(axes, panel, groups)
+
+
+def curves_of(curves, panel):
+    """[(stage, number of the group, name, Curve)] of a panel"""
+    found = []
+    for stage, known in curves.stages.items():
+        names = [name for name, _ in curves.matching(stage, panel.key) if not name.endswith("_chance")]
+        found += [(stage, group, name, known[name]) for group, name in enumerate(names) if known[name].steps]
+    return found
+
+
+def draw_curve(axes, stage, dashes, steps, values):
+    style = {"color": STAGE[stage], "linestyle": dashes}
+    if stage == "valid":
+        dots = {"marker": "o", "markersize": 3.5} if len(steps) <= 40 else {}
+        axes.plot(steps, values, linewidth=1.7, zorder=4, **style, **dots)
+        return
+    axes.plot(steps, values, linewidth=0.6, alpha=0.35, zorder=2, **style)
+    axes.plot(steps, smoothed(values, stage), linewidth=1.4, zorder=3, **style)
+
+
+def smoothed(values, stage):
+    return values if stage == "valid" else moving_average(values, len(values) // 40)
+
+
+def draw_chance(axes, curve, group):
+    if curve is not None and curve.values:
+        axes.axhline(curve.values[-1], color=GREY, linewidth=1.0, linestyle=":", zorder=1)
+
+
+def finish_axes(axes, panel, groups):
+    """Labels, grid, and a legend of dashes where a panel has several groups"""
+    axes.set(xlabel="update", ylabel=panel.label)
+    axes.set_xlim(left=0)
+    if panel.log:
+        axes.set_yscale("log")
+    else:
+        axes.ticklabel_format(axis="y", scilimits=(-3, 5))
+        axes.set_ylim(bottom=0 if panel.from_zero else None)
+    named = [(group, name) for group, name in sorted(groups) if name != panel.key]
+    if named:
+        lines = [
+            Line2D([], [], color=GREY, linestyle=DASHES[group % len(DASHES)], label=readable(name, panel.key))
+            for group, name in named
+        ]
+        axes.legend(handles=lines, frameon=False, fontsize=8, loc="best")
+    axes.grid(color="#E8E8E8", linewidth=0.7, zorder=0)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def readable(name, key):
+    """perplexity_0 -> group 1; probe_emotion -> emotion"""
+    rest = name.removeprefix(f"{key}_")
+    return f"group {int(rest) + 1}" if rest.isdigit() else rest
+
+
+def draw_usage(axes, row, group):
+    """row (V,): how often each code of a group was chosen on valid"""
+    total = max(row.sum(), 1.0)
+    axes.stairs(100 * np.sort(row)[::-1] / total, np.arange(len(row) + 1) + 0.5, fill=True, color=COLOURS[1])
+    axes.axhline(100 / len(row), color=GREY, linewidth=1.0, linestyle=":")
+    axes.annotate("all used alike", (1, 100 / len(row)), xycoords=("axes fraction", "data"), ha="right",
+                  va="bottom", fontsize=8, color=GREY)  # fmt: skip
+    axes.set(xlabel=f"codes of group {group}, most used first", ylabel="share of frames (%)")
+    axes.set_xlim(0.5, len(row) + 0.5)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def usage_note(row):
+    unused = int(np.count_nonzero(row == 0))
+    worth = perplexity(row) if row.sum() else 0.0
+    return f"On the last validation: perplexity {worth:.1f} of {len(row)}, {unused} codes never chosen."
+
+
+def pictures(monitor, reference, codes):
+    """[(title, note, function that draws it on axes)] of everything there is to see"""
+    found = []
+    for panel in drawn_panels(monitor):
+        found.append((panel.title, panel.note, lambda axes, p=panel: draw_panel(axes, p, monitor, reference)))
+        if panel.key == "perplexity" and codes is not None:
+            for group, row in enumerate(codes, 1):
+                draw = lambda axes, r=row, g=group: draw_usage(axes, r, g)  # noqa: E731
+                found.append((f"Codebook usage, group {group}", usage_note(row), draw))
+    return found
+
+
+def svg(draw):
+    """-> data URI of a picture; `draw` fills its axes"""
+    figure = Figure(figsize=(5.2, 2.9))
+    draw(figure.add_axes((0.13, 0.17, 0.84, 0.76)))  # a layout computed for each picture takes twice the time
+    out = io.BytesIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "lebench_sb"}):
+        figure.savefig(out, format="svg", metadata={"Date": None})
+    return "data:image/svg+xml;base64," + base64.b64encode(out.getvalue()).decode()
+
+
+def draw_png(folder, monitor, reference, codes=None):
+    """`health.png`: all pictures of the page in one; nothing before the first figure"""
+    found = pictures(monitor, reference, codes)
+    if not found:
+        return
+    columns = 3
+    rows = -(-len(found) // columns)
+    figure = Figure(figsize=(13.5, 3 * rows), dpi=100)
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    figure.subplots_adjust(0.05, 0.15 / rows, 0.99, 1 - 0.2 / rows, wspace=0.22, hspace=0.35)
+    for unused in axes[len(found) :]:
+        unused.remove()
+    for one, (title, _, draw) in zip(axes, found, strict=False):
+        draw(one)
+        one.set_title(title, fontsize=10, loc="left", fontweight="bold")
+    handles = [Line2D([], [], color=c, label=name) for name, c in legend(monitor, reference)]
+    figure.legend(handles=handles, loc="upper center", ncols=3, frameon=False)
+    out = io.BytesIO()
+    figure.savefig(out, format="png")
+    replace(Path(folder) / "health.png", out.getvalue())
+
+
+def legend(monitor, reference):
+    """[(what, colour)] of the curves"""
+    known = [("training", STAGE["train"]), ("held out (valid)", STAGE["valid"])]
+    return known + ([("reference", LIGHT)] if any(reference.stages.values()) else [])
+
+
+def replace(path, content):
+    """Writes bytes under a temporary name, then renames: a reader never sees half a file"""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_bytes(content)
+    temporary.replace(path)
+
+
+# ---- text
+
+
+def write_page(folder, monitor, reference, codes=None, state="running"):
+    """`health.html` of the run folder. codes (G, V): how often each was chosen in the last validation"""
+    folder = Path(folder)
+    steps = [record.get("step", 0) for record in monitor.latest.values()]
+    figures = "".join(
+        f'<figure><figcaption>{html.escape(title)}</figcaption><img alt="{html.escape(title)}: '
+        f'{html.escape(note)}" src="{svg(draw)}"><p>{html.escape(note)}</p></figure>\n'
+        for title, note, draw in pictures(monitor, reference, codes)
+    )
+    key = "".join(
+        f'<span><i style="background:{colour}"></i>{name}</span>'
+        for name, colour in legend(monitor, reference)
+    )
+    template = Template(TEMPLATE.read_text(encoding="utf-8"))
+    text = template.substitute(
+        refresh=f'<meta http-equiv="refresh" content="{REFRESH}">' if state == "running" else "",
+        name=html.escape(folder.resolve().name), folder=html.escape(str(folder)), state=state,
+        update=max(steps), total=monitor.facts.number_of_updates,
+        written=time.strftime("%Y-%m-%d %H:%M:%S %Z"), alarms=alarm_list(monitor), table=now_table(monitor),
+        refused=refused_table(monitor), key=key, figures=figures,
+    )  # fmt: skip
+    replace(folder / "health.html", text.encode())
+
+
+def alarm_list(monitor):
+    """A box per alarm, or one that says there is none"""
+    if not monitor.alarms:
+        return '<div class="box good"><b>No alarm.</b> Nothing that is watched has gone wrong so far.</div>'
+    now = max(record.get("step", 0) for record in monitor.latest.values())
+    boxes = []
+    for alarm in monitor.alarms.values():
+        since = f"updates {alarm.first} to {alarm.last}"
+        since = f"since update {alarm.first}" if alarm.last == now else since
+        text = alarm.text[:1].upper() + alarm.text[1:]
+        boxes.append(
+            f'<div class="box bad"><b>{html.escape(alarm.name)}</b> <small>{since}</small><br>'
+            f"{html.escape(text)}<br><em>{html.escape(alarm.advice)}</em></div>"
+        )
+    return "\n".join(boxes)
+
+
+def refused_table(monitor):
+    """The updates that were left out, with their utterances"""
+    if not monitor.refused:
+        return ""
+    rows = "".join(f"<tr><td>{step}</td><td>{html.escape(listed(ids))}</td></tr>" for step, ids in
+                   monitor.refused[-4 * SHOWN :])  # fmt: skip
+    head = "<tr><th>update</th><th>utterances of the batches whose loss was not finite</th></tr>"
+    return f"<h2>Updates left out, their gradient was not finite</h2><table>{head}{rows}</table>"
+
+
+def now_table(monitor):
+    """The last figures, beside what they are compared with"""
+    rows = "".join(f"<tr><th>{name}</th><td>{value}</td><td>{beside}</td></tr>" for name, value, beside in
+                   now_rows(monitor))  # fmt: skip
+    return f"<table>{rows}</table>" if rows else ""
+
+
+def now_rows(monitor):
+    """[(what, value, comparison)] of the last training window and the last validation"""
+    facts, valid, rows = monitor.facts, monitor.latest["valid"], []
+    if "accuracy" in valid:
+        chance = valid.get("chance", facts.chance)
+        rows.append(("held-out accuracy", f"{valid['accuracy']:.2f} %", f"guessing: {chance:.2f} %"))
+        rows.append(
+            (
+                "held-out contrastive loss", f"{valid['contrastive']:.3f} nats",
+                f"guessing: {math.log(1 + facts.num_negatives):.3f}",
+            )
+        )  # fmt: skip
+        used = ", ".join(f"{valid[f'perplexity_{g}']:.0f}" for g in range(facts.num_groups))
+        rows.append(("codes in use, per group", used, f"of {facts.num_codes}"))
+    if "rank" in valid:
+        rows.append(("representation rank", f"{valid['rank']:.1f}", f"of {facts.hidden_size} dimensions"))
+    for key in sorted(k for k in valid if f"{k}_chance" in valid):
+        name = f"probe: {html.escape(key.removeprefix('probe_'))}"
+        rows.append((name, f"{valid[key]:.1f} %", f"guessing: {valid[f'{key}_chance']:.1f} %"))
+    hours, share = heard(monitor), waiting(monitor)
+    if hours is not None:
+        wanted = f"recipe: {facts.hours_per_update:.4g} h" if facts.hours_per_update else ""
+        rows.append(("audio per update", f"{hours:.4g} h", wanted))
+    if "audio_per_s" in monitor.latest["train"]:
+        rows.append(("audio per second", f"{monitor.latest['train']['audio_per_s']:.1f} s", ""))
+    if share is not None:
+        rows.append(("waiting for data", f"{share:.0f} % of the time", f"alarm above {STARVED:.0f} %"))
+    return rows
