@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "lebench_sb"
 ALLOWED = {
     "manifest": [], "text": [], "metrics": [], "attention": [], "encoders": ["attention"],
-    "schedules": [], "heads": [], "augment": [], "checkpoints": [], "beam": [], "ctc_search": [],
+    "schedules": [], "heads": [], "augment": [], "checkpoints": ["manifest"], "beam": [], "ctc_search": [],
     "data": ["manifest"],
     "features": ["data", "manifest"],  # frames kept on disk between epochs, runs and heads
     "traces": ["manifest"],
