@@ -93,7 +93,7 @@ class Ours:
         ids = [str(i) for i in range(len(lens))]
         frame_lens = self.model.frame_lengths(lens)
         masks = draw_masks(frame_lens, ids, 0, self.steps, **MASK, num_negatives=NEGATIVES)
-        output = self.model(wavs, lens, *masks, TEMPERATURE)
+        output = self.model(wavs, self.model.layout(lens, *masks), TEMPERATURE)
         return output.contrastive / output.num_masked + DIVERSITY_WEIGHT * output.diversity
 
 
@@ -214,7 +214,8 @@ def compare_losses(args):
         )
         first += count
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=args.precision == "bf16"):
-            ours = model(*part, TEMPERATURE, noise[rows, :frames][part[2]])
+            layout = model.layout(*part[1:])
+            ours = model(part[0], layout, TEMPERATURE, noise[rows, :frames][part[2]])
             theirs = reference_losses(model.hf, *part, noise[rows, :frames])
         for one, other in zip((ours.contrastive, ours.diversity * count), theirs, strict=True):
             worst = max(worst, abs(float(one) / float(other) - 1))

@@ -8,6 +8,8 @@ import logging
 import math
 import time
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +30,7 @@ from lebench_sb.data import (
     manifest_stamps,
     sample_lengths,
     seed_everything,
+    send,
 )
 from lebench_sb.metrics.bootstrap import interval, paired_interval
 
@@ -53,7 +56,10 @@ class SSLBrain(sb.Brain):
         self.world = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
         self.rank = torch.distributed.get_rank() if self.world > 1 else 0
         self.folder = Path(self.hparams.output_folder)
-        self.train_seconds, self.rows, self.update_units, self.skipped = 0.0, [], 0.0, 0
+        self.train_seconds, self.rows = 0.0, []
+        self.on_gpu = torch.device(self.device).type == "cuda"
+        # of the update at hand, and those not yet in `steps.jsonl`
+        self.update_loss, self.update_units, self.update_ids, self.unsettled = self.no_loss(), 0.0, [], []
         self.tested = "best on valid"  # whose weights `load_best` loads, in words
         self.cache = None  # lebench_sb.features.FeatureCache, or None: frames are computed in every epoch
 
@@ -81,8 +87,13 @@ class SSLBrain(sb.Brain):
         """(what it does, its rows) of a system that hears nothing: like `rows`, with other statistics"""
         raise NotImplementedError(f"{type(self).__name__} says nothing of a trivial system to compare with.")
 
-    def step_statistics(self):
-        """What `steps.jsonl` says of the last update besides loss and learning rate"""
+    def step_sums(self):
+        """Sums over the micro-batches of the update in this process, (n,) float64 on the device"""
+        return self.no_loss()[None][:0]
+
+    def step_statistics(self, sums, done):
+        """What `steps.jsonl` says of an update besides loss and learning rate: from `step_sums` over all
+        processes, (n,) on the CPU, and the updates before it"""
         return {}
 
     def plan(self, dataset, stage):
@@ -194,8 +205,8 @@ class SSLBrain(sb.Brain):
             started = time.time()
             self.step += 1
             seed_everything(self.hparams.seed, epoch, self.step, self.rank)
-            loss = self.fit_batch(batch)
-            self.avg_train_loss = self.update_average(loss, self.avg_train_loss)
+            self.fit_batch(batch)
+            self.settle(leave=1 if self.on_gpu else 0)
             self.train_seconds += time.time() - started
             self.profile_step()
             if self.debug and self.step >= self.debug_batches:
@@ -204,6 +215,7 @@ class SSLBrain(sb.Brain):
                 bar.update(self.optimizer_step - bar.n)
                 bar.set_postfix(loss=f"{self.avg_train_loss:.3f}", refresh=False)
                 last_save = self.save_inside_epoch(last_save)
+        self.settle()
         self.zero_grad(set_to_none=True)
         self.train_loss, self.avg_train_loss, self.step = self.avg_train_loss, 0.0, 0
         self.on_stage_end(TRAIN, self.train_loss, epoch)
@@ -213,22 +225,27 @@ class SSLBrain(sb.Brain):
         return self.step % self.grad_accumulation_factor == 0 or self.step == self.batches_in_epoch
 
     def fit_batch(self, batch):
-        """One micro-batch forward and backward; the last of an update also steps. Returns the mean loss."""
+        """One micro-batch forward and backward; the last of an update also steps. No value is read back from
+        the device (tasks may do so): its figures come with `settle`."""
         last = self.ends_update() or (self.debug and self.step >= self.debug_batches)
-        batch = batch.to(self.device)
+        self.on_host(batch, TRAIN)
+        batch = batch.to(self.device, non_blocking=True)
         self.on_fit_batch_start(batch, last)
         with self.no_sync(not last):
             with self.training_ctx:
                 predictions = self.compute_forward(batch, TRAIN)
                 loss = self.compute_objectives(predictions, batch, TRAIN)
             units = float(self.units(predictions, batch))
-            self.update_units += units
             self.scaler.scale(loss * units).backward()
-        self.last_loss = loss.detach()
+        self.update_loss = self.update_loss + loss.detach().double() * units
+        self.update_units += units
+        self.update_ids += batch.id
         if last:
             self.optimizers_step()
         self.on_fit_batch_end(batch, predictions, loss, last)
-        return loss.detach().float().cpu()
+
+    def on_host(self, batch, stage):
+        """What a task wants to know of a batch before it goes to the device"""
 
     def optimizers_step(self):
         """Normalises, clips over all parameters together, steps; a gradient not finite changes nothing."""
@@ -236,20 +253,52 @@ class SSLBrain(sb.Brain):
         self.scaler.unscale_(self.optimizer)
         groups = self.optimizer.param_groups
         parameters = [p for group in groups for p in group["params"] if p.grad is not None]
-        units = self.total(self.update_units)
+        units = send(torch.tensor([self.update_units], dtype=torch.float64), self.device)
+        sums = torch.cat([units, self.update_loss[None], self.step_sums()])
+        if self.world > 1:
+            torch.distributed.all_reduce(sums)
         # DDP has averaged the gradients over processes: x world gives their sum, / units the mean per unit.
-        torch._foreach_mul_([p.grad for p in parameters], self.world / max(units, 1.0))
-        self.grad_norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm, foreach=True))
-        self.update_units = 0.0
-        if math.isfinite(self.grad_norm):
-            self.scaler.step(self.optimizer)
-        else:
-            self.refuse_update()
-        self.scaler.update()
+        scale = (self.world / sums[0].clamp(min=1.0)).float()
+        torch._foreach_mul_([p.grad for p in parameters], scale)
+        norm = torch.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm, foreach=True)
+        self.step_if_finite(norm)
         self.optimizer.zero_grad(set_to_none=True)
         self.optimizer_step += 1
-        known = {"loss": float(self.last_loss), "lr": max(rates), "grad_norm": self.grad_norm}
-        self.log_step(TRAIN, **known, **self.step_statistics())
+        self.unsettled.append(
+            Update(self.optimizer_step, self.step, max(rates), self.update_ids, Later(sums, norm))
+        )
+        self.update_loss, self.update_units, self.update_ids = self.no_loss(), 0.0, []
+
+    def step_if_finite(self, norm):
+        """Lets the optimizer step, unless the norm of the gradient is not finite; fused optimizers and fp16's
+        scaler see to that on the device"""
+        if self.scaler.is_enabled():
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        elif getattr(self.optimizer, "_step_supports_amp_scaling", False):
+            self.optimizer.found_inf = (~norm.isfinite()).float()
+            self.optimizer.step()
+            del self.optimizer.found_inf
+        elif math.isfinite(norm):
+            self.optimizer.step()
+
+    def settle(self, leave=0):
+        """Logs the updates whose figures have not been read yet, but the last `leave`; the steps of a GPU are
+        still running then"""
+        while len(self.unsettled) > leave:
+            update = self.unsettled.pop(0)
+            (units, loss, *_), norm = update.figures.sums, update.figures.norm
+            loss = float(loss / max(units, 1.0))
+            if not math.isfinite(norm):
+                self.refuse_update(update)
+            count = math.ceil(update.step / self.grad_accumulation_factor)
+            self.avg_train_loss += (loss - self.avg_train_loss) / count
+            known = {"loss": loss, "lr": update.lr, "grad_norm": norm}
+            more = self.step_statistics(update.figures.sums[2:], update.number - 1)
+            self.log_step(TRAIN, step=update.number, **known, **more)
+
+    def no_loss(self):
+        return torch.zeros((), dtype=torch.float64, device=self.device)
 
     def set_rates(self):
         """Sets each group's learning rate for the coming update and returns them"""
@@ -261,11 +310,15 @@ class SSLBrain(sb.Brain):
                 p.grad = None  # not updated at all: no moments, no weight decay
         return [group["lr"] for group in self.optimizer.param_groups]
 
-    def refuse_update(self):
-        """A loss or gradient that is not finite: the update is left out, and too many stop the run."""
+    def refuse_update(self, update):
+        """A loss or gradient that is not finite: the update was left out, and too many stop the run.
+
+        fp16's scale starts too high and is halved at each such update: these are allowed for.
+        """
         self.nonfinite_count += 1
-        logger.warning("Update %d left out: its gradient is not finite.", self.optimizer_step + 1)
-        if self.nonfinite_count > self.nonfinite_patience:
+        shown = ", ".join(update.ids[:5]) + (", ..." if len(update.ids) > 5 else "")
+        logger.warning("Update %d left out: its gradient is not finite (%s).", update.number, shown)
+        if self.nonfinite_count > self.nonfinite_patience + (HALVINGS if self.scaler.is_enabled() else 0):
             raise ValueError(
                 f"{self.nonfinite_count} updates of this epoch had no finite gradient (--nonfinite_patience "
                 f"{self.nonfinite_patience}). Lower head_lr or encoder_lr, or use --precision fp32."
@@ -279,6 +332,7 @@ class SSLBrain(sb.Brain):
             late = time.time() - last_save > 60 * self.ckpt_interval_minutes
             due = bool(self.total(float(if_main_process() and late)))  # the main process decides for all
         if due and self.checkpointer is not None and self.step < self.batches_in_epoch:
+            self.settle()
             self._save_intra_epoch_ckpt()
             return time.time()
         return last_save
@@ -314,6 +368,7 @@ class SSLBrain(sb.Brain):
         with self.unwrapped(), torch.no_grad():
             self.modules.eval()
             for number, batch in enumerate(bar, 1):
+                self.on_host(batch, stage)
                 batch = batch.to(self.device)
                 with self.evaluation_ctx:
                     predictions = self.compute_forward(batch, stage)
@@ -471,7 +526,7 @@ class SSLBrain(sb.Brain):
         """Appends a line to `steps.jsonl` (main process only)"""
         if not if_main_process():
             return
-        line = {"step": self.optimizer_step, "stage": stage.name.lower(), **values}
+        line = {"step": self.optimizer_step, "stage": stage.name.lower()} | values
         with open(self.folder / "steps.jsonl", "a", encoding="utf-8") as out:
             out.write(json.dumps(line) + "\n")
 
@@ -491,6 +546,40 @@ class SSLBrain(sb.Brain):
             setattr(self, name, value)
 
 
+class Later:
+    """Values on their way from the device; reading one waits for them"""
+
+    def __init__(self, sums, norm):
+        self.values = torch.cat([sums, norm.double()[None]]).to("cpu", non_blocking=True)
+        self.arrived = torch.cuda.Event() if sums.is_cuda else None
+        if self.arrived is not None:
+            self.arrived.record()
+
+    @cached_property
+    def read(self):
+        if self.arrived is not None:
+            self.arrived.synchronize()
+        return self.values
+
+    @property
+    def sums(self):
+        return self.read[:-1]
+
+    @property
+    def norm(self):
+        return float(self.read[-1])
+
+
+@dataclass
+class Update:
+    number: int
+    step: int  # micro-batches of the epoch so far
+    lr: float
+    ids: list  # of its utterances
+    figures: Later  # units, summed loss, `step_sums`, norm of the gradient
+
+
+HALVINGS = 16  # from GradScaler's first scale, 2 ** 16, to 1
 STATE = ("step", "optimizer_step", "avg_train_loss", "train_seconds")
 
 

@@ -105,6 +105,13 @@ def crop_limits(id, pass_number, start, duration, seed, max_duration):
     return first, first + max_duration
 
 
+def send(tensor, device):
+    """CPU tensor -> the same on `device`; a GPU gets it while the processor goes on"""
+    if torch.device(device).type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
 class SpeechDataset(DynamicItemDataset):
     """A DynamicItemDataset whose index may be (position, pass): items may take `pass_number`."""
 
@@ -282,6 +289,7 @@ class PlannedLoader:
             batch_sampler=self.share(epoch)[start:],
             num_workers=self.num_workers,
             collate_fn=self.collate,
+            pin_memory=torch.cuda.is_available(),
             generator=torch.Generator().manual_seed(seed_of("loader", epoch)),
         )
 

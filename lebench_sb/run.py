@@ -3,11 +3,13 @@
 import fcntl
 import json
 import logging
+import platform
 import shlex
 import shutil
 import sys
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 from logging.handlers import MemoryHandler
 from pathlib import Path
 
@@ -42,8 +44,31 @@ def start(argv):
         command = shlex.join(["python", str(script), *argv])
         hparams["run"] = {"command": command, "overrides": dict(overrides), "yaml": str(path)}
         make_run_folder(hparams, path, overrides, script, run_opts)
+        run_opts = settle_precision(hparams, run_opts)
     prepare(hparams)
     return hparams, run_opts
+
+
+def settle_precision(hparams, run_opts):
+    """-> run options: fp32 in place of bf16 (also in hparams) on a CPU that only emulates it, at a sixtieth of
+    the speed"""
+    device = run_opts.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if torch.device(device).type != "cpu" or has_bf16_units():
+        return run_opts
+    for name in ("precision", "eval_precision"):
+        typed = name in run_opts.overridden_args
+        if (run_opts.get(name) if typed else hparams.get(name)) == "bf16":
+            hparams[name] = "fp32"
+            run_opts = replace(run_opts, **{name: "fp32"})
+            logger.warning("%s: fp32 in place of bf16, which this CPU has no units for.", name)
+    return run_opts
+
+
+def has_bf16_units():
+    """Whether this CPU multiplies bfloat16 matrices itself (AVX-512 BF16, AMX, ARM BF16)"""
+    x86 = [getattr(torch.cpu, f"_is_{name}_supported", None) for name in ("avx512_bf16", "amx_tile")]
+    known = [ask() for ask in x86 if ask is not None and platform.machine() in ("x86_64", "AMD64")]
+    return any(known) if known else torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from lebench_sb.data import (
     as_dataset,
     cropped_audio_item,
     sample_lengths,
+    send,
 )
 from lebench_sb.encoders import save_encoder
 from lebench_sb.metrics.errors import mean, rate
@@ -30,6 +31,8 @@ from lebench_sb.pretraining.model import PretrainingModel
 
 logger = logging.getLogger(__name__)
 STARTS = {"random": lambda extractor: None, "filterbank": filterbank_start}
+# what is summed over the masked frames of an update, and the frames and seconds that it saw
+SUMS = ("masked", "frames", "seconds", "contrastive", "correct", "diversity", "penalty")
 FRESH = ("quantizer.", "project_hid.", "project_q.", "wav2vec2.masked_spec_embed")
 
 
@@ -135,23 +138,20 @@ class PretrainingBrain(SSLBrain):
         """What the YAML says: the stream has no end of its own"""
         return self.hparams.number_of_updates
 
-    def temperature(self):
-        """Of the Gumbel softmax at the coming update: exponential decay to a floor (wav2vec 2.0, 4.2)"""
+    def temperature(self, done=None):
+        """Of the Gumbel softmax after `done` updates (default: so far): exponential decay to a floor (wav2vec
+        2.0, 4.2)"""
         start, end, decay = self.hparams.gumbel_temperature
-        return max(start * decay**self.optimizer_step, end)
+        return max(start * decay ** (self.optimizer_step if done is None else done), end)
 
     def on_stage_start(self, stage, epoch=None):
         self.sums = self.no_sums()
         if stage == TRAIN:
             self.clock = time.time()
 
-    def compute_forward(self, batch, stage):
-        """-> StepOutput. The masks of valid (step 0) are the same in every run with this seed."""
-        wavs, _ = batch.sig
-        sample_lens = sample_lengths(batch.sig).cpu()
-        first = self.optimizer_step == 0 and self.step == 1
-        if stage == TRAIN and first and self.hparams.balance_codes:
-            balance_codes(self.model, wavs, sample_lens)
+    def on_host(self, batch, stage):
+        """Draws masks and distractors. Those of valid (step 0) are the same in every run with this seed."""
+        self.sample_lens = sample_lens = sample_lengths(batch.sig)
         frame_lens = self.model.frame_lengths(sample_lens)
         hparams = self.hparams
         mask, negatives = draw_masks(
@@ -159,8 +159,16 @@ class PretrainingBrain(SSLBrain):
             hparams.mask_prob, hparams.mask_length, hparams.min_masks, hparams.num_negatives,
         )  # fmt: skip
         self.masked_per_utterance = mask.sum(dim=1).tolist()
-        self.seen = {"frames": float(frame_lens.sum()), "seconds": float(sample_lens.sum()) / 16000}
-        return self.modules.model(wavs, sample_lens, mask, negatives.to(wavs.device), self.temperature())
+        self.seen = [float(mask.sum()), float(frame_lens.sum()), float(sample_lens.sum()) / 16000]
+        self.layout = self.model.layout(sample_lens, mask, negatives)
+
+    def compute_forward(self, batch, stage):
+        """-> StepOutput"""
+        wavs, _ = batch.sig
+        first = self.optimizer_step == 0 and self.step == 1
+        if stage == TRAIN and first and self.hparams.balance_codes:
+            balance_codes(self.model, wavs, self.sample_lens)
+        return self.modules.model(wavs, self.layout, self.temperature())
 
     def compute_objectives(self, out, batch, stage):
         """Mean over masked frames of the contrastive loss, + diversity and penalty with their weights"""
@@ -174,21 +182,17 @@ class PretrainingBrain(SSLBrain):
         return out.num_masked
 
     def add_up(self, out):
-        masked = float(out.num_masked)
-        new = {
-            "masked": masked, "contrastive": float(out.contrastive.detach()),
-            "correct": float(out.correct.sum()), "diversity": float(out.diversity.detach()) * masked,
-            "penalty": float(out.penalty.detach()) * masked,
-            "codes": out.code_counts.double().cpu(), "probs": out.code_probs.double().cpu(), **self.seen,
-        }  # fmt: skip
-        self.sums = {key: self.sums[key] + value for key, value in new.items()}
+        """Adds a micro-batch to `self.sums`, on the device"""
+        losses = [out.contrastive, out.correct.sum(), out.diversity * out.num_masked]
+        losses = [value.detach().double() for value in (*losses, out.penalty * out.num_masked)]
+        seen = send(torch.tensor(self.seen, dtype=torch.float64), self.device)
+        self.sums += torch.cat([seen, torch.stack(losses), out.code_counts.double().flatten()])
 
     def no_sums(self):
-        """Zeros, so that a process without a batch adds up with the others"""
+        """Zeros (len(SUMS) + G V), so that a process without a batch adds up with the others"""
         quantizer = self.model.hf.quantizer
-        codes = torch.zeros(quantizer.num_groups, quantizer.num_vars, dtype=torch.float64)
-        names = ("masked", "contrastive", "correct", "diversity", "penalty", "frames", "seconds")
-        return {**dict.fromkeys(names, 0.0), "codes": codes, "probs": codes}
+        size = len(SUMS) + quantizer.num_groups * quantizer.num_vars
+        return torch.zeros(size, dtype=torch.float64, device=self.device)
 
     def score(self, batch, out):
         """One row per utterance with a mask: masked frames, how many are right, their summed loss"""
@@ -212,28 +216,28 @@ class PretrainingBrain(SSLBrain):
             "contrastive": (contrastive, mean, "nats", "lower"),
         }
 
-    def step_statistics(self):
-        """Figures of the update over all its micro-batches and processes; starts the next sums"""
-        sums, self.sums = self.total_of_sums(), self.no_sums()
-        now = time.time()
-        rate, self.clock = sums["seconds"] / max(now - self.clock, 1e-9), now
-        return {**summary(sums), "temperature": self.temperature(), "audio_per_s": round(rate, 2)}
+    def step_sums(self):
+        """The sums over the update's micro-batches in this process; starts the next ones"""
+        sums, self.sums = self.sums, self.no_sums()
+        return sums
 
-    def total_of_sums(self):
-        """The sums over all processes, by one all-reduce"""
-        if self.world == 1:
-            return self.sums
-        own = {k: torch.as_tensor(v, dtype=torch.float64) for k, v in sorted(self.sums.items())}
-        flat = torch.cat([v.flatten() for v in own.values()]).to(self.device)
-        torch.distributed.all_reduce(flat)
-        parts = flat.cpu().split([v.numel() for v in own.values()])
-        return {
-            k: p.view(v.shape) if v.ndim else float(p) for (k, v), p in zip(own.items(), parts, strict=True)
-        }
+    def step_statistics(self, sums, update):
+        """Figures of an update from the sums over all its micro-batches and processes"""
+        named, now = self.named(sums), time.time()
+        rate, self.clock = named["seconds"] / max(now - self.clock, 1e-9), now
+        return {**summary(named), "temperature": self.temperature(update), "audio_per_s": round(rate, 2)}
+
+    def named(self, sums):
+        """(len(SUMS) + G V,) on the CPU -> {name: sum}, `codes` (G, V)"""
+        groups = self.model.hf.quantizer.num_groups
+        values = dict(zip(SUMS, sums[: len(SUMS)].tolist(), strict=True))
+        return {**values, "codes": sums[len(SUMS) :].view(groups, -1)}
 
     def scores(self, rows):
         """Figures of the validation just run"""
-        self.valid_sums = self.total_of_sums()
+        if self.world > 1:
+            torch.distributed.all_reduce(self.sums)
+        self.valid_sums = self.named(self.sums.cpu())
         return summary(self.valid_sums)
 
 

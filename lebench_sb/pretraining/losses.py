@@ -8,6 +8,8 @@ V, D) tensor is built. Everything runs in float32: call it outside autocast.
 import torch
 from torch.nn import functional as F
 
+from lebench_sb.data import send
+
 
 def gumbel_noise(like):
     """Standard Gumbel noise with the shape of `like`, drawn as torch.nn.functional.gumbel_softmax does."""
@@ -41,7 +43,10 @@ def code_counts(codes, num_codes):
     """codes (M, G) -> (G, V) int64, how many masked frames chose each code"""
     groups = codes.shape[1]
     first = torch.arange(groups, device=codes.device) * num_codes
-    return torch.bincount((codes + first).flatten(), minlength=groups * num_codes).view(groups, num_codes)
+    places = (codes + first).flatten()
+    # not bincount: on a GPU it waits for the largest code
+    counts = torch.zeros(groups * num_codes, dtype=torch.int64, device=codes.device)
+    return counts.scatter_add_(0, places, torch.ones_like(places)).view(groups, num_codes)
 
 
 def perplexity(probs):
@@ -66,11 +71,11 @@ def contrastive_logits(contexts, targets, codes, negatives, counts, temperature)
 
     One batched matrix product gives all pairs of frames of an utterance; the drawn pairs are gathered.
     """
-    counts = torch.as_tensor(counts)
-    widest = int(counts.max()) if len(counts) else 0
+    widest, counts = max(counts, default=0), torch.as_tensor(counts)
     device, total = contexts.device, len(contexts)
-    rows = torch.repeat_interleave(torch.arange(len(counts)), counts, output_size=total).to(device)
-    first = torch.repeat_interleave(counts.cumsum(0) - counts, counts, output_size=total).to(device)
+    rows = torch.repeat_interleave(torch.arange(len(counts)), counts, output_size=total)
+    first = torch.repeat_interleave(counts.cumsum(0) - counts, counts, output_size=total)
+    rows, first = send(rows, device), send(first, device)
     columns = torch.arange(total, device=device) - first  # (M,) place in one's utterance
 
     def padded(vectors):

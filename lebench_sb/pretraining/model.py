@@ -10,12 +10,14 @@ ours:
 - Quantiser, losses and the last transformer layer's queries are computed for the M masked frames only.
 """
 
+import random
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from lebench_sb.attention import attend as attend_heads
+from lebench_sb.data import send
 from lebench_sb.pretraining import losses
 from lebench_sb.pretraining.extractor import extract, output_length
 from lebench_sb.pretraining.linear import linear
@@ -75,21 +77,20 @@ class PretrainingModel(nn.Module):
         lens = torch.as_tensor(sample_lens, dtype=torch.int64)
         return output_length(lens, config.conv_kernel, config.conv_stride)
 
-    def forward(self, wavs, sample_lens, mask, negatives, temperature, gumbel_noise=None):
-        """wavs (B, T) float32, zero-padded right, normalised per utterance if the model wants it; sample_lens
-        (B,) int64; mask (B, F) bool and negatives (M, N) of masking.draw_masks; temperature of the Gumbel
-        softmax -> StepOutput.
+    def forward(self, wavs, layout, temperature, gumbel_noise=None):
+        """wavs (B, T) float32, zero-padded right, normalised per utterance if the model wants it; their
+        `layout`; temperature of the Gumbel softmax -> StepOutput.
+
+        Nothing here asks the device for a value: a GPU never waits for the processor.
 
         gumbel_noise (M, G, V) replaces the noise drawn in training; in evaluation codes are the most likely
         ones. Works under autocast: quantiser and losses are in float32 all the same. Every trainable
         parameter gets a gradient in every call, so that DistributedDataParallel needs no search for unused
         ones.
-
-        Raises ValueError when mask, negatives and lengths contradict each other.
         """
-        batch = self.layout(wavs, sample_lens, mask, negatives)
-        if not len(negatives):
+        if not len(layout.negatives):
             return self.nothing_masked()
+        batch = layout.of(wavs)
         model = self.hf.wav2vec2
         extracted = self.extract(batch)
         features = model.feature_projection.layer_norm(extracted)
@@ -103,15 +104,19 @@ class PretrainingModel(nn.Module):
                 self.hf.project_hid(contexts.float()),
                 self.hf.project_q(vectors),
                 codes,
-                negatives,
+                batch.negatives,
                 batch.masked_counts,
                 self.hf.config.contrastive_logits_temperature,
             )
             penalty = extracted.float().square().mean()
             return step_output(similarities, losses.diversity_loss(used), penalty, logits.detach(), codes)
 
-    def layout(self, wavs, sample_lens, mask, negatives):
-        """-> Batch, without the utterances that are too short for a frame"""
+    def layout(self, sample_lens, mask, negatives):
+        """sample_lens (B,) int64, mask (B, F) bool and negatives (M, N) of masking.draw_masks, all on the CPU
+        -> Layout, without the utterances that are too short for a frame
+
+        Raises ValueError when mask, negatives and lengths contradict each other.
+        """
         sample_lens = torch.as_tensor(sample_lens, device="cpu")
         frame_lens = self.frame_lengths(sample_lens)
         valid = torch.arange(mask.shape[1]) < frame_lens[:, None]
@@ -124,13 +129,12 @@ class PretrainingModel(nn.Module):
                 "Draw both with masking.draw_masks."
             )
         rows = frame_lens.nonzero().flatten()
-        if len(rows) < len(wavs):
-            wavs, sample_lens, frame_lens = wavs[rows.to(wavs.device)], sample_lens[rows], frame_lens[rows]
-        return Batch(
-            wavs=wavs,
-            sample_lens=sample_lens.tolist(),
-            frame_lens=frame_lens.tolist(),
-            masked=mask[valid].nonzero().flatten().to(wavs.device),
+        return Layout(
+            rows=None if len(rows) == len(sample_lens) else rows,
+            sample_lens=sample_lens[rows].tolist(),
+            frame_lens=frame_lens[rows].tolist(),
+            masked=mask[valid].nonzero().flatten(),
+            negatives=negatives.cpu(),
             masked_counts=mask.sum(dim=1)[rows].tolist(),
         )
 
@@ -146,7 +150,7 @@ class PretrainingModel(nn.Module):
         """wavs (B, T), sample_lens (B,) -> the extractor's frames after their layer norm (N, C) float32"""
         frame_lens = self.frame_lengths(sample_lens)
         mask = torch.zeros(len(wavs), int(frame_lens.max()), dtype=torch.bool)
-        batch = self.layout(wavs, sample_lens, mask, torch.zeros(0, 0, dtype=torch.int64))
+        batch = self.layout(sample_lens, mask, torch.zeros(0, 0, dtype=torch.int64)).of(wavs)
         return self.hf.wav2vec2.feature_projection.layer_norm(self.extract(batch)).float()
 
     def quantizer_logits(self, features):
@@ -192,12 +196,33 @@ def step_output(similarities, diversity, penalty, logits, codes):
 
 
 @dataclass
-class Batch:
-    wavs: torch.Tensor  # (B, T)
+class Layout:
+    """Where the frames of a batch lie: what the processor knows before the step begins"""
+
+    rows: torch.Tensor | None  # (B,) the utterances of the batch that are long enough for a frame, if not all
     sample_lens: list  # B ints
     frame_lens: list  # B ints, at least 1
     masked: torch.Tensor  # (M,) indices into the N valid frames of the batch
+    negatives: torch.Tensor  # (M, N) indices into the M masked frames
     masked_counts: list  # B ints, of sum M
+
+    def of(self, wavs):
+        """wavs (B, T) of the whole batch -> Batch on their device"""
+        device = wavs.device
+        if self.rows is not None:
+            wavs = wavs[send(self.rows, device)]
+        sent = send(self.masked, device), send(self.negatives, device)
+        return Batch(wavs, self.sample_lens, self.frame_lens, *sent, self.masked_counts)
+
+
+@dataclass
+class Batch:
+    wavs: torch.Tensor  # (B, T); the rest as in Layout
+    sample_lens: list
+    frame_lens: list
+    masked: torch.Tensor
+    negatives: torch.Tensor
+    masked_counts: list
 
 
 def check_config(config):
@@ -226,7 +251,7 @@ def encode(encoder, hidden, batch):
     layer_function = pre_norm_layer if stable else post_norm_layer
     kept, dropped = [], []
     for layer in encoder.layers:
-        drop = encoder.training and torch.rand([]).item() < config.layerdrop
+        drop = encoder.training and random.random() < config.layerdrop
         (dropped if drop else kept).append(layer)
     for layer in kept[:-1]:
         hidden = layer_function(layer, hidden, hidden, batch.frame_lens, batch.frame_lens)

@@ -51,6 +51,12 @@ def make_batch(model, sample_lens, ids=None):
     return wavs, sample_lens, *draw_masks(model.frame_lengths(sample_lens), ids, 0, 0, 0.65, 10, 2, 20), 2.0
 
 
+def call(model, wavs, sample_lens, mask, negatives, temperature, noise=None):
+    """model: PretrainingModel, or one in DistributedDataParallel"""
+    layout = getattr(model, "module", model).layout(sample_lens, mask, negatives)
+    return model(wavs, layout, temperature, noise)
+
+
 @settings(max_examples=25, deadline=None)
 @given(
     dims=st.lists(st.integers(1, 9), min_size=1, max_size=4),
@@ -127,12 +133,12 @@ def test_a_batch_equals_its_utterances_alone(norm):
     model = make_model(**norm).eval()
     lens, ids = [9000, 5000, 70, 7000], list("abcd")
     wavs, sample_lens, mask, negatives, _ = make_batch(model, lens, ids)
-    together = model(wavs, sample_lens, mask, negatives, 2.0)
+    together = call(model, wavs, sample_lens, mask, negatives, 2.0)
     contrastive, counts = 0, 0
     for wav, length, name in zip(wavs, lens, ids, strict=True):
         one = torch.tensor([length])
         own = draw_masks(model.frame_lengths(one), [name], 0, 0, 0.65, 10, 2, 20)
-        alone = model(wav[None, :length], one, *own, 2.0)
+        alone = call(model, wav[None, :length], one, *own, 2.0)
         contrastive, counts = contrastive + alone.contrastive, counts + alone.code_counts
     torch.testing.assert_close(together.contrastive, contrastive, rtol=1e-5, atol=0)
     assert (together.code_counts == counts).all()
@@ -144,14 +150,14 @@ def test_a_batch_equals_its_utterances_alone(norm):
 def test_samples_after_the_end_of_an_utterance_change_nothing(norm):
     model = make_model(**norm).eval()
     batch = make_batch(model, [9000, 5000])
-    before = model(*batch)
+    before = call(model, *batch)
     batch[0][1, 5000:] = 3.0
-    assert model(*batch).contrastive == before.contrastive
+    assert call(model, *batch).contrastive == before.contrastive
 
 
 def extractor_gradients(model, batch, loss_of):
     model.zero_grad()
-    loss_of(model(*batch)).backward()
+    loss_of(call(model, *batch)).backward()
     return [p.grad.clone() for p in model.hf.wav2vec2.feature_extractor.parameters()]
 
 
@@ -165,7 +171,7 @@ def test_penalty_is_the_mean_square_of_the_extractor_over_valid_frames(norm):
     frames = [extractor(wav[None, :n])[0] for wav, n in zip(batch[0], [9000, 5000], strict=True)]
     expected = sum(z.square().sum() for z in frames) / sum(z.numel() for z in frames)
     expected.backward()
-    torch.testing.assert_close(model(*batch).penalty, expected)
+    torch.testing.assert_close(call(model, *batch).penalty, expected)
     for one, parameter in zip(ours, extractor.parameters(), strict=True):
         torch.testing.assert_close(one, parameter.grad, rtol=1e-4, atol=1e-6)
 
@@ -190,7 +196,7 @@ def test_gradient_scale_reaches_the_extractor_only(norm):
 
 def test_gradient_scale_zero_freezes_the_extractor():
     model = make_model(0, **GROUP)
-    output = model(*make_batch(model, [9000]))
+    output = call(model, *make_batch(model, [9000]))
     (output.contrastive + output.penalty).backward()
     for name, parameter in model.named_parameters():
         assert (parameter.grad is None) == ("feature_extractor" in name), name
@@ -203,7 +209,7 @@ def test_every_parameter_gets_a_finite_gradient_in_every_call(norm, layerdrop, l
     """Also when layers are dropped and when no utterance is long enough for a mask: DDP waits for all of
     them"""
     model = make_model(**{**norm, "layerdrop": layerdrop})
-    output = model(*make_batch(model, lens))
+    output = call(model, *make_batch(model, lens))
     (output.contrastive + 0.1 * output.diversity + 10 * output.penalty).backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None and parameter.grad.isfinite().all(), name
@@ -211,7 +217,7 @@ def test_every_parameter_gets_a_finite_gradient_in_every_call(norm, layerdrop, l
 
 def test_only_the_losses_carry_a_gradient():
     model = make_model(**GROUP)
-    output = model(*make_batch(model, [9000]))
+    output = call(model, *make_batch(model, [9000]))
     carrying = {name for name, value in vars(output).items() if getattr(value, "requires_grad", False)}
     assert carrying == {"contrastive", "diversity", "penalty"}
 
@@ -221,9 +227,9 @@ def test_bfloat16_autocast_keeps_the_losses_in_float32_and_near(norm):
     model = make_model(**norm, **QUIET)
     batch = make_batch(model, [9000, 5000])
     noise = torch.randn(len(batch[3]), 2, 20)
-    exact = model(*batch, noise)
+    exact = call(model, *batch, noise)
     with torch.autocast("cpu", torch.bfloat16):
-        output = model(*batch, noise)
+        output = call(model, *batch, noise)
     loss = output.contrastive + output.diversity + output.penalty
     loss.backward()
     assert loss.dtype == torch.float32
@@ -244,7 +250,7 @@ def test_evaluation_repeats_and_ignores_temperature_and_noise():
     model = make_model(**GROUP).eval()
     *batch, _ = make_batch(model, [9000, 5000])
     with torch.no_grad():
-        assert model(*batch, 2.0).contrastive == model(*batch, 0.5).contrastive
+        assert call(model, *batch, 2.0).contrastive == call(model, *batch, 0.5).contrastive
 
 
 def test_dropouts_of_the_config_are_active_in_training():
@@ -252,9 +258,9 @@ def test_dropouts_of_the_config_are_active_in_training():
         model = make_model(**LAYER, **{**QUIET, name: 0.5})
         batch = make_batch(model, [9000, 5000])
         noise = torch.randn(len(batch[3]), 2, 20)
-        assert model(*batch, noise).contrastive != model(*batch, noise).contrastive, name
+        assert call(model, *batch, noise).contrastive != call(model, *batch, noise).contrastive, name
     model = make_model(**LAYER, **QUIET)
-    assert model(*batch, noise).contrastive == model(*batch, noise).contrastive
+    assert call(model, *batch, noise).contrastive == call(model, *batch, noise).contrastive
 
 
 def test_layerdrop_skips_layers_as_often_as_asked():
@@ -264,7 +270,7 @@ def test_layerdrop_skips_layers_as_often_as_asked():
     for layer in model.hf.wav2vec2.encoder.layers:
         layer.feed_forward.output_dropout.register_forward_hook(lambda *_: calls.append(1))
     for _ in range(200):
-        model(*batch)
+        call(model, *batch)
     assert len(calls) / 600 == pytest.approx(0.7, abs=0.07)
 
 
@@ -279,7 +285,7 @@ def test_one_step_changes_every_parameter():
     model = make_model(**LAYER, **QUIET)
     before = copy.deepcopy(model.state_dict())
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.0)
-    output = model(*make_batch(model, [9000, 5000]))
+    output = call(model, *make_batch(model, [9000, 5000]))
     (output.contrastive + output.diversity + output.penalty).backward()
     optimizer.step()
     # a bias of the keys shifts all logits of a query alike: its gradient is rounding noise around zero
@@ -298,7 +304,7 @@ def test_masks_of_another_batch_are_refused(damage):
     else:
         negatives = negatives[1:]
     with pytest.raises(ValueError, match="draw_masks"):
-        model(wavs, lens, mask, negatives, temperature)
+        call(model, wavs, lens, mask, negatives, temperature)
 
 
 @pytest.mark.parametrize(
@@ -316,7 +322,7 @@ def test_steps_through_distributed_data_parallel_even_without_masked_frames(norm
         model = make_model(**{**norm, "layerdrop": 0.5})
         wrapped = torch.nn.parallel.DistributedDataParallel(model)
         for lens in ([9000, 5000], [200], [9000]):
-            output = wrapped(*make_batch(model, lens))
+            output = call(wrapped, *make_batch(model, lens))
             (output.contrastive + output.diversity + output.penalty).backward()
     finally:
         torch.distributed.destroy_process_group()

@@ -118,7 +118,7 @@ def test_loss_diversity_and_gradients_equal_transformers(norm, stable, num_codes
     wavs, mask, negatives = make_batch(model)
     noise = -torch.empty(*mask.shape, 2, num_codes).exponential_().log()
 
-    ours = model(wavs, SAMPLES, mask, negatives, 2.0, noise[mask])
+    ours = model(wavs, model.layout(SAMPLES, mask, negatives), 2.0, noise[mask])
     loss = ours.contrastive + reference.config.diversity_loss_weight * ours.diversity * ours.num_masked
     loss.backward()
     if norm == "group":
@@ -142,7 +142,7 @@ def test_evaluation_equals_transformers_on_one_utterance(norm, stable):
     all_negatives = torch.zeros(*mask.shape, 100, dtype=torch.long)
     all_negatives[mask] = mask.flatten().nonzero().flatten()[negatives]
     with torch.no_grad():
-        ours = model(wav, lens, mask, negatives, 2.0)
+        ours = model(wav, model.layout(lens, mask, negatives), 2.0)
         theirs = model.hf(wav, mask_time_indices=mask, sampled_negative_indices=all_negatives)
     assert ours.contrastive.item() == pytest.approx(theirs.contrastive_loss.item(), rel=1e-5)
     assert (ours.diversity * ours.num_masked).item() == pytest.approx(theirs.diversity_loss.item(), rel=1e-5)
