@@ -15,6 +15,7 @@ from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.utils.data_pipeline import provides, takes
 
+from lebench_sb import signals
 from lebench_sb.manifest import DataError, manifest_hash, read_manifest, read_marker
 
 logger = logging.getLogger(__name__)
@@ -289,6 +290,7 @@ class PlannedLoader:
             batch_sampler=self.share(epoch)[start:],
             num_workers=self.num_workers,
             collate_fn=self.collate,
+            worker_init_fn=signals.shield,
             pin_memory=torch.cuda.is_available(),
             generator=torch.Generator().manual_seed(seed_of("loader", epoch)),
         )

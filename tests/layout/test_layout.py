@@ -13,7 +13,8 @@ PACKAGE = ROOT / "lebench_sb"
 ALLOWED = {
     "manifest": [], "text": [], "metrics": [], "attention": [], "encoders": ["attention"],
     "schedules": [], "heads": [], "augment": [], "checkpoints": ["manifest"], "beam": [], "ctc_search": [],
-    "data": ["manifest"],
+    "signals": [], "sharding": [],
+    "data": ["manifest", "signals"],
     "features": ["data", "manifest"],  # frames kept on disk between epochs, runs and heads
     "traces": ["manifest"],
     "trials": ["manifest"],
@@ -23,10 +24,10 @@ ALLOWED = {
     "crdnn": ["heads"],
     "parser": ["heads"],
     "translation": ["beam"],
-    "command_line": ["manifest"],
+    "command_line": ["manifest", "signals"],
     "results": ["metrics"],
     "plots": ["metrics", "results"],
-    "brain": ["data", "metrics", "results"],
+    "brain": ["checkpoints", "data", "manifest", "metrics", "results", "sharding", "signals"],
     "run": ["brain", "data", "features", "results", "command_line"],
     "corpora": ["manifest", "text", "traces", "trees", "trials", "corpora"],
     # a task is put together from other tasks' parts and draws its own pictures; a chain of runs reads the
@@ -37,7 +38,10 @@ ALLOWED = {
     ],
     # a finished recognition run, then a parser of text: scored as the task of speech parsing
     "cascade": ["command_line", "data", "manifest", "metrics", "results", "tasks", "trees"],
-    "pretraining": ["attention", "brain", "data", "encoders", "results", "metrics", "plots", "pretraining"],
+    "pretraining": [
+        "attention", "brain", "data", "encoders", "manifest", "metrics", "plots", "pretraining", "results",
+        "sharding",
+    ],
     "import_speechbrain": ["encoders"],
     "benchmark": ["command_line", "data", "manifest", "results"],
     "demo": ["results", "plots", "benchmark", "manifest"],
