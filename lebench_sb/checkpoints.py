@@ -106,7 +106,7 @@ class SafeCheckpointer(Checkpointer):
         except SaveError as error:
             self.failures += 1
             if self.failures >= PATIENCE:
-                raise SaveError(f"{error}, the {self.failures}th time in a row. {WAY_OUT}") from error
+                raise SaveError(f"{error}, {self.failures} times in a row. {WAY_OUT}") from error
             logger.warning("%s. The run goes on; the checkpoints before it are untouched.", error)
             return
         self.failures = 0

@@ -4,6 +4,7 @@ SLURM sends SIGUSR1 some time before the end of a job (`sbatch --signal`), and S
 machine back. Exit code TRY_AGAIN says that nothing is wrong and the same command goes on.
 """
 
+import mmap
 import os
 import signal
 import threading
@@ -12,6 +13,7 @@ from contextlib import contextmanager
 TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h
 ENDING = (signal.SIGTERM, signal.SIGUSR1)
 GRACE = 600  # seconds that a data-loading worker goes on after SIGTERM, for the main process to end an update
+TRAINING = mmap.mmap(-1, 1)  # 1 while the main process is in `noted`; forked workers see it too
 
 
 class Stop:
@@ -36,9 +38,11 @@ def noted():
     stop, before = Stop(), {}
     if threading.current_thread() is threading.main_thread():
         before = {number: signal.signal(number, stop) for number in (*ENDING, signal.SIGINT)}
+    TRAINING[0] = 1
     try:
         yield stop
     finally:
+        TRAINING[0] = 0
         for number, handler in before.items():
             signal.signal(number, handler)
 
@@ -57,6 +61,13 @@ def shield(worker):
     """`worker_init_fn` of a DataLoader: what a terminal or SLURM sends to all processes of a job leaves the
     worker at work, so that the main process can end its update. It ends with the main process, and GRACE
     seconds after SIGTERM anyway."""
+
+    def last_a_little(number, frame):
+        if TRAINING[0]:
+            signal.alarm(GRACE)
+        else:
+            os._exit(0)
+
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(GRACE))
+    signal.signal(signal.SIGTERM, last_a_little)
