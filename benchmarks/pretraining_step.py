@@ -11,7 +11,8 @@ Systems, interleaved round by round in one process, with the same threads and al
                 noise its losses must equal ours, or the exit code is 1.
   speechbrain   speechbrain.lobes.models.wav2vec in its nearest configuration; the differences are printed.
 Times are medians over the rounds, ratios the medians of each round's ratio to transformers. Peak memory is
-the largest resident size of a process of its own that runs three steps of one system.
+the largest resident size (on a GPU: the most that was allocated there) of a process of its own that runs
+three steps of one system.
 """
 
 import argparse
@@ -82,7 +83,7 @@ def make_batch(args):
 
 class Ours:
     def __init__(self, args):
-        self.model = PretrainingModel(make_hf(args, args.dropout)).train()
+        self.model = PretrainingModel(make_hf(args, args.dropout)).train().to(args.device)
         self.batch = make_batch(args)
         self.steps = 0
 
@@ -93,13 +94,13 @@ class Ours:
         ids = [str(i) for i in range(len(lens))]
         frame_lens = self.model.frame_lengths(lens)
         masks = draw_masks(frame_lens, ids, 0, self.steps, **MASK, num_negatives=NEGATIVES)
-        output = self.model(wavs, self.model.layout(lens, *masks), TEMPERATURE)
+        output = self.model(wavs.to(self.model.hf.device), self.model.layout(lens, *masks), TEMPERATURE)
         return output.contrastive / output.num_masked + DIVERSITY_WEIGHT * output.diversity
 
 
 class Transformers:
     def __init__(self, args):
-        self.model = make_hf(args, args.dropout)
+        self.model = make_hf(args, args.dropout).to(args.device)
         self.batch = make_batch(args)
         np.random.seed(0)
 
@@ -112,7 +113,8 @@ class Transformers:
         negatives = torch.from_numpy(_sample_negative_indices(shape, NEGATIVES, mask))
         mask = torch.from_numpy(mask)
         ragged = attention if int(attention.min()) == 0 else None
-        output = self.model(wavs, ragged, mask_time_indices=mask, sampled_negative_indices=negatives)
+        sent = [None if x is None else x.to(self.model.device) for x in (wavs, ragged, mask, negatives)]
+        output = self.model(*sent[:2], mask_time_indices=sent[2], sampled_negative_indices=sent[3])
         return output.loss / mask.sum()
 
 
@@ -173,12 +175,12 @@ class Trainer:
     """A system with its optimiser: one whole step per call"""
 
     def __init__(self, name, args):
-        self.system, self.precision = SYSTEMS[name](args), args.precision
+        self.system, self.precision, self.device = SYSTEMS[name](args), args.precision, args.device
         parameters = [p for p in self.system.model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(parameters, lr=1e-5, betas=(0.9, 0.98), eps=1e-6, fused=True)
 
     def step(self):
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.precision == "bf16"):
+        with torch.autocast(self.device, torch.bfloat16, enabled=self.precision == "bf16"):
             loss = self.system.losses()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.system.model.parameters(), CLIP)
@@ -193,7 +195,7 @@ def compare_losses(args):
 
     transformers sees one utterance at a time where its batch would leak padding into the group norm.
     """
-    model = PretrainingModel(make_hf(args, 0.0)).train()
+    model = PretrainingModel(make_hf(args, 0.0)).train().to(args.device)
     wavs, lens = make_batch(args)
     frame_lens, places = model.frame_lengths(lens), range(len(wavs))
     ids = [str(i) for i in places]
@@ -213,9 +215,9 @@ def compare_losses(args):
             negatives[first : first + count] - first,
         )
         first += count
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=args.precision == "bf16"):
-            layout = model.layout(*part[1:])
-            ours = model(part[0], layout, TEMPERATURE, noise[rows, :frames][part[2]])
+        with torch.no_grad(), torch.autocast(args.device, torch.bfloat16, enabled=args.precision == "bf16"):
+            own = part[0].to(args.device), model.layout(*part[1:]), TEMPERATURE
+            ours = model(*own, noise[rows, :frames][part[2]].to(args.device))
             theirs = reference_losses(model.hf, *part, noise[rows, :frames])
         for one, other in zip((ours.contrastive, ours.diversity * count), theirs, strict=True):
             worst = max(worst, abs(float(one) / float(other) - 1))
@@ -226,7 +228,7 @@ def reference_losses(hf, wavs, lens, mask, negatives, noise):
     """noise (B, F, G, V) -> contrastive and diversity losses of transformers"""
 
     def gumbel_softmax(logits, tau, hard):
-        noisy = (logits + noise.view_as(logits)) / tau
+        noisy = (logits + noise.to(logits.device).view_as(logits)) / tau
         return F.one_hot(noisy.argmax(dim=-1), noisy.shape[-1]).to(noisy.dtype)
 
     sampled = torch.zeros(*mask.shape, NEGATIVES, dtype=torch.long)
@@ -234,6 +236,7 @@ def reference_losses(hf, wavs, lens, mask, negatives, noise):
     attention = (torch.arange(wavs.shape[1]) < lens[:, None]).long()
     own, F.gumbel_softmax = F.gumbel_softmax, gumbel_softmax
     try:
+        wavs, attention, mask, sampled = (x.to(hf.device) for x in (wavs, attention, mask, sampled))
         output = hf(wavs, attention, mask_time_indices=mask, sampled_negative_indices=sampled)
     finally:
         F.gumbel_softmax = own
@@ -241,7 +244,9 @@ def reference_losses(hf, wavs, lens, mask, negatives, noise):
 
 
 def usage():
-    """-> wall, user and system seconds of this process so far"""
+    """-> wall, user and system seconds of this process so far, the work of a GPU finished"""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
     used = resource.getrusage(resource.RUSAGE_SELF)
     return np.array([time.perf_counter(), used.ru_utime, used.ru_stime])
 
@@ -330,6 +335,7 @@ def parse(argv):
     parser.add_argument("--precision", choices=TOLERANCE, default="fp32", help="bf16: autocast")
     parser.add_argument("--dropout", type=float, default=0.1, help="hidden, attention, projection, quantiser")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="cuda: without speechbrain")
     parser.add_argument("--without", nargs="*", default=[], choices=["speechbrain"], help="systems left out")
     parser.add_argument("--split", action="store_true", help="print the parts of our step only")
     parser.add_argument("--memory_of", choices=SYSTEMS, help=argparse.SUPPRESS)
@@ -343,7 +349,8 @@ def main(argv):
         trainer = Trainer(args.memory_of, args)
         for _ in range(3):
             trainer.step()
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(torch.cuda.max_memory_allocated() / 2**20 if args.device == "cuda" else resident)
         return 0
     if args.split:
         for name, (wall, cpu) in split_of_ours(args).items():

@@ -2,11 +2,14 @@
 
 import torch
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 NAME = "lebench_sb"  # among the attention functions of transformers
+# not cuDNN's kernel, which makes a plan for each new pair of lengths: most of a second per ragged step
+ON_GPUS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 LONGEST = 600  # keys; with more, the fused kernel's smaller temporaries win
 
 
@@ -16,8 +19,11 @@ def attend(queries, keys, values, dropout=0.0, scale=None):
     scale: of the scores; d ** -0.5 by default. It is torch's fused kernel, but not in bfloat16 on a CPU,
     where that leaves the matrix units idle: two matrix products with a softmax between them take half its
     time at 500 keys, a third at 140 (forward and backward). Scores are then rounded to bfloat16, as those of
-    transformers' eager attention under autocast.
+    transformers' eager attention under autocast. On a GPU it is flash attention where that can be.
     """
+    if queries.is_cuda:
+        with sdpa_kernel(ON_GPUS):
+            return F.scaled_dot_product_attention(queries, keys, values, dropout_p=dropout, scale=scale)
     half = queries.dtype == torch.bfloat16 and queries.device.type == "cpu"
     if not half or dropout > 0.0 or keys.shape[2] > LONGEST:
         return F.scaled_dot_product_attention(queries, keys, values, dropout_p=dropout, scale=scale)

@@ -53,8 +53,8 @@ def start(argv):
 
 
 def settle_precision(hparams, run_opts):
-    """-> run options: fp32 in place of bf16 (also in hparams) on a CPU that only emulates it, at a sixtieth of
-    the speed"""
+    """-> run options: fp32 in place of bf16 (also in hparams) on a CPU that only emulates it, at a sixtieth
+    of the speed"""
     device = run_opts.device or ("cuda" if torch.cuda.is_available() else "cpu")
     if torch.device(device).type != "cpu" or has_bf16_units():
         return run_opts

@@ -46,7 +46,10 @@ def make_config(**values):
     return Wav2Vec2Config(**values)
 
 
-def build_model(config, init_from, feature_grad_mult, seed, start="random", do_normalize=None):
+def build_model(
+    config, init_from, feature_grad_mult, seed, start="random", do_normalize=None,
+    activation_checkpointing=False,
+):  # fmt: skip
     """-> PretrainingModel with random weights (`init_from` empty) or those of a Hugging Face folder or id.
 
     A folder without quantiser, projections or mask embedding is accepted: the log says what starts fresh.
@@ -58,7 +61,7 @@ def build_model(config, init_from, feature_grad_mult, seed, start="random", do_n
     if not init_from:
         hf = Wav2Vec2ForPreTraining(config)
         STARTS[start](hf.wav2vec2.feature_extractor)
-        return PretrainingModel(hf, feature_grad_mult)
+        return PretrainingModel(hf, feature_grad_mult, activation_checkpointing)
     check_normalisation(init_from, do_normalize)
     stored = Wav2Vec2Config.from_pretrained(init_from)
     stored.mask_time_prob = config.mask_time_prob
@@ -70,7 +73,7 @@ def build_model(config, init_from, feature_grad_mult, seed, start="random", do_n
     if lost:
         raise ValueError(f"init_from {init_from}: {len(lost)} encoder weights are missing, first {lost[:5]}.")
     logger.info("init_from %s: weights that start fresh: %s", init_from, ", ".join(missing) or "none")
-    return PretrainingModel(hf, feature_grad_mult)
+    return PretrainingModel(hf, feature_grad_mult, activation_checkpointing)
 
 
 def check_normalisation(init_from, do_normalize):

@@ -12,9 +12,11 @@ ours:
 
 import random
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from lebench_sb.attention import attend as attend_heads
 from lebench_sb.data import send
@@ -58,15 +60,17 @@ class PretrainingModel(nn.Module):
 
     feature_grad_mult scales the gradient that reaches the extractor, the penalty's included, as in fairseq
     (0.1 for its base model); 0 freezes the extractor. Dropouts and LayerDrop are those of the config. Channel
-    masking (`mask_feature_prob`) belongs to fine-tuning and is not applied.
+    masking (`mask_feature_prob`) belongs to fine-tuning and is not applied. activation_checkpointing: the
+    transformer layers keep their inputs alone for the backward pass, which computes the rest again.
 
     Raises ValueError for a config whose parts are not those of wav2vec 2.0 pre-training.
     """
 
-    def __init__(self, hf, feature_grad_mult=1.0):
+    def __init__(self, hf, feature_grad_mult=1.0, activation_checkpointing=False):
         super().__init__()
         check_config(hf.config)
         self.hf = hf
+        self.activation_checkpointing = activation_checkpointing
         self.feature_grad_mult = feature_grad_mult
         if feature_grad_mult == 0:
             hf.freeze_feature_encoder()
@@ -96,7 +100,7 @@ class PretrainingModel(nn.Module):
         features = model.feature_projection.layer_norm(extracted)
         hidden = model.feature_projection.dropout(linear(model.feature_projection.projection, features))
         hidden = hidden.index_put((batch.masked,), model.masked_spec_embed.to(hidden.dtype))
-        contexts = encode(model.encoder, hidden, batch)
+        contexts = encode(model.encoder, hidden, batch, self.activation_checkpointing)
         with torch.autocast(wavs.device.type, enabled=False):
             logits = self.quantizer_logits(features[batch.masked].float())
             vectors, codes, used = self.quantise(logits, temperature, gumbel_noise)
@@ -241,14 +245,19 @@ def no_gradient(parameters):
     return sum(p.flatten()[0] * 0.0 for p in parameters if p.requires_grad)
 
 
-def encode(encoder, hidden, batch):
-    """HF transformer on hidden (N, D) of the valid frames -> (M, D) at the masked frames"""
+def encode(encoder, hidden, batch, checkpointing=False):
+    """HF transformer on hidden (N, D) of the valid frames -> (M, D) at the masked frames
+
+    checkpointing: the layers' activations are computed again in the backward pass
+    """
     stable, config = encoder.config.do_stable_layer_norm, encoder.config
     hidden = hidden + positions(encoder.pos_conv_embed, hidden, batch.frame_lens)
     if not stable:
         hidden = encoder.layer_norm(hidden)
     hidden = encoder.dropout(hidden)
     layer_function = pre_norm_layer if stable else post_norm_layer
+    if checkpointing and encoder.training:
+        layer_function = partial(checkpoint, layer_function, use_reentrant=False)
     kept, dropped = [], []
     for layer in encoder.layers:
         drop = encoder.training and random.random() < config.layerdrop
@@ -272,7 +281,12 @@ def positions(pos_conv_embed, hidden, frame_lens):
     gap = hidden.new_zeros(pos_conv_embed.conv.kernel_size[0] // 2, hidden.shape[1])
     row = torch.cat([part for utterance in hidden.split(frame_lens) for part in (utterance, gap)])
     lens = [n for frames in frame_lens for n in (frames, len(gap))]
-    return torch.cat(pos_conv_embed(row[None])[0].split(lens)[::2])
+    if row.is_cuda:  # in bfloat16 cuDNN's grouped convolution takes many times as long
+        with torch.autocast("cuda", enabled=False):
+            row = pos_conv_embed(row.float()[None])[0]
+    else:
+        row = pos_conv_embed(row[None])[0]
+    return torch.cat(row.split(lens)[::2])
 
 
 def pre_norm_layer(layer, queries, keys, query_lens, key_lens):

@@ -5,10 +5,11 @@ import copy
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import Wav2Vec2Config, Wav2Vec2ForPreTraining
 
+from lebench_sb.pretraining import extractor as extractor_module
 from lebench_sb.pretraining.extractor import STRETCH, extract, output_length
 from lebench_sb.pretraining.linear import linear
 from lebench_sb.pretraining.masking import draw_masks
@@ -57,7 +58,8 @@ def call(model, wavs, sample_lens, mask, negatives, temperature, noise=None):
     return model(wavs, layout, temperature, noise)
 
 
-@settings(max_examples=25, deadline=None)
+@pytest.mark.parametrize("devices", [set(), {"cpu"}], ids=["convolutions", "products"])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     dims=st.lists(st.integers(1, 9), min_size=1, max_size=4),
     kernels=st.lists(st.integers(1, 11), min_size=4, max_size=4),
@@ -66,8 +68,9 @@ def call(model, wavs, sample_lens, mask, negatives, temperature, noise=None):
     bias=st.booleans(),
 )
 def test_extractor_and_its_gradients_equal_transformers_whatever_the_shape(
-    dims, kernels, strides, norm, bias
+    monkeypatch, devices, dims, kernels, strides, norm, bias
 ):
+    monkeypatch.setattr(extractor_module, "BY_PRODUCTS", devices)
     kernels, strides = kernels[: len(dims)], strides[: len(dims)]
     config = dict(conv_dim=dims, conv_kernel=kernels, conv_stride=strides, conv_bias=bias)
     config |= dict(num_feat_extract_layers=len(dims), feat_extract_norm=norm)
@@ -326,3 +329,29 @@ def test_steps_through_distributed_data_parallel_even_without_masked_frames(norm
             (output.contrastive + output.diversity + output.penalty).backward()
     finally:
         torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("norm", [GROUP, LAYER])
+def test_activation_checkpointing_changes_neither_losses_nor_gradients(norm):
+    model = make_model(**norm)
+    again = copy.deepcopy(model)
+    again.activation_checkpointing = True
+    batch = make_batch(model, [9000, 5000])
+    found = []
+    for one in (model, again):
+        torch.manual_seed(3)  # dropout is on
+        output = call(one, *batch)
+        (output.contrastive + output.diversity + output.penalty).backward()
+        found.append([output.contrastive, *(p.grad for p in one.parameters())])
+    for ours, expected in zip(*found, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_activation_checkpointing_computes_the_layers_twice():
+    model = make_model(**LAYER)
+    model.activation_checkpointing = True
+    calls = []
+    for layer in model.hf.wav2vec2.encoder.layers:
+        layer.feed_forward.intermediate_dropout.register_forward_hook(lambda *_: calls.append(1))
+    call(model, *make_batch(model, [5000])).contrastive.backward()
+    assert len(calls) == 2 * len(model.hf.wav2vec2.encoder.layers)

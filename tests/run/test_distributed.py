@@ -16,7 +16,7 @@ ASR = ["recipes/ASR/CommonVoice/train.py", "recipes/ASR/CommonVoice/hparams/ctc.
 def launch(root, words, processes):
     argv = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     script = [str(root / words[0]), str(root / words[1]), *words[2:], "--noprogressbar"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}  # gloo, on CPUs
     prefix = argv if processes > 1 else [sys.executable]
     done = subprocess.run([*prefix, *script], capture_output=True, text=True, env=environment, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
