@@ -296,7 +296,7 @@ class SSLBrain(sb.Brain):
         if self.scaler.is_enabled():
             self.scaler.step(self.optimizer)
             self.scaler.update()
-        elif getattr(self.optimizer, "_step_supports_amp_scaling", False):
+        elif getattr(self.optimizer, "_step_supports_amp_scaling", False) and not self.is_sharded:
             self.optimizer.found_inf = (~norm.isfinite()).float()
             self.optimizer.step()
             del self.optimizer.found_inf
@@ -532,10 +532,9 @@ class SSLBrain(sb.Brain):
 
     def parameter_counts(self):
         """Parameters of the encoder, and those that are trained (encoder or not)"""
-        with self.unwrapped():
-            encoder = self.modules["encoder"] if "encoder" in self.modules else self.modules
-            trained = sum(p.numel() for p in self.modules.parameters() if p.requires_grad)
-            return {"encoder": sum(p.numel() for p in encoder.parameters()), "trained": trained}
+        encoder = self.modules["encoder"] if "encoder" in self.modules else self.modules
+        trained = sum(p.numel() for p in self.modules.parameters() if p.requires_grad)
+        return {"encoder": sum(p.numel() for p in encoder.parameters()), "trained": trained}
 
     @property
     def bar_name(self):

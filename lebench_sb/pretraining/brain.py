@@ -11,7 +11,7 @@ import torch
 from speechbrain.utils.distributed import ddp_barrier, if_main_process
 from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2ForPreTraining
 
-from lebench_sb import results
+from lebench_sb import results, sharding
 from lebench_sb.brain import TRAIN, VALID, SSLBrain
 from lebench_sb.data import (
     EpochPlan,
@@ -22,6 +22,7 @@ from lebench_sb.data import (
     send,
 )
 from lebench_sb.encoders import save_encoder
+from lebench_sb.manifest import UsageError
 from lebench_sb.metrics.errors import mean, rate
 from lebench_sb.plots import codebook_usage, learning_curves
 from lebench_sb.pretraining.initialise import balance_codes, filterbank_start
@@ -121,6 +122,32 @@ class PretrainingBrain(SSLBrain):
         targets += self.model.hf.quantizer.weight_proj.parameters()
         ids = set(map(id, targets))
         return [([p for p in self.modules.parameters() if id(p) not in ids], rate, 0), (targets, rate, first)]
+
+    def _wrap_distributed(self):
+        """Several processes: DistributedDataParallel, or sharding with `fsdp`; see lebench_sb/sharding.py"""
+        if not (self.hparams.fsdp and self.world > 1):
+            super()._wrap_distributed()
+            return
+        if self.hparams.balance_codes:
+            raise UsageError("--fsdp True with --balance_codes True: no process holds the whole quantiser.")
+        if self.scaler.is_enabled():
+            raise UsageError("--fsdp True with --precision fp16: use bf16, which needs no loss scale.")
+        sharding.shard(self.modules["model"], self.device)
+
+    def init_optimizers(self):
+        super().init_optimizers()
+        if self.is_sharded and self.checkpointer is not None:
+            sharding.saves_whole(self.checkpointer)
+
+    def whole_model(self):
+        """-> the transformers model with all its weights; under `fsdp` a copy, right on the main process
+        alone, for which every process must call this"""
+        if not self.is_sharded:
+            return self.model.hf
+        state, whole = sharding.whole_state(self.model.hf), type(self.model.hf)(self.model.hf.config)
+        if if_main_process():
+            whole.load_state_dict(state)
+        return whole
 
     def plan(self, dataset, stage):
         """Durations as cropped; training is a stream of updates, cut where validation comes"""
@@ -270,8 +297,9 @@ def pretrain_and_export(brain, utterances, made):
     brain.fit(made["train"], made["valid"])
     best = brain.load_best()
     brain.run_stage(brain.loader(made["valid"], VALID), VALID, None)
+    whole = brain.whole_model()
     if if_main_process():
-        export(brain, best)
+        export(brain, whole, best)
         plot(brain)
         record = brain.record(utterances, brain.rows, "valid", str(brain.folder / "encoder"))
         results.write_results(brain.folder, record, brain.rows)
@@ -279,9 +307,9 @@ def pretrain_and_export(brain, utterances, made):
     ddp_barrier()
 
 
-def export(brain, best):
+def export(brain, hf, best):
     """`pretraining/` with all heads and `encoder/` without, each saying which update it is"""
-    hf, normalise = brain.model.hf, brain.hparams.do_normalize
+    normalise = brain.hparams.do_normalize
     story = {"CHECKPOINT.txt": f"Lowest validation loss: {best['loss']:.4f} at update {best['update']}.\n"}
     save_encoder(hf, brain.folder / "pretraining", normalise, story)
     save_encoder(hf.wav2vec2, brain.folder / "encoder", normalise, story)
