@@ -266,6 +266,38 @@ def time_rounds(names, args):
     return {name: np.array(rows) for name, rows in times.items()}
 
 
+def operations(args):
+    """Floating-point operations of one step on valid frames: twice the multiplications of convolutions,
+    linear layers and attention, and three times the forward pass (without what is computed again)"""
+    config = make_config(args, 0.0)
+    lens = make_batch(args)[1].tolist()
+    width, inner, total = config.hidden_size, config.intermediate_size, 0
+    groups, taps = config.num_conv_pos_embedding_groups, config.num_conv_pos_embeddings
+    for samples in lens:
+        frames, channels = samples, 1
+        shapes = zip(config.conv_dim, config.conv_kernel, config.conv_stride, strict=True)
+        for wider, kernel, stride in shapes:
+            frames = (frames - kernel) // stride + 1
+            total += frames * channels * kernel * wider
+            channels = wider
+        total += frames * channels * width + frames * width * (width // groups) * taps
+        layer = 4 * frames * width**2 + 2 * frames * width * inner + 2 * frames**2 * width
+        total += config.num_hidden_layers * layer
+    return 3 * 2 * total
+
+
+def matrix_peak(args):
+    """Operations per second of a large matrix product in the precision, the best of five"""
+    dtype = torch.bfloat16 if args.precision == "bf16" else torch.float32
+    a, b = (torch.randn(2048, 2048).to(args.device, dtype) for _ in range(2))
+    times = []
+    for _ in range(6):
+        start = usage()[0]
+        a @ b
+        times.append(usage()[0] - start)
+    return 2 * 2048**3 / min(times[1:])
+
+
 def split_of_ours(args):
     """-> {part: (wall, CPU) median ms} of our step, each part timed on its own"""
     trainer = Trainer("ours", args)
@@ -364,7 +396,14 @@ def main(argv):
         return 1
     names = [name for name in SYSTEMS if name not in args.without]
     memory = {name: peak_memory(name) for name in names}
-    print_table(names, time_rounds(names, args), memory)
+    times = time_rounds(names, args)
+    print_table(names, times, memory)
+    work, peak = operations(args), matrix_peak(args)
+    rate = work / np.median(times["ours"][:, 0])
+    print(
+        f"\nuseful work: {work / 1e9:.0f} GFLOP a step; ours does {rate / 1e9:.0f} GFLOP/s, {rate / peak:.0%}"
+    )
+    print(f"of the {peak / 1e9:.0f} GFLOP/s of a 2048 x 2048 x 2048 product in the same precision.")
     if "speechbrain" in names:
         print(f"\n{SPEECHBRAIN_DIFFERENCES}")
     print(f"load at the end {os.getloadavg()[0]:.1f}")

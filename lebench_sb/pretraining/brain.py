@@ -116,6 +116,12 @@ class PretrainingBrain(SSLBrain):
         module = self.modules["model"]
         return module.module if hasattr(module, "module") else module
 
+    def _compile(self):
+        """`--compile`: see PretrainingModel.compile_blocks. The whole model would be compiled anew for the
+        lengths of each batch."""
+        if self.compile:
+            self.model.compile_blocks(self.compile_mode)
+
     def parameter_groups(self):
         rate, first = self.hparams.encoder_lr, self.hparams.targets_learn_after
         targets = [*self.model.hf.wav2vec2.feature_extractor.parameters()]

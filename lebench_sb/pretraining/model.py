@@ -115,6 +115,13 @@ class PretrainingModel(nn.Module):
             penalty = extracted.float().square().mean()
             return step_output(similarities, losses.diversity_loss(used), penalty, logits.detach(), codes)
 
+    def compile_blocks(self, mode="default"):
+        """torch.compile for the feed-forward blocks, which see frames alone and so need no new kernel for
+        other lengths; attention and convolutions are single kernels already"""
+        for layer in self.hf.wav2vec2.encoder.layers:
+            layer.feed_forward.compile(dynamic=True, mode=mode)
+            layer.feed_forward.is_compiled = True
+
     def layout(self, sample_lens, mask, negatives):
         """sample_lens (B,) int64, mask (B, F) bool and negatives (M, N) of masking.draw_masks, all on the CPU
         -> Layout, without the utterances that are too short for a frame
@@ -308,6 +315,8 @@ def post_norm_layer(layer, queries, keys, query_lens, key_lens):
 
 def feed_forward(block, x):
     """HF Wav2Vec2FeedForward: x (Nq, D) -> (Nq, D)"""
+    if getattr(block, "is_compiled", False):
+        return block(x)
     hidden = block.intermediate_dropout(block.intermediate_act_fn(linear(block.intermediate_dense, x)))
     return block.output_dropout(linear(block.output_dense, hidden))
 

@@ -355,3 +355,24 @@ def test_activation_checkpointing_computes_the_layers_twice():
         layer.feed_forward.intermediate_dropout.register_forward_hook(lambda *_: calls.append(1))
     call(model, *make_batch(model, [5000])).contrastive.backward()
     assert len(calls) == 2 * len(model.hf.wav2vec2.encoder.layers)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("norm", [GROUP, LAYER])
+def test_compiled_blocks_give_the_same_step_at_any_length_without_new_kernels(norm):
+    model = make_model(**norm, **QUIET)
+    compiled = copy.deepcopy(model)
+    compiled.compile_blocks()
+    for lens in ([9000, 5000], [8000, 7000, 3000], [9000, 9000]):
+        batch = make_batch(model, lens)
+        noise, found = torch.randn(len(batch[3]), 2, 20), []
+        for one in (model, compiled):
+            one.zero_grad()
+            output = call(one, *batch, noise)
+            (output.contrastive + output.diversity + output.penalty).backward()
+            found.append([output.contrastive, *(p.grad for p in one.parameters())])
+        for ours, expected in zip(*found, strict=True):
+            torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
+    made = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    assert 0 < made <= 2 * len(model.hf.wav2vec2.encoder.layers), made
+    assert compiled.hf.state_dict().keys() == model.hf.state_dict().keys()
