@@ -25,6 +25,7 @@ from speechbrain.utils.run_opts import RunOptions
 from lebench_sb import signals
 from lebench_sb.manifest import DataError, UsageError
 
+# 75 besides, after a signal: signals.TRY_AGAIN
 EXIT_CODES = {DataError: 3, UsageError: 2, FileNotFoundError: 2, NotADirectoryError: 2, FileExistsError: 2}
 
 
