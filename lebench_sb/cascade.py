@@ -141,7 +141,7 @@ def score(utterances, gold, found, root_quirk):
 
 
 def make_record(options, argv, asr, utterances, rows, nlp):
-    """What results.json holds: the recogniser's training, the parser's name, our scores"""
+    """What results.json holds: the recogniser's training and its energy, the parser's name, our scores"""
     speakers, metrics = [row["spk_id"] for row in rows], {}
     for name, (sums, function, unit, better) in (word_statistics(rows) | parse_statistics(rows)).items():
         found = interval(sums, function, speakers, seed=options.seed)
@@ -162,6 +162,7 @@ def make_record(options, argv, asr, utterances, rows, nlp):
         "stamps": list(asr["stamps"]),
         "time": asr["time"],
         **results.provenance(options.seed, {k: str(v) for k, v in named.items()}, command),
+        "energy": asr["energy"],
     }
 
 

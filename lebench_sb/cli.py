@@ -289,6 +289,19 @@ def validate(
     typer.echo(f"no errors in {_counted(len(manifests), 'manifest')}")
 
 
+@app.command(help="Pack the audio of manifests into tar shards, with manifests that point into them.")
+def shard(
+    manifests: Manifests,
+    data_root: DataRoot,
+    output: Output,
+    size: Annotated[str, typer.Option("--size", help="of a shard at most: KB, MB, GB or TB")] = "4GB",
+):
+    from lebench_sb.shards import make_shards
+
+    count = make_shards(manifests, data_root, output, size)
+    typer.echo(f"{output}: {_counted(count, 'shard')}; use its manifests with --data_folder {output}")
+
+
 @app.command(help="Table of all results below folders.")
 def table(
     results: Annotated[list[Path], typer.Argument(help="results.json files or folders above them")],
@@ -332,6 +345,15 @@ def _show_results(function):
         typer.echo(function(module).rstrip("\n"))
     except ValueError as error:
         raise DataError(str(error)) from error
+
+
+@app.command(help="Energy and CO2 of runs, beside the published figures of the LeBenchmark models.")
+def energy(
+    runs: Annotated[list[Path], typer.Argument(help="folders of runs, finished or not, or folders above")],
+):
+    from lebench_sb.energy import report
+
+    typer.echo(report(runs))
 
 
 @app.command("import", help="Make a Hugging Face folder of a SpeechBrain wav2vec 2.0 checkpoint.")

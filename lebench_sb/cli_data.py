@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from tabulate import tabulate
 
 from lebench_sb.manifest import GENDERS, DataError, Problems, audio_fault, read_manifest
+from lebench_sb.members import open_audio
 
 ORDER = ("M", "F", "U")  # LeBenchmark's order
 SHORTEST = 0.025  # seconds: one window of a filterbank, one frame of wav2vec 2.0
@@ -136,7 +137,7 @@ def _inspect(path, decode):
     if fault := audio_fault(path):
         return found | {"faults": [fault]}
     try:
-        with soundfile.SoundFile(path) as file:
+        with open_audio(path, whole=decode) as source, soundfile.SoundFile(source) as file:
             samples, faults = file.frames, []
             # headers of variable-rate MP3 lie
             if decode or file.format == "MP3":
@@ -148,7 +149,7 @@ def _inspect(path, decode):
                 "channels": file.channels,
                 "seconds": samples / file.samplerate,
             }
-    except (soundfile.SoundFileError, RuntimeError) as error:
+    except (soundfile.SoundFileError, RuntimeError, OSError) as error:
         return found | {"faults": [f"not readable as audio ({str(error).split(': ')[-1].strip(' .')})"]}
     return found | {"faults": faults}
 

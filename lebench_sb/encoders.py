@@ -117,9 +117,31 @@ class SSLEncoder(nn.Module):
         source = str(source)
         untrained = source.startswith(RANDOM)
         folder = _locate(source.removeprefix(RANDOM), with_weights=not untrained)
-        self._config = config = _config(folder)
-        self._preprocessor = _preprocessor(folder, config)
-        self.front = _front_end(config, self._preprocessor)
+        config = _config(folder)
+        self._describe(source, config, _preprocessor(folder, config), layer, freeze)
+        config = _without_augmentation(config)
+        model = _random_model(config) if untrained else _load_strictly(folder, config)
+        self._take(model, freeze_extractor)
+
+    @classmethod
+    def around(cls, model, do_normalize):
+        """The SSLEncoder that trains a transformers model made in memory (whose config loses SpecAugment and
+        LayerDrop).
+
+        do_normalize: whether the model receives waveforms of mean 0 and variance 1.
+        """
+        encoder = cls.__new__(cls)
+        nn.Module.__init__(encoder)
+        preprocessor = _preprocessor_of(model, do_normalize).to_dict()
+        encoder._describe(type(model).__name__, copy.deepcopy(model.config), preprocessor, "last", False)
+        model.config.apply_spec_augment, model.config.layerdrop = False, 0.0
+        encoder._take(model, freeze_extractor=False)
+        return encoder
+
+    def _describe(self, source, config, preprocessor, layer, freeze):
+        """Sets what follows from config and preprocessor: all attributes but the model's"""
+        self._config, self._preprocessor = config, preprocessor
+        self.front = _front_end(config, preprocessor)
         self.min_samples = self.front.min_samples
         _check_layer(layer, config.num_hidden_layers)
         self.source, self.layer, self.frozen = source, layer, freeze
@@ -131,13 +153,13 @@ class SSLEncoder(nn.Module):
         self.output_size = config.output_hidden_size if adapted else config.hidden_size
         self._can_pad = config.model_type in PADDED and not adapted
 
-        config = _without_augmentation(config)
-        self.model = _random_model(config) if untrained else _load_strictly(folder, config)
+    def _take(self, model, freeze_extractor):
+        self.model = model
         if self._can_pad:
             attention.use_in(self.model)
         self._batch = _keep_padding_out(self.model) if self._can_pad else Batch()
         self._layers_above = self._cut_layers_above()
-        if layer == "weighted":
+        if self.layer == "weighted":
             self.layer_mix = nn.Parameter(torch.zeros(self.num_layers + 1))
         self._set_trained_weights(freeze_extractor)
         self.train()
@@ -159,6 +181,22 @@ class SSLEncoder(nn.Module):
         """As `forward`, but what `mix` takes: states (B, F, K, D), frame_lens (B,). K is 1, or for layer
         "weighted" num_layers + 1. They depend on no trained weight of a frozen encoder: one may keep them."""
         return self._run(wavs, wav_lens, self._stacked)
+
+    def hidden_states(self, wavs, wav_lens, layers):
+        """As `forward`, but the hidden states of `layers` (K indices), as the model gives them, not
+        normalised: states (B, F, K, D) float32, frame_lens (B,). Frames beyond frame_lens mean nothing.
+
+        An encoder of `layer` k has those up to k. Raises ValueError for another.
+        """
+        for layer in layers:
+            _check_layer(layer, self.num_layers - len(self._layers_above))
+
+        def read(inputs, attention_mask):
+            with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+                output = self.model(inputs, attention_mask=attention_mask, output_hidden_states=True)
+            return torch.stack([output.hidden_states[layer].float() for layer in layers], dim=2)
+
+        return self._run(wavs, wav_lens, read)
 
     def mix(self, states):
         """K tensors (B, F, D) -> frames (B, F, D): the only one, or their learned sum"""
@@ -763,12 +801,16 @@ def save_encoder(model, folder, do_normalize, extra=None):
     The folder appears whole; one that `save_encoder` wrote before is replaced. Raises FileExistsError for
     another.
     """
-    extractor = transformers.Wav2Vec2FeatureExtractor(
+    extractor = _preprocessor_of(model, do_normalize)
+    _write_model(folder, model, model.state_dict(), model.config, extractor.to_dict(), extra or {})
+
+
+def _preprocessor_of(model, do_normalize):
+    return transformers.Wav2Vec2FeatureExtractor(
         sampling_rate=SAMPLE_RATE,
         do_normalize=do_normalize,
         return_attention_mask=getattr(model.config, "feat_extract_norm", "layer") == "layer",
     )
-    _write_model(folder, model, model.state_dict(), model.config, extractor.to_dict(), extra or {})
 
 
 def _write_model(folder, model, weights, config, preprocessor, extra):

@@ -25,6 +25,7 @@ from tqdm.auto import tqdm
 
 from lebench_sb.data import EpochPlan, SpeechDataset
 from lebench_sb.manifest import DataError, UsageError, write_atomically
+from lebench_sb.members import file_of
 
 FORMAT = 1  # raised when frames or files change their meaning
 SHARD_SECONDS = 600.0  # of audio: what is lost when a process is killed
@@ -184,7 +185,7 @@ def described(dataset):
     digest = hashlib.sha256()
     for name in dataset.data_ids:
         row = dataset.data[name]
-        state = os.stat(row["wav"])
+        state = os.stat(file_of(row["wav"]))
         stretch = [row["start"], row["stop"], row["channel"]]
         told = [name, row["wav"], *stretch, state.st_size, state.st_mtime_ns]
         digest.update(json.dumps(told).encode())

@@ -21,6 +21,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lebench_sb.members import first_bytes, open_audio
+
 FORMAT = 1  # in the parameters' hash: raised when the rules of writing change, to rebuild old manifests
 COLUMNS = ("ID", "duration", "wav", "start", "stop", "spk_id", "gender", "language")
 PATH_LABELS = ("trace", "tree")  # labels that may hold a path; a `tree` that is a key is left alone
@@ -32,6 +34,7 @@ QUOTED = re.compile('[,"\r\n]|^ | $')  # fields written in quotation marks
 SECONDS = re.compile(r"\d+(\.\d+)?([eE][-+]?\d+)?")
 TAG = re.compile(r"<[^<>\s]+>")  # opens a concept in `semantics`; CLOSE closes it
 CLOSE = ">"
+NO_ROWS = "0 utterances, only a header; was the preparation interrupted?"
 READERS = 8  # threads: opening files waits on the disk or the network, not on the processor
 
 
@@ -74,10 +77,10 @@ class Problems:
 class Utterance:
     """One piece of speech.
 
-    wav: absolute path; duration: seconds of this utterance; start, stop: seconds inside `wav`, both None for
-    the whole file; gender: F, M or U; labels: column -> text (`wrd`, `translation_en`, `semantics`, `trace`,
-    ...). The label `channel` ("1", "2", ...) names the channel that holds the speech; without it all are
-    averaged.
+    wav: absolute path, of a file or of a member of a shard (`x.tar::a.flac`); duration: seconds of this
+    utterance; start, stop: seconds inside `wav`, both None for the whole file; gender: F, M or U;
+    labels: column -> text (`wrd`, `translation_en`, `semantics`, `trace`, ...). The label `channel` ("1",
+    "2", ...) names the channel that holds the speech; without it all are averaged.
     """
 
     id: str
@@ -100,8 +103,7 @@ def corpus_folder(data_folder, name):
 def audio_fault(path):
     """What makes `path` no audio file, or "" when its first 64 bytes look sane; decodes nothing."""
     try:
-        with open(path, "rb") as file:
-            head = file.read(64)
+        head = first_bytes(path, 64)
     except FileNotFoundError:
         return "missing file"
     except OSError as error:
@@ -171,11 +173,11 @@ def audio_duration(path):
     if fault:
         raise DataError(f"{path}: {fault}.")
     try:
-        with soundfile.SoundFile(path) as file:
+        with open_audio(path) as source, soundfile.SoundFile(source) as file:
             rate, samples = file.samplerate, file.frames
             if file.format == "MP3":
                 samples = _decoded_samples(file)
-    except (soundfile.SoundFileError, RuntimeError) as error:
+    except (soundfile.SoundFileError, RuntimeError, OSError) as error:
         reason = str(error).split(": ")[-1].strip(" .")
         hint = "`ffmpeg -i IN OUT.flac` converts it"
         raise DataError(f"{path}: not readable as audio ({reason}); {hint}.") from None
@@ -403,7 +405,8 @@ def parameters_hash(parameters):
 
 def manifest_hash(path):
     """sha256 (hex) of the manifest's bytes."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_marker(path):
@@ -429,24 +432,49 @@ def read_manifest(path, data_root):
     opened. Raises FileNotFoundError, or DataError that names lines: encoding, separator, columns, short or
     long rows, numbers, duplicate IDs.
     """
-    if not os.path.isdir(data_root):
-        raise FileNotFoundError(f"data_root {data_root} is not a folder.")
-    root = os.path.abspath(data_root).rstrip(os.sep) + os.sep
-    header, rows = read_table(path, ",")
-    _check_header(path, header)
-    labels = [name for name in header if name not in COLUMNS]
+    root = root_prefix(data_root)
     problems, lines, utterances = Problems(path), {}, []
-    for line, fields in rows:
-        row = dict(zip(header, fields, strict=True))
-        lines.setdefault(row["ID"], []).append(line)
-        utterances.append(_utterance(row, labels, root, problems, line))
+    text = io.StringIO(read_text(path), newline="")
+    for line, u in manifest_rows(path, text, root, problems):
+        lines.setdefault(u.id, []).append(line)
+        utterances.append(u)
     for name, where in lines.items():
         if len(where) > 1:
-            problems.add("duplicate ID", f"{name} (lines {', '.join(map(str, where[:SHOWN]))})")
+            add_double(problems, name, where)
     problems.raise_if_any()
     if not utterances:
-        raise DataError(f"{path}: 0 utterances, only a header; was the preparation interrupted?")
+        raise DataError(f"{path}: {NO_ROWS}")
     return utterances
+
+
+def root_prefix(data_root):
+    """What takes the place of `$data_root/`. Raises FileNotFoundError unless `data_root` is a folder."""
+    if not os.path.isdir(data_root):
+        raise FileNotFoundError(f"data_root {data_root} is not a folder.")
+    return os.path.abspath(data_root).rstrip(os.sep) + os.sep
+
+
+def add_double(problems, name, lines):
+    """Adds an ID that stands in several lines."""
+    problems.add("duplicate ID", f"{name} (lines {', '.join(map(str, lines[:SHOWN]))})")
+
+
+def manifest_rows(path, text, root, problems):
+    """Yields (line, Utterance) of an open manifest, one row in memory at a time.
+
+    text: the file, opened with newline=""; root: takes the place of `$data_root/`. What is wrong with single
+    rows is added to `problems`, which the caller raises. Raises DataError for columns, broken quotation, and
+    at the end for rows of another length than the header's.
+    """
+    rows = _table_rows(path, text, ",", csv.QUOTE_MINIMAL)
+    header, shape = next(rows)[1], Problems(path)
+    _check_names(path, header)
+    _check_header(path, header)
+    labels = [name for name in header if name not in COLUMNS]
+    for line, fields in rows:
+        if _fits(header, line, fields, shape):
+            yield line, _utterance(dict(zip(header, fields, strict=True)), labels, root, problems, line)
+    shape.raise_if_any()
 
 
 def _check_header(path, header):
@@ -481,18 +509,20 @@ def _utterance(row, labels, root, problems, line):
     values = {name: row[name] for name in labels}
     for name in PATH_LABELS:
         if name in values:
-            values[name] = _expand(values[name], root)
-    wav, speaker, gender, language = _expand(row["wav"], root), row["spk_id"], row["gender"], row["language"]
+            values[name] = expand(values[name], root)
+    wav, speaker, gender, language = expand(row["wav"], root), row["spk_id"], row["gender"], row["language"]
     u = Utterance(row["ID"], wav, duration, start, stop, speaker, gender, language, values)
     if duration <= 0:
         problems.add("duration not positive", f"line {line} {row['duration']!r}")
     for fault in _segment_faults(u):
         problems.add(fault, f"line {line}")
-    _check_tags(problems, values.get("semantics", ""), f"line {line}")
+    if "semantics" in values:
+        _check_tags(problems, values["semantics"], f"line {line}")
     return u
 
 
-def _expand(value, root):
+def expand(value, root):
+    """`value` with `root` in place of a `$data_root/` at its beginning."""
     return root + value[len(ROOT) :] if value.startswith(ROOT) else value
 
 
@@ -512,38 +542,49 @@ def read_table(path, delimiter, quotes=True):
     fault, a broken quotation, or a row whose number of fields is not the header's
     (all such rows are counted).
     """
-    text = read_text(path)
-    quoting = csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True, quoting=quoting)
-    rows, line = [], 1
+    text = io.StringIO(read_text(path), newline="")
+    rows = list(_table_rows(path, text, delimiter, csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE))
+    header, problems = rows.pop(0)[1], Problems(path)
+    _check_names(path, header)
+    for line, fields in rows:
+        _fits(header, line, fields, problems)
+    problems.raise_if_any()
+    return header, rows
+
+
+def _table_rows(path, text, delimiter, quoting):
+    """Yields (line number, fields) of the lines that are not empty, the header first."""
+    line, found = 1, False
+    reader = csv.reader(text, delimiter=delimiter, strict=True, quoting=quoting)
     try:
         for fields in reader:
             if fields:
-                rows.append((line, fields))
+                found = True
+                yield line, fields
             line = reader.line_num + 1
     except csv.Error as error:
         hint = "is a quotation mark not closed or not doubled?"
         raise DataError(f"{path}: line {line}: {error}; {hint}") from None
-    if not rows:
+    if not found:
         raise DataError(f"{path}: empty file, not even a header.")
-    header = rows.pop(0)[1]
-    _check_shape(path, header, rows)
-    return header, rows
 
 
-def _check_shape(path, header, rows):
+def _check_names(path, header):
     doubled = sorted({name for name in header if header.count(name) > 1})
     if doubled:
         raise DataError(f"{path}: columns named twice: {', '.join(doubled)}.")
-    problems, width = Problems(path), len(header)
-    quote = "put quotation marks around a field that holds the separator"
-    for line, fields in rows:
-        if len(fields) < width:
-            problems.add(f"rows shorter than the header's {width} fields", f"line {line} has {len(fields)}")
-        elif len(fields) > width:
-            kind = f"rows longer than the header's {width} fields, {quote}"
-            problems.add(kind, f"line {line} has {len(fields)}")
-    problems.raise_if_any()
+
+
+def _fits(header, line, fields, problems):
+    """True when a row has as many fields as the header; else it is added to `problems`."""
+    width = len(header)
+    if len(fields) < width:
+        problems.add(f"rows shorter than the header's {width} fields", f"line {line} has {len(fields)}")
+    elif len(fields) > width:
+        quote = "put quotation marks around a field that holds the separator"
+        kind = f"rows longer than the header's {width} fields, {quote}"
+        problems.add(kind, f"line {line} has {len(fields)}")
+    return len(fields) == width
 
 
 def read_text(path):

@@ -72,7 +72,11 @@ SECTIONS = {
     "time": {"train_s": NUMBER, "device_h": NUMBER},
     "energy": {"kwh": (*NUMBER, NONE), "co2_kg": (*NUMBER, NONE), "method": str},
 }
-RUN_KEYS = ("seed", "output_folder", "save_folder", "data_folder")  # they leave the experiment the same
+# Of the parts of a run that counted their energy (lebench_sb/energy.py)
+SECTIONS_OPTIONAL = {"energy": {"wall_s": NUMBER, "device_h": NUMBER, "parts": int}}
+# They leave the experiment the same
+RUN_KEYS = ("seed", "output_folder", "save_folder", "data_folder")
+RUN_KEYS += ("energy_method", "device_watts", "pue", "co2_g_per_kwh")
 
 
 def write_results(folder, record, utterances):
@@ -205,7 +209,9 @@ def check_record(record):
         raise ValueError(f"results: the record is a {type(record).__name__}, expected a dict")
     problems = _key_problems(record, SCHEMA, "", SCHEMA_OPTIONAL)
     for section, schema in SECTIONS.items():
-        problems += _key_problems(record[section], schema, f"{section}.") if section in record else []
+        if section in record:
+            optional = SECTIONS_OPTIONAL.get(section)
+            problems += _key_problems(record[section], schema, f"{section}.", optional)
     for name, entry in _items(record, "metrics"):
         where = f"metrics.{name}."
         problems += _key_problems(entry, METRIC, where, METRIC_OPTIONAL) or _metric_problems(entry, where)

@@ -158,6 +158,7 @@ def fit_and_test(brain, utterances, datasets):
     utterances, datasets: {"train": ..., "valid": ..., "test": ...}, the Utterances and the SpeechDatasets.
     """
     started = time.time()
+    brain.meter.start()
     brain.cache = feature_cache(brain)
     brain.fit(datasets["train"], datasets["valid"])
     rows = brain.evaluate(datasets["test"])

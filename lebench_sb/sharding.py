@@ -46,13 +46,20 @@ def load_whole(holder, path, end_of_epoch):
     """Load hook of a Checkpointer for what `whole_state` gave: each process takes its part of the file"""
     state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     if isinstance(holder, torch.optim.Optimizer):
-        weights = [weight for group in holder.param_groups for weight in group["params"]]
-        for number, kept in state["state"].items():
-            for name, value in kept.items():
-                kept[name] = part(value, weights[number])
+        state = optimizer_parts(holder, state)
     else:
         state = {name: part(state[name], value) for name, value in holder.state_dict().items()}
     holder.load_state_dict(state)
+
+
+def optimizer_parts(optimizer, state):
+    """The whole state_dict of an optimizer -> the one of this process, whose weights may be sharded"""
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    parts = {
+        number: {name: part(value, weights[number]) for name, value in kept.items()}
+        for number, kept in state["state"].items()
+    }
+    return {**state, "state": parts}
 
 
 def part(value, weight):

@@ -9,7 +9,14 @@ import time
 
 import torch
 from speechbrain.utils.distributed import ddp_barrier, if_main_process
-from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2ForPreTraining
+from transformers import (
+    AutoConfig,
+    Wav2Vec2Config,
+    Wav2Vec2ConformerConfig,
+    Wav2Vec2ConformerForPreTraining,
+    Wav2Vec2FeatureExtractor,
+    Wav2Vec2ForPreTraining,
+)
 
 from lebench_sb import results, sharding
 from lebench_sb.brain import TRAIN, VALID, SSLBrain
@@ -25,56 +32,86 @@ from lebench_sb.encoders import save_encoder
 from lebench_sb.manifest import UsageError
 from lebench_sb.metrics.errors import mean, rate
 from lebench_sb.plots import codebook_usage, learning_curves
+from lebench_sb.pretraining.batch_hours import describe_hours, seconds_per_batch
 from lebench_sb.pretraining.initialise import balance_codes, filterbank_start
+from lebench_sb.pretraining.languages import BalancedPlan, check_exponent
 from lebench_sb.pretraining.losses import perplexity
 from lebench_sb.pretraining.masking import draw_masks
 from lebench_sb.pretraining.model import PretrainingModel
+from lebench_sb.pretraining.moments import name_parameters, put_moments, read_moments
 
 logger = logging.getLogger(__name__)
 STARTS = {"random": lambda extractor: None, "filterbank": filterbank_start}
+MODELS = {"wav2vec2": Wav2Vec2ForPreTraining, "wav2vec2-conformer": Wav2Vec2ConformerForPreTraining}
+FRESH = ("quantizer.", "project_hid.", "project_q.")
 # what is summed over the masked frames of an update, and the frames and seconds that it saw
 SUMS = ("masked", "frames", "seconds", "contrastive", "correct", "diversity", "penalty")
-FRESH = ("quantizer.", "project_hid.", "project_q.", "wav2vec2.masked_spec_embed")
 
 
 def make_config(**values):
     """Wav2Vec2Config that refuses names it does not know (transformers takes any)."""
-    known = Wav2Vec2Config().to_dict()
+    return checked_config(Wav2Vec2Config, values)
+
+
+def make_conformer_config(**values):
+    """The same of a Wav2Vec2ConformerConfig"""
+    return checked_config(Wav2Vec2ConformerConfig, values)
+
+
+def checked_config(kind, values):
+    known = kind().to_dict()
     for name in values:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
-            raise ValueError(f"config: {name} is no setting of Wav2Vec2Config; did you mean {near}?")
-    return Wav2Vec2Config(**values)
+            raise ValueError(f"config: {name} is no setting of {kind.__name__}; did you mean {near}?")
+    return kind(**values)
+
+
+def stored_config(init_from, mask_time_prob):
+    """Config of a Hugging Face folder or id, with another mask; ValueError for a model of another kind"""
+    stored = AutoConfig.from_pretrained(init_from)
+    if stored.model_type not in MODELS:
+        raise ValueError(
+            f"init_from {init_from} is a {stored.model_type}: this recipe continues {' and '.join(MODELS)}."
+        )
+    stored.mask_time_prob = mask_time_prob
+    return stored
 
 
 def build_model(
     config, init_from, feature_grad_mult, seed, start="random", do_normalize=None,
-    activation_checkpointing=False,
+    activation_checkpointing=False, init_optimizer=False,
 ):  # fmt: skip
     """-> PretrainingModel with random weights (`init_from` empty) or those of a Hugging Face folder or id.
 
     A folder without quantiser, projections or mask embedding is accepted: the log says what starts fresh.
     Raises ValueError for any other missing weight, and when `do_normalize` is not what its
     preprocessor_config.json says. Of `config` a folder takes the mask alone: its shape and dropout are its
-    own.
+    own. init_optimizer: `init_from` is `pretraining/` of a run, whose optimiser state goes on as well
+    (UsageError where there is none).
     """
     torch.manual_seed(seed)
+    if init_optimizer and not init_from:
+        raise UsageError("init_optimizer True needs --init_from, `pretraining/` of a run.")
     if not init_from:
-        hf = Wav2Vec2ForPreTraining(config)
-        STARTS[start](hf.wav2vec2.feature_extractor)
+        hf = MODELS[config.model_type](config)
+        STARTS[start](hf.base_model.feature_extractor)
         return PretrainingModel(hf, feature_grad_mult, activation_checkpointing)
     check_normalisation(init_from, do_normalize)
-    stored = Wav2Vec2Config.from_pretrained(init_from)
-    stored.mask_time_prob = config.mask_time_prob
-    hf, report = Wav2Vec2ForPreTraining.from_pretrained(
+    stored = stored_config(init_from, config.mask_time_prob)
+    hf, report = MODELS[stored.model_type].from_pretrained(
         init_from, config=stored, dtype=torch.float32, output_loading_info=True, weights_only=True
     )
     missing = sorted(report["missing_keys"])
-    lost = [name for name in missing if not name.startswith(FRESH)]
+    fresh = (*FRESH, f"{hf.base_model_prefix}.masked_spec_embed")
+    lost = [name for name in missing if not name.startswith(fresh)]
     if lost:
         raise ValueError(f"init_from {init_from}: {len(lost)} encoder weights are missing, first {lost[:5]}.")
     logger.info("init_from %s: weights that start fresh: %s", init_from, ", ".join(missing) or "none")
-    return PretrainingModel(hf, feature_grad_mult, activation_checkpointing)
+    model = PretrainingModel(hf, feature_grad_mult, activation_checkpointing)
+    if init_optimizer:
+        model.moments = read_moments(init_from, model)
+    return model
 
 
 def check_normalisation(init_from, do_normalize):
@@ -108,6 +145,16 @@ def unchanged(sig):
     return sig
 
 
+def training_plan(dataset, exponent, stream):
+    """stream: the arguments of StreamPlan -> one, or a BalancedPlan where `exponent` changes the shares"""
+    check_exponent(exponent)
+    if exponent == 1:
+        return StreamPlan(*stream)
+    plan = BalancedPlan(dataset.languages, exponent, *stream)
+    plan.tell()
+    return plan
+
+
 class PretrainingBrain(SSLBrain):
     """modules: {"model": PretrainingModel}. One unit of the loss is one masked frame."""
 
@@ -124,7 +171,7 @@ class PretrainingBrain(SSLBrain):
 
     def parameter_groups(self):
         rate, first = self.hparams.encoder_lr, self.hparams.targets_learn_after
-        targets = [*self.model.hf.wav2vec2.feature_extractor.parameters()]
+        targets = [*self.model.hf.base_model.feature_extractor.parameters()]
         targets += self.model.hf.quantizer.weight_proj.parameters()
         ids = set(map(id, targets))
         return [([p for p in self.modules.parameters() if id(p) not in ids], rate, 0), (targets, rate, first)]
@@ -142,8 +189,16 @@ class PretrainingBrain(SSLBrain):
 
     def init_optimizers(self):
         super().init_optimizers()
-        if self.is_sharded and self.checkpointer is not None:
-            sharding.saves_whole(self.checkpointer)
+        if self.is_sharded:
+            name_parameters(self.optimizer, self.modules)
+            if self.checkpointer is not None:
+                sharding.saves_whole(self.checkpointer)
+        else:
+            with self.unwrapped():
+                name_parameters(self.optimizer, self.modules)
+        if self.model.moments is not None:
+            put_moments(self.optimizer, self.model.moments)
+            self.model.moments = None
 
     def whole_model(self):
         """-> the transformers model with all its weights; under `fsdp` a copy, right on the main process
@@ -161,7 +216,7 @@ class PretrainingBrain(SSLBrain):
         durations = dataset.durations.clip(max=hparams.max_crop)
         if stage != TRAIN:
             return EpochPlan(durations, hparams.max_batch_seconds, hparams.seed, shuffle=False)
-        return StreamPlan(
+        stream = (
             durations,
             hparams.max_batch_seconds,
             hparams.seed,
@@ -169,6 +224,14 @@ class PretrainingBrain(SSLBrain):
             self.world * self.grad_accumulation_factor,
             hparams.number_of_updates,
         )
+        plan = training_plan(dataset, float(hparams.language_exponent), stream)
+        self.tell_hours(seconds_per_batch(plan))
+        return plan
+
+    def tell_hours(self, batch_seconds):
+        """Logs the hours of audio per update, the recipe's (`hours_per_update`), and how to reach it"""
+        target = float(self.hparams.hours_per_update or 0)
+        logger.info(describe_hours(batch_seconds, self.world, self.grad_accumulation_factor, target))
 
     def count_updates(self, loader):
         """What the YAML says: the stream has no end of its own"""
@@ -318,7 +381,7 @@ def export(brain, hf, best):
     normalise = brain.hparams.do_normalize
     story = {"CHECKPOINT.txt": f"Lowest validation loss: {best['loss']:.4f} at update {best['update']}.\n"}
     save_encoder(hf, brain.folder / "pretraining", normalise, story)
-    save_encoder(hf.wav2vec2, brain.folder / "encoder", normalise, story)
+    save_encoder(hf.base_model, brain.folder / "encoder", normalise, story)
 
 
 def plot(brain):

@@ -21,6 +21,14 @@ def linear(layer, x):
     return LinearByConvolution.apply(x, layer.weight, layer.bias)
 
 
+def feed_forward(block, x):
+    """HF Wav2Vec2FeedForward, or that of its twin with Conformer layers: x (N, D) -> (N, D)"""
+    if getattr(block, "is_compiled", False):
+        return block(x)
+    hidden = block.intermediate_dropout(block.intermediate_act_fn(linear(block.intermediate_dense, x)))
+    return block.output_dropout(linear(block.output_dense, hidden))
+
+
 def as_frames(x):
     """x (N, D) -> (1, D / 2, 1, 2 N), a view of the same memory, channels last"""
     return x.contiguous().view(2 * x.shape[0], x.shape[1] // 2).t()[None, :, None, :]

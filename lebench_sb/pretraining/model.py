@@ -1,4 +1,5 @@
-"""One wav2vec 2.0 pre-training step on the weights of a transformers `Wav2Vec2ForPreTraining`.
+"""One wav2vec 2.0 pre-training step on the weights of a transformers `Wav2Vec2ForPreTraining`, or of its twin
+with Conformer layers.
 
 B utterances of T samples and F frames (padded), N valid frames in the batch, M masked ones, D the
 transformer's size. The weights, their names and their shapes are those of transformers; the computation is
@@ -20,9 +21,11 @@ from torch.utils.checkpoint import checkpoint
 
 from lebench_sb.attention import attend as attend_heads
 from lebench_sb.data import send
-from lebench_sb.pretraining import losses
+from lebench_sb.pretraining import conformer, losses
 from lebench_sb.pretraining.extractor import extract, output_length
-from lebench_sb.pretraining.linear import linear
+from lebench_sb.pretraining.linear import feed_forward, linear
+
+CONFORMER = "wav2vec2-conformer"
 
 
 @dataclass
@@ -56,7 +59,8 @@ class ScaleGradient(torch.autograd.Function):
 
 
 class PretrainingModel(nn.Module):
-    """`hf`: the Wav2Vec2ForPreTraining whose weights are trained and exported, as `.hf`.
+    """`hf`: the Wav2Vec2ForPreTraining, or Wav2Vec2ConformerForPreTraining, whose weights are trained and
+    exported, as `.hf`.
 
     feature_grad_mult scales the gradient that reaches the extractor, the penalty's included, as in fairseq
     (0.1 for its base model); 0 freezes the extractor. Dropouts and LayerDrop are those of the config. Channel
@@ -66,6 +70,8 @@ class PretrainingModel(nn.Module):
     Raises ValueError for a config whose parts are not those of wav2vec 2.0 pre-training.
     """
 
+    moments = None  # {name: optimiser state} to begin training with
+
     def __init__(self, hf, feature_grad_mult=1.0, activation_checkpointing=False):
         super().__init__()
         check_config(hf.config)
@@ -74,6 +80,9 @@ class PretrainingModel(nn.Module):
         self.feature_grad_mult = feature_grad_mult
         if feature_grad_mult == 0:
             hf.freeze_feature_encoder()
+        self.is_conformer = hf.config.model_type == CONFORMER
+        if self.is_conformer:
+            hf.base_model.encoder.pos_conv_embed.requires_grad_(False)  # it is there, and nothing uses it
 
     def frame_lengths(self, sample_lens):
         """sample_lens (B,) int -> frames (B,) int64; 0 for an utterance too short for one frame"""
@@ -95,7 +104,7 @@ class PretrainingModel(nn.Module):
         if not len(layout.negatives):
             return self.nothing_masked()
         batch = layout.of(wavs)
-        model = self.hf.wav2vec2
+        model = self.hf.base_model
         extracted = self.extract(batch)
         features = model.feature_projection.layer_norm(extracted)
         hidden = model.feature_projection.dropout(linear(model.feature_projection.projection, features))
@@ -118,9 +127,11 @@ class PretrainingModel(nn.Module):
     def compile_blocks(self, mode="default"):
         """torch.compile for the feed-forward blocks, which see frames alone and so need no new kernel for
         other lengths; attention and convolutions are single kernels already"""
-        for layer in self.hf.wav2vec2.encoder.layers:
-            layer.feed_forward.compile(dynamic=True, mode=mode)
-            layer.feed_forward.is_compiled = True
+        for layer in self.hf.base_model.encoder.layers:
+            blocks = [layer.ffn1, layer.ffn2] if self.is_conformer else [layer.feed_forward]
+            for block in blocks:
+                block.compile(dynamic=True, mode=mode)
+                block.is_compiled = True
 
     def layout(self, sample_lens, mask, negatives):
         """sample_lens (B,) int64, mask (B, F) bool and negatives (M, N) of masking.draw_masks, all on the CPU
@@ -153,7 +164,7 @@ class PretrainingModel(nn.Module):
         """-> extractor output of the valid frames (N, C), with its gradient scaled"""
         device = batch.wavs.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else batch.wavs.dtype
-        layers = self.hf.wav2vec2.feature_extractor.conv_layers
+        layers = self.hf.base_model.feature_extractor.conv_layers
         extracted = extract(layers, batch.wavs, batch.sample_lens, dtype)
         return ScaleGradient.apply(extracted, self.feature_grad_mult)
 
@@ -162,7 +173,7 @@ class PretrainingModel(nn.Module):
         frame_lens = self.frame_lengths(sample_lens)
         mask = torch.zeros(len(wavs), int(frame_lens.max()), dtype=torch.bool)
         batch = self.layout(sample_lens, mask, torch.zeros(0, 0, dtype=torch.int64)).of(wavs)
-        return self.hf.wav2vec2.feature_projection.layer_norm(self.extract(batch)).float()
+        return self.hf.base_model.feature_projection.layer_norm(self.extract(batch)).float()
 
     def quantizer_logits(self, features):
         """features (M, C) after their layer norm -> (M, G, V)"""
@@ -243,7 +254,7 @@ def check_config(config):
     activation = config.feat_extract_activation
     if activation != "gelu":
         raise ValueError(f"feat_extract_activation is {activation!r}: only gelu is implemented.")
-    if config.add_adapter or config.adapter_attn_dim is not None:
+    if config.add_adapter or getattr(config, "adapter_attn_dim", None) is not None:  # Conformers: no such key
         raise ValueError("add_adapter or adapter_attn_dim is set: pre-training has no adapters. Unset them.")
 
 
@@ -253,31 +264,36 @@ def no_gradient(parameters):
 
 
 def encode(encoder, hidden, batch, checkpointing=False):
-    """HF transformer on hidden (N, D) of the valid frames -> (M, D) at the masked frames
+    """HF context network on hidden (N, D) of the valid frames -> (M, D) at the masked frames
 
     checkpointing: the layers' activations are computed again in the backward pass
     """
-    stable, config = encoder.config.do_stable_layer_norm, encoder.config
+    kept, dropped = [], []
+    for layer in encoder.layers:
+        drop = encoder.training and random.random() < encoder.config.layerdrop
+        (dropped if drop else kept).append(layer)
+    network = conformer.encode if encoder.config.model_type == CONFORMER else transform
+    contexts = network(encoder, hidden, batch, kept, checkpointing and encoder.training)
+    return contexts + no_gradient(p for layer in dropped for p in layer.parameters())
+
+
+def transform(encoder, hidden, batch, layers, checkpointing):
+    """HF transformer on hidden (N, D), layers: those that LayerDrop keeps -> (M, D) at the masked frames"""
+    stable = encoder.config.do_stable_layer_norm
     hidden = hidden + positions(encoder.pos_conv_embed, hidden, batch.frame_lens)
     if not stable:
         hidden = encoder.layer_norm(hidden)
     hidden = encoder.dropout(hidden)
     layer_function = pre_norm_layer if stable else post_norm_layer
-    if checkpointing and encoder.training:
+    if checkpointing:
         layer_function = partial(checkpoint, layer_function, use_reentrant=False)
-    kept, dropped = [], []
-    for layer in encoder.layers:
-        drop = encoder.training and random.random() < config.layerdrop
-        (dropped if drop else kept).append(layer)
-    for layer in kept[:-1]:
+    for layer in layers[:-1]:
         hidden = layer_function(layer, hidden, hidden, batch.frame_lens, batch.frame_lens)
     queries = hidden[batch.masked]
-    if kept:
+    if layers:
         # nobody looks at the last layer's other frames
-        queries = layer_function(kept[-1], queries, hidden, batch.masked_counts, batch.frame_lens)
-    if stable:
-        queries = encoder.layer_norm(queries)
-    return queries + no_gradient(p for layer in dropped for p in layer.parameters())
+        queries = layer_function(layers[-1], queries, hidden, batch.masked_counts, batch.frame_lens)
+    return encoder.layer_norm(queries) if stable else queries
 
 
 def positions(pos_conv_embed, hidden, frame_lens):
@@ -311,14 +327,6 @@ def post_norm_layer(layer, queries, keys, query_lens, key_lens):
     queries = queries + layer.dropout(attend(layer.attention, queries, keys, query_lens, key_lens))
     queries = layer.layer_norm(queries)
     return layer.final_layer_norm(queries + feed_forward(layer.feed_forward, queries))
-
-
-def feed_forward(block, x):
-    """HF Wav2Vec2FeedForward: x (Nq, D) -> (Nq, D)"""
-    if getattr(block, "is_compiled", False):
-        return block(x)
-    hidden = block.intermediate_dropout(block.intermediate_act_fn(linear(block.intermediate_dense, x)))
-    return block.output_dropout(linear(block.output_dense, hidden))
 
 
 def attend(attention, queries, keys, query_lens, key_lens):

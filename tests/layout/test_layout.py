@@ -11,11 +11,16 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "lebench_sb"
 ALLOWED = {
-    "manifest": [], "text": [], "metrics": [], "attention": [], "encoders": ["attention"],
+    "members": [],  # files in tar shards, which every reader of audio must open
+    "manifest": ["members"], "text": [], "metrics": [], "attention": [], "encoders": ["attention"],
     "schedules": [], "heads": [], "augment": [], "checkpoints": ["manifest"], "beam": [], "ctc_search": [],
     "signals": [], "sharding": [],
-    "data": ["manifest", "signals"],
-    "features": ["data", "manifest"],  # frames kept on disk between epochs, runs and heads
+    "columns": ["manifest"],
+    "selection": ["columns", "manifest"],
+    "data": ["columns", "manifest", "members", "selection", "signals"],
+    "energy": ["manifest"],
+    "shards": ["columns", "manifest", "members"],
+    "features": ["data", "manifest", "members"],  # frames kept on disk between epochs, runs and heads
     "traces": ["manifest"],
     "trials": ["manifest"],
     "trees": ["manifest", "text"],
@@ -27,7 +32,7 @@ ALLOWED = {
     "command_line": ["manifest", "signals"],
     "results": ["metrics"],
     "plots": ["metrics", "results"],
-    "brain": ["checkpoints", "data", "manifest", "metrics", "results", "sharding", "signals"],
+    "brain": ["checkpoints", "data", "energy", "manifest", "metrics", "results", "sharding", "signals"],
     "run": ["brain", "data", "features", "results", "command_line"],
     "corpora": ["manifest", "text", "traces", "trees", "trials", "corpora"],
     # a task is put together from other tasks' parts and draws its own pictures; a chain of runs reads the
@@ -39,8 +44,8 @@ ALLOWED = {
     # a finished recognition run, then a parser of text: scored as the task of speech parsing
     "cascade": ["command_line", "data", "manifest", "metrics", "results", "tasks", "trees"],
     "pretraining": [
-        "attention", "brain", "data", "encoders", "manifest", "metrics", "plots", "pretraining", "results",
-        "sharding",
+        "attention", "brain", "checkpoints", "data", "encoders", "manifest", "metrics", "plots",
+        "pretraining", "results", "sharding",
     ],
     "import_speechbrain": ["encoders"],
     "benchmark": ["command_line", "data", "manifest", "results"],
@@ -93,6 +98,7 @@ def test_a_yaml_names_what_a_run_needs(path):
         "prepare:",
         "checkpointer:",
         "key_metric:",
+        "energy_method:",
     ):
         assert re.search(f"^{re.escape(key)}", text, re.M), f"{path.name} lacks {key}"
     recoverables = text.split("recoverables:")[1]

@@ -79,7 +79,7 @@ def extract_each_alone(extractor):
     extractor.forward = forward
 
 
-def reference_step(hf, wavs, mask, negatives, noise, monkeypatch):
+def reference_step(hf, wavs, mask, negatives, noise, monkeypatch, sample_lens=SAMPLES):
     """noise (B, F, G, V) -> the HF output, after its backward"""
 
     def gumbel_softmax(logits, tau, hard):
@@ -93,7 +93,7 @@ def reference_step(hf, wavs, mask, negatives, noise, monkeypatch):
     all_negatives[mask] = places[negatives]
     output = hf(
         wavs,
-        attention_mask=(torch.arange(wavs.shape[1]) < SAMPLES[:, None]).long(),
+        attention_mask=(torch.arange(wavs.shape[1]) < sample_lens[:, None]).long(),
         mask_time_indices=mask,
         sampled_negative_indices=all_negatives,
     )

@@ -1,0 +1,70 @@
+"""The optimiser's state of a pre-training run, for the run that goes on from its `pretraining/`."""
+
+import logging
+from pathlib import Path
+
+import torch
+
+from lebench_sb.checkpoints import best_checkpoint
+from lebench_sb.manifest import UsageError
+from lebench_sb.sharding import optimizer_parts
+
+logger = logging.getLogger(__name__)
+LEAVE = "Leave it out: --init_optimizer False."
+
+
+def name_parameters(optimizer, modules):
+    """Gives each group of the optimiser the names of its parameters, which its saved state then holds"""
+    names = {id(parameter): name for name, parameter in modules.named_parameters()}
+    for group in optimizer.param_groups:
+        group["param_names"] = [names[id(parameter)] for parameter in group["params"]]
+
+
+def read_moments(init_from, model):
+    """`pretraining/` of a run -> {name of a parameter: its state, for Adam exp_avg, exp_avg_sq and step}
+
+    From the checkpoint that `pretraining/` was exported from, the run's best on valid. model: with the
+    weights of init_from. Raises UsageError if there is no such checkpoint, or its weights are others.
+    """
+    run = Path(init_from).absolute().parent
+    try:
+        checkpoint = best_checkpoint(run)
+    except FileNotFoundError as error:
+        raise UsageError(
+            f"init_optimizer: {init_from} has no optimiser state: it is not `pretraining/` of a run with its "
+            f"checkpoints ({error}). {LEAVE}"
+        ) from error
+    check_weights(checkpoint, init_from, model)
+    state = torch.load(checkpoint / "optimizer.ckpt", map_location="cpu", weights_only=True)
+    moments = {}
+    for group in state["param_groups"]:
+        if "param_names" not in group:
+            raise UsageError(f"init_optimizer: {checkpoint} does not name its parameters. {LEAVE}")
+        for index, name in zip(group["params"], group["param_names"], strict=True):
+            if index in state["state"]:
+                moments[name] = state["state"][index]
+    return moments
+
+
+def check_weights(checkpoint, init_from, model):
+    """Raises UsageError unless the checkpoint's weights are those that init_from gave `model`."""
+    saved = torch.load(checkpoint / "model.ckpt", map_location="cpu", weights_only=True, mmap=True)
+    own = model.state_dict()
+    if saved.keys() != own.keys() or not all(torch.equal(saved[name], own[name]) for name in own):
+        raise UsageError(
+            f"init_optimizer: {checkpoint} has other weights than {init_from}: that run has gone on since. "
+            f"Let it end, which exports its best checkpoint again. {LEAVE}"
+        )
+
+
+def put_moments(optimizer, moments):
+    """Gives a fresh optimiser the state of the parameters it trains, by their names"""
+    state = optimizer.state_dict()
+    names = {
+        index: name
+        for group in state["param_groups"]
+        for index, name in zip(group["params"], group["param_names"], strict=True)
+    }
+    state["state"] = {index: moments[name] for index, name in names.items() if name in moments}
+    optimizer.load_state_dict(optimizer_parts(optimizer, state))
+    logger.info("init_optimizer: the state of %d of %d trained weights", len(state["state"]), len(names))
