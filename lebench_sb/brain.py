@@ -3,9 +3,12 @@
 Letters: B utterances, T samples.
 """
 
+import errno
 import json
 import logging
 import math
+import os
+import signal
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,11 +21,12 @@ import torch
 import yaml
 from speechbrain.core import INTRA_EPOCH_CKPT_FLAG
 from speechbrain.utils.checkpoints import mark_as_loader, mark_as_saver, register_checkpoint_hooks
-from speechbrain.utils.distributed import if_main_process
+from speechbrain.utils.distributed import MainProcessContext, if_main_process
 from torch.nn.parallel import DistributedDataParallel
 from tqdm.auto import tqdm
 
-from lebench_sb import energy, results
+from lebench_sb import energy, results, sharding, signals
+from lebench_sb.checkpoints import state_bytes
 from lebench_sb.data import (
     EpochPlan,
     PlannedLoader,
@@ -33,6 +37,7 @@ from lebench_sb.data import (
     send,
     speakers_of,
 )
+from lebench_sb.manifest import UsageError
 from lebench_sb.metrics.bootstrap import interval, paired_interval
 
 logger = logging.getLogger(__name__)
@@ -47,8 +52,9 @@ class SSLBrain(sb.Brain):
       default). An update is normalised by the units of the whole accumulated, distributed batch.
     - On valid and test it appends one dict per utterance to `self.rows` (`ID` and the statistics of its
       scores); `scores(rows)` turns them into {metric: value}.
-    - Random numbers of a micro-batch depend on (seed, epoch, step, process) alone: a resumed run needs no
-      saved random state and repeats an uninterrupted one exactly.
+    - Random numbers of a micro-batch depend on (seed, epoch, its place in the epoch) alone: a resumed run
+      needs no saved random state and repeats an uninterrupted one exactly, and k processes draw what one that
+      accumulates k micro-batches draws.
     - Learning rates are functions of the update (`hparams.schedule(update, total)`): nothing to save.
     """
 
@@ -57,7 +63,10 @@ class SSLBrain(sb.Brain):
         self.world = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
         self.rank = torch.distributed.get_rank() if self.world > 1 else 0
         self.folder = Path(self.hparams.output_folder)
-        self.train_seconds, self.rows = 0.0, []
+        self.stop, self.on_cpus = signals.Stop(), None  # asked to stop; the processes' group for CPU tensors
+        if self.world > 1 and torch.distributed.get_backend() != "gloo":
+            self.on_cpus = torch.distributed.new_group(backend="gloo")
+        self.train_seconds, self.rows, self.unwritten = 0.0, [], ""
         self.waited = 0.0  # seconds without work until a batch was there, since a task set it to 0
         self.on_gpu = torch.device(self.device).type == "cuda"
         # of the update at hand, and those not yet in `steps.jsonl`
@@ -135,7 +144,10 @@ class SSLBrain(sb.Brain):
     # ---- fit
 
     def fit(self, train_set, valid_set):
-        """Trains up to the counter's limit, validating after each epoch; resumes from the last checkpoint."""
+        """Trains up to the counter's limit, validating after each epoch; resumes from the last checkpoint.
+
+        SIGTERM, SIGUSR1 and Ctrl-C end the process, with a checkpoint: see `leave`.
+        """
         self.meter.start()
         if self.test_only:
             logger.info("Test only: training is left out.")
@@ -143,17 +155,21 @@ class SSLBrain(sb.Brain):
         train, valid = self.loader(train_set, TRAIN), self.loader(valid_set, VALID)
         self.total_updates = self.count_updates(train)
         self.on_fit_start()
+        if self.checkpointer is not None:
+            self.checkpointer.check_space(state_bytes(self.checkpointer, self.hparams.optimizer))
         forget_steps_after(self.folder / "steps.jsonl", self.optimizer_step)
         bar = tqdm(
             total=self.total_updates, initial=self.optimizer_step, disable=not self.shows_progress,
             dynamic_ncols=True, unit="update", desc=self.bar_name, mininterval=1.0,
         )  # fmt: skip
-        with bar:
+        with bar, signals.noted() as self.stop:
             for epoch in self.hparams.epoch_counter:
                 self._fit_train(train, epoch, bar)
                 self._fit_valid(valid, epoch, bar)
                 if self.is_last(epoch):
                     break
+        if self.checkpointer is not None:
+            self.checkpointer.require_saved()
 
     @property
     def shows_progress(self):
@@ -203,6 +219,7 @@ class SSLBrain(sb.Brain):
         self.zero_grad(set_to_none=True)
         self.nonfinite_count = 0
         self.batches_in_epoch = len(loader.share(epoch))
+        self.check_batch()
         last_save = time.time()
         if self.profiler is not None:
             self.profiler.start()
@@ -211,7 +228,8 @@ class SSLBrain(sb.Brain):
                 break
             started = time.time()
             self.step += 1
-            seed_everything(self.hparams.seed, epoch, self.step, self.rank)
+            place = (self.step - 1) * self.world + self.rank + 1
+            seed_everything(self.hparams.seed, epoch, place, 0)
             self.fit_batch(batch)
             self.settle(leave=1 if self.on_gpu else 0)
             self.train_seconds += time.time() - started
@@ -221,6 +239,8 @@ class SSLBrain(sb.Brain):
             if self.ends_update():
                 bar.update(self.optimizer_step - bar.n)
                 bar.set_postfix(loss=f"{self.avg_train_loss:.3f}", refresh=False)
+                if asked := self.stop_asked():
+                    self.leave(asked)
                 last_save = self.save_inside_epoch(last_save)
         self.settle()
         self.zero_grad(set_to_none=True)
@@ -282,8 +302,9 @@ class SSLBrain(sb.Brain):
             torch.distributed.all_reduce(sums)
         # DDP has averaged the gradients over processes: x world gives their sum, / units the mean per unit.
         scale = (self.world / sums[0].clamp(min=1.0)).float()
-        torch._foreach_mul_([p.grad for p in parameters], scale)
-        norm = torch.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm, foreach=True)
+        gradients = [sharding.own_part(p.grad) for p in parameters]
+        torch._foreach_mul_(gradients, scale)
+        norm = sharding.clip(gradients, self.max_grad_norm, self.is_sharded)
         self.step_if_finite(norm)
         self.optimizer.zero_grad(set_to_none=True)
         self.optimizer_step += 1
@@ -298,7 +319,7 @@ class SSLBrain(sb.Brain):
         if self.scaler.is_enabled():
             self.scaler.step(self.optimizer)
             self.scaler.update()
-        elif getattr(self.optimizer, "_step_supports_amp_scaling", False):
+        elif getattr(self.optimizer, "_step_supports_amp_scaling", False) and not self.is_sharded:
             self.optimizer.found_inf = (~norm.isfinite()).float()
             self.optimizer.step()
             del self.optimizer.found_inf
@@ -318,6 +339,18 @@ class SSLBrain(sb.Brain):
             known = {"loss": loss, "lr": update.lr, "grad_norm": norm}
             more = self.step_statistics(update.figures.sums[2:], update.number - 1)
             self.log_step(TRAIN, step=update.number, **known, **more, **refused)
+
+    @property
+    def is_sharded(self):
+        return any(map(sharding.is_sharded, self.modules.values()))
+
+    @contextmanager
+    def no_sync(self, use=True):
+        """As SpeechBrain's, and for sharded modules"""
+        for module in filter(sharding.is_sharded, self.modules.values()):
+            module.set_requires_gradient_sync(not use)
+        with super().no_sync(use):
+            yield
 
     def set_rates(self):
         """Sets each group's learning rate for the coming update and returns them"""
@@ -373,11 +406,52 @@ class SSLBrain(sb.Brain):
         return last_save
 
     def _save_intra_epoch_ckpt(self):
-        self.meter.write(self.total)
+        self.note_energy()
         self.checkpointer.save_and_keep_only(
             meta={INTRA_EPOCH_CKPT_FLAG: True}, end_of_epoch=False, num_to_keep=1, importance_keys=[],
             ckpt_predicate=lambda c: INTRA_EPOCH_CKPT_FLAG in c.meta, verbosity=logging.DEBUG,
         )  # fmt: skip
+
+    def note_energy(self):
+        try:
+            self.meter.write(self.total)
+        except OSError as error:
+            warn_if_full(error)
+
+    # ---- signals
+
+    def stop_asked(self):
+        """The signal that asks some process to stop, 0 for none; every process says the same. Called after
+        each update: the processes' CPUs wait for each other there, their GPUs do not."""
+        if self.world == 1:
+            return self.stop.number
+        asked = torch.tensor([self.stop.number])
+        torch.distributed.all_reduce(asked, torch.distributed.ReduceOp.MAX, group=self.on_cpus)
+        return int(asked)
+
+    def leave(self, number, save=True):
+        """Ends the process after signal `number`, with a checkpoint of the last update unless it has one.
+
+        Raises KeyboardInterrupt after Ctrl-C, else SystemExit with signals.TRY_AGAIN.
+        """
+        self.settle()
+        if save and self.checkpointer is not None:
+            self._save_intra_epoch_ckpt()
+        logger.warning("Stopped by signal %d after update %d.", number, self.optimizer_step)
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
+        raise SystemExit(signals.TRY_AGAIN)
+
+    def check_batch(self):
+        """Raises UsageError if the epoch was begun with another number of micro-batches per update"""
+        now = self.world * self.grad_accumulation_factor
+        if self.step and self.batches_per_update != now:
+            raise UsageError(
+                f"The checkpoint is inside an epoch of {self.batches_per_update} micro-batches per update "
+                f"(processes x --grad_accumulation_factor), now {now}: go on with as many, or start a new "
+                "--output_folder."
+            )
+        self.batches_per_update = now
 
     def profile_step(self):
         if self.profiler is None:
@@ -391,8 +465,15 @@ class SSLBrain(sb.Brain):
 
     def _fit_valid(self, loader, epoch, bar):
         bar.set_description(f"{self.bar_name}, epoch {epoch}", refresh=False)
-        loss = self.run_stage(loader, VALID, epoch)
+        try:
+            loss = self.run_stage(loader, VALID, epoch)
+        except Stopped as stopped:
+            # saved as the end of the epoch's training, where a resumed run validates at once
+            self.step, self.avg_train_loss = self.batches_in_epoch, self.train_loss
+            self.leave(stopped.number)
         self.on_stage_end(VALID, loss, epoch)
+        if asked := self.stop_asked():
+            self.leave(asked, save=False)
 
     def run_stage(self, loader, stage, epoch):
         """Scores the loader's utterances, in the batches of epoch 1 always; returns the mean loss."""
@@ -400,6 +481,7 @@ class SSLBrain(sb.Brain):
         self.rows = []
         total = units = 0.0
         hidden, name = not self.shows_progress, stage.name.lower()
+        everyones = len(loader.plan.batches(1)) // self.world  # batches that each process has at least
         bar = tqdm(loader.batches(1), desc=name, leave=False, disable=hidden, dynamic_ncols=True)
         with self.unwrapped(), torch.no_grad():
             self.modules.eval()
@@ -411,10 +493,12 @@ class SSLBrain(sb.Brain):
                     loss = self.compute_objectives(predictions, batch, stage)
                 count = float(self.units(predictions, batch))
                 total, units = total + float(loss) * count, units + count
+                if number <= everyones and (asked := self.stop_asked()):
+                    raise Stopped(asked)
                 if self.debug and number >= self.debug_batches:
                     break
         self.rows = self.gather(self.rows)
-        self.meter.write(self.total)
+        self.note_energy()
         return self.total(total) / max(self.total(units), 1.0)
 
     def evaluate(self, test_set):
@@ -492,10 +576,9 @@ class SSLBrain(sb.Brain):
 
     def parameter_counts(self):
         """Parameters of the encoder, and those that are trained (encoder or not)"""
-        with self.unwrapped():
-            encoder = self.modules["encoder"] if "encoder" in self.modules else self.modules
-            trained = sum(p.numel() for p in self.modules.parameters() if p.requires_grad)
-            return {"encoder": sum(p.numel() for p in encoder.parameters()), "trained": trained}
+        encoder = self.modules["encoder"] if "encoder" in self.modules else self.modules
+        trained = sum(p.numel() for p in self.modules.parameters() if p.requires_grad)
+        return {"encoder": sum(p.numel() for p in encoder.parameters()), "trained": trained}
 
     @property
     def bar_name(self):
@@ -519,8 +602,12 @@ class SSLBrain(sb.Brain):
 
     @contextmanager
     def unwrapped(self):
-        """Modules without DDP: processes may score different numbers of batches, waiting for nobody."""
+        """Modules without DDP, and with all their weights: processes may score different numbers of batches,
+        waiting for nobody."""
         wrapped = dict(self.modules.items())
+        sharded = [module for module in wrapped.values() if sharding.is_sharded(module)]
+        for module in sharded:
+            module.unshard()
         for name, module in wrapped.items():
             self.modules[name] = module.module if isinstance(module, DistributedDataParallel) else module
         try:
@@ -528,6 +615,8 @@ class SSLBrain(sb.Brain):
         finally:
             for name, module in wrapped.items():
                 self.modules[name] = module
+            for module in sharded:
+                module.reshard()
 
     def on_stage_end(self, stage, stage_loss, epoch=None):
         if stage != VALID:
@@ -565,22 +654,30 @@ class SSLBrain(sb.Brain):
         if not if_main_process():
             return
         line = {"step": self.optimizer_step, "stage": stage.name.lower()} | values
-        with open(self.folder / "steps.jsonl", "a", encoding="utf-8") as out:
-            out.write(json.dumps(line) + "\n")
+        self.unwritten += json.dumps(line) + "\n"
+        if append(self.folder / "steps.jsonl", self.unwritten):
+            self.unwritten = ""
 
     def log_epoch(self, meta, train_stats=None, valid_stats=None, test_stats=None):
-        # on every process: SpeechBrain's loggers write on the main one and wait for the others
-        self.hparams.train_logger.log_stats(meta, train_stats, valid_stats, test_stats)
+        if not if_main_process():
+            return
+        with MainProcessContext():  # SpeechBrain's loggers would wait for the other processes
+            try:
+                self.hparams.train_logger.log_stats(meta, train_stats, valid_stats, test_stats)
+            except OSError as error:
+                warn_if_full(error)
 
     @mark_as_saver
     def _save(self, path):
         if if_main_process():
-            state = {name: getattr(self, name) for name in STATE}
+            state = {name: getattr(self, name) for name in STATE} | {"world": self.world}
             Path(path).write_text(yaml.safe_dump(state), encoding="utf-8")
 
     @mark_as_loader
     def _recover(self, path, end_of_epoch):
-        for name, value in yaml.safe_load(Path(path).read_text(encoding="utf-8")).items():
+        state = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        state["step"] = state["step"] * state.pop("world") // self.world  # of each of today's processes
+        for name, value in state.items():
             setattr(self, name, value)
 
 
@@ -615,7 +712,37 @@ class Update:
 
 
 HALVINGS = 16  # from GradScaler's first scale, 2 ** 16, to 1
-STATE = ("step", "optimizer_step", "avg_train_loss", "train_seconds")
+STATE = ("step", "optimizer_step", "avg_train_loss", "train_seconds", "batches_per_update")
+
+
+class Stopped(Exception):
+    """A validation given up after a signal, of this number"""
+
+    def __init__(self, number):
+        super().__init__(number)
+        self.number = number
+
+
+def append(path, text):
+    """Appends `text` to a file, whole or not at all -> whether it did; a full disk costs a warning"""
+    before = path.stat().st_size if path.exists() else 0
+    try:
+        with open(path, "a", encoding="utf-8") as out:
+            out.write(text)
+    except OSError as error:
+        warn_if_full(error)
+        if path.exists():
+            os.truncate(path, before)
+        return False
+    return True
+
+
+def warn_if_full(error):
+    """Training goes on while the disk is full (its checkpoints say when it no longer can); raises any other
+    error"""
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        raise error
+    logger.warning("%s: not written: %s", error.filename or "log", error.strerror)
 
 
 def forget_steps_after(path, update):

@@ -5,16 +5,32 @@ import logging
 import os
 import shutil
 import zlib
+from functools import partial
 from pathlib import Path
 
 import torch
 from ruamel.yaml import YAML
-from speechbrain.utils.checkpoints import METAFNAME, Checkpointer
-from speechbrain.utils.distributed import ddp_barrier, if_main_process
+from speechbrain.utils.checkpoints import METAFNAME, Checkpointer, ckpt_recency
+from speechbrain.utils.distributed import (
+    MainProcessContext,
+    ddp_barrier,
+    ddp_broadcast,
+    if_main_process,
+)
+
+from lebench_sb.manifest import UsageError
 
 logger = logging.getLogger(__name__)
 FILES = "files.json"
-UNFINISHED = "unfinished-"
+UNFINISHED, DELETED = "unfinished-", "deleted-"
+RECENT = 2  # newest checkpoints kept: the last one may be found damaged
+AT_ONCE = RECENT + 2  # with the best one, and the one being written
+PATIENCE = 3  # saves in a row that may fail before the run stops
+WAY_OUT = "Make room on the disk and start the same command again: it goes on from the checkpoint before."
+
+
+class SaveError(OSError):
+    """A checkpoint could not be written; those before it are as they were."""
 
 
 class SafeCheckpointer(Checkpointer):
@@ -22,49 +38,210 @@ class SafeCheckpointer(Checkpointer):
 
     It is written to a temporary folder, synced, described by `files.json` (size and CRC-32 of each file) and
     renamed. A folder without that description, or whose files differ from it, is passed over with a message;
-    the newest valid one is used. Nothing invalid is deleted.
+    the newest valid one is used, and the one before it is kept in case. Nothing damaged is deleted. The main
+    process alone looks at the disk and tells the others.
+
+    `gather_hooks`: {name of a recoverable: function(object) -> its state_dict}, for what no process holds
+    whole. Every process calls it before a save; the main one writes what it returns there.
     """
 
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.gather_hooks = {}
+        self.failures = 0  # saves that failed since the last one that did not
+        self._told = set()
+
     def save_checkpoint(self, meta={}, end_of_epoch=True, name=None, verbosity=logging.INFO):  # noqa: B006
-        """As Checkpointer.save_checkpoint; `meta` must hold plain numbers and strings."""
+        """As Checkpointer.save_checkpoint; `meta` must hold plain numbers and strings.
+
+        Raises SaveError, on every process, where the disk does not take it; what was written of it is
+        removed.
+        """
         for key, value in meta.items():
             if not isinstance(value, (bool, int, float, str)):
                 raise TypeError(f"meta[{key!r}] is a {type(value).__name__}: only scalars can be read back.")
-        final = self._custom_checkpoint_dirpath(name) if name else self._new_checkpoint_dirpath()
-        checkpoint = super().save_checkpoint(meta, end_of_epoch, UNFINISHED + final.name, verbosity)
-        ddp_barrier()  # every process has written its part
+        states = {key: gather(self.recoverables[key]) for key, gather in self.gather_hooks.items()}
+        checkpoint, problem = None, ""
         if if_main_process():
-            describe(checkpoint.path)
-            os.rename(checkpoint.path, final)
-            sync(final.parent)
-            paramfiles = {key: final / file.name for key, file in checkpoint.paramfiles.items()}
-            checkpoint = checkpoint._replace(path=final, paramfiles=paramfiles)
-        ddp_barrier()
+            final = self._custom_checkpoint_dirpath(name) if name else self._new_checkpoint_dirpath()
+            try:
+                with MainProcessContext():  # hooks that would wait for the other processes do not
+                    checkpoint = self._write(final, states, meta, end_of_epoch, verbosity)
+            except (OSError, RuntimeError) as error:
+                if not is_of_disk(error):
+                    raise
+                problem = f"{final} could not be saved ({' '.join(str(error).split())})"
+                self.remove_leftovers()
+        problem = ddp_broadcast(problem)
+        if problem:
+            raise SaveError(problem)
         return checkpoint
+
+    def _write(self, final, states, meta, end_of_epoch, verbosity):
+        self.remove_leftovers()
+        own = self.custom_save_hooks
+        gathered = {key: partial(write_state, state) for key, state in states.items()}
+        self.custom_save_hooks = {**own, **gathered}
+        try:
+            checkpoint = super().save_checkpoint(meta, end_of_epoch, UNFINISHED + final.name, verbosity)
+        finally:
+            self.custom_save_hooks = own
+        describe(checkpoint.path)
+        os.rename(checkpoint.path, final)
+        sync(final.parent)
+        paramfiles = {key: final / file.name for key, file in checkpoint.paramfiles.items()}
+        return checkpoint._replace(path=final, paramfiles=paramfiles)
+
+    def save_and_keep_only(
+        self, meta=None, end_of_epoch=True, name=None, num_to_keep=1, keep_recent=True, importance_keys=(),
+        max_keys=(), min_keys=(), ckpt_predicate=None, verbosity=logging.INFO,
+    ):  # fmt: skip
+        """As Checkpointer.save_and_keep_only, but `keep_recent` keeps the RECENT newest of all.
+
+        A save that fails costs a warning, and deletes nothing: the next one may find room again. PATIENCE
+        failures in a row raise SaveError.
+        """
+        try:
+            self.save_checkpoint(meta or {}, end_of_epoch, name, verbosity)
+        except SaveError as error:
+            self.failures += 1
+            if self.failures >= PATIENCE:
+                raise SaveError(f"{error}, {self.failures} times in a row. {WAY_OUT}") from error
+            logger.warning("%s. The run goes on; the checkpoints before it are untouched.", error)
+            return
+        self.failures = 0
+        keys = [*importance_keys, *([ckpt_recency] if keep_recent else [])]
+        self.delete_checkpoints(
+            num_to_keep=num_to_keep, max_keys=max_keys, min_keys=min_keys, importance_keys=keys,
+            ckpt_predicate=ckpt_predicate, verbosity=verbosity, recent=RECENT if keep_recent else 0,
+        )  # fmt: skip
+
+    def delete_checkpoints(
+        self, *, num_to_keep=1, min_keys=(), max_keys=(), importance_keys=(ckpt_recency,),
+        ckpt_predicate=None, verbosity=logging.INFO, recent=0,
+    ):  # fmt: skip
+        """As Checkpointer.delete_checkpoints, but the `recent` newest of all stay, and a kill leaves no half
+        of one."""
+        if if_main_process():
+            orders = [{"min_key": key} for key in min_keys] + [{"max_key": key} for key in max_keys]
+            orders += [{"importance_key": key} for key in importance_keys]
+            found, kept = set(), set(self.find_checkpoints(max_num_checkpoints=recent))
+            for order in orders:
+                ranked = self.find_checkpoints(**order, ckpt_predicate=ckpt_predicate)
+                found, kept = found.union(ranked), kept.union(ranked[:num_to_keep])
+            for path in sorted(checkpoint.path for checkpoint in found - kept):
+                path.rename(path.with_name(DELETED + path.name))
+                logger.log(verbosity, "Deleted checkpoint in %s", path)
+            self.remove_leftovers()
+        ddp_barrier()
+
+    def remove_leftovers(self):
+        """Removes what a kill or a full disk left of saves and deletions"""
+        for path in sorted(self.checkpoints_dir.iterdir()):
+            if path.name.startswith((UNFINISHED, DELETED)):
+                shutil.rmtree(path, ignore_errors=True)
+
+    def require_saved(self):
+        """Raises SaveError if the last save failed: the weights of this moment are nowhere on the disk"""
+        if self.failures:
+            raise SaveError(f"{self.checkpoints_dir}: the last checkpoint could not be saved. {WAY_OUT}")
 
     def _custom_checkpoint_dirpath(self, name):
         if name.startswith(UNFINISHED):
-            path = self.checkpoints_dir / name
-            shutil.rmtree(path, ignore_errors=True)  # what a kill left
-            return path
+            return self.checkpoints_dir / name
         return super()._custom_checkpoint_dirpath(name)
 
     def _list_checkpoint_dirs(self):
         return [path for path in super()._list_checkpoint_dirs() if self._is_valid(path)]
 
-    def _is_valid(self, path):
-        problem = fault(path)
-        if problem and problem not in self.__dict__.setdefault("_told", set()):
+    def _is_valid(self, path, content=False):
+        problem = fault(path, content)
+        if problem and problem not in self._told:
             self._told.add(problem)
             logger.warning("Checkpoint passed over: %s", problem)
         return not problem
 
-    def load_checkpoint(self, checkpoint):
-        """Loads it if its files have the content they were saved with; raises OSError if not."""
-        problem = fault(checkpoint.path, content=True)
+    def find_intact(self, **order):
+        """As find_checkpoint, but reads the files: the first in order whose content is what was saved"""
+        ranked = self.find_checkpoints(**order)
+        return next((found for found in ranked if self._is_valid(found.path, content=True)), None)
+
+    def recover_if_possible(self, **order):
+        """Loads the first checkpoint in `order` (see find_checkpoints) with the content it was saved with.
+
+        -> it, or None where there is none. Others are passed over with a message.
+        """
+        chosen = None
+        if if_main_process():
+            for path in self.checkpoints_dir.glob(UNFINISHED + "*"):
+                logger.warning("Checkpoint passed over: %s, whose save did not finish", path)
+            chosen = self.find_intact(**order)
+        chosen = ddp_broadcast(chosen)
+        if chosen is None:
+            logger.info("%s: no checkpoint to go on from", self.checkpoints_dir)
+        else:
+            self.load_checkpoint(chosen)
+        return chosen
+
+    def check_space(self, size):
+        """Raises UsageError unless the disk has room for the checkpoints of `size` bytes still to come.
+
+        At most AT_ONCE exist at once: the best, the RECENT newest and the one being written. Disk quotas that
+        the system does not report as free space are not seen.
+        """
+        problem = ""
+        if if_main_process():
+            self.remove_leftovers()
+            coming = max(AT_ONCE - len(self._list_checkpoint_dirs()), 1)
+            free = shutil.disk_usage(self.checkpoints_dir).free
+            if free < coming * size:
+                problem = (
+                    f"{self.checkpoints_dir}: {megabytes(coming * size)} needed for {coming} checkpoints of "
+                    f"{megabytes(size)}, {megabytes(free)} free. Make room, or give another --output_folder."
+                )
+        problem = ddp_broadcast(problem)
         if problem:
-            raise OSError(f"{problem}. Remove this folder to go on from the checkpoint before it.")
-        super().load_checkpoint(checkpoint)
+            raise UsageError(problem)
+
+
+def is_of_disk(error):
+    """Whether an error of saving is the disk's: full, over a quota or limit, gone. torch.save says so with a
+    RuntimeError of its own writer."""
+    return isinstance(error, OSError) or "inline_container" in str(error)
+
+
+def write_state(state, module, path):
+    """Save hook of a Checkpointer for the `state` that was gathered from the processes"""
+    torch.save(state, path)
+
+
+def state_bytes(checkpointer, optimizer):
+    """Bytes of a checkpoint: the weights that `checkpointer` saves, and what `optimizer` (a function of
+    parameter groups) keeps of those it changes"""
+    total, moments = 0, moments_per_weight(optimizer)
+    for name, module in checkpointer.recoverables.items():
+        if isinstance(module, torch.nn.Module):
+            whole = name not in checkpointer.custom_save_hooks
+            saved = module.state_dict() if whole else trained_state(module)
+            total += sum(value.numel() * value.element_size() for value in saved.values())
+            trained = [p for p in module.parameters() if p.requires_grad]
+            total += sum(int(p.numel() * p.element_size() * moments) for p in trained)
+    return total
+
+
+def moments_per_weight(optimizer):
+    """Numbers that an optimiser keeps per weight, 2 for Adam: seen in one step on 16 weights"""
+    weight = torch.nn.Parameter(torch.zeros(4, 4))
+    weight.grad = torch.ones_like(weight)
+    tried = optimizer([{"params": [weight], "lr": 0.1}])
+    tried.step()
+    kept = [value for value in tried.state[weight].values() if torch.is_tensor(value) and value.ndim]
+    return sum(value.numel() for value in kept) / weight.numel()
+
+
+def megabytes(size):
+    """Bytes -> "12.3 MB" """
+    return f"{size / 1e6:.1f} MB"
 
 
 def best_checkpoint(run_folder):
@@ -78,7 +255,7 @@ def best_checkpoint(run_folder):
         raise FileNotFoundError(f"{run_folder} is not the folder of a run: no hyperparams.yaml and save/.")
     hparams = read_settings(run_folder)
     end = "min_key" if hparams["key_metric_is_better"] == "lower" else "max_key"
-    found = SafeCheckpointer(saved).find_checkpoint(**{end: hparams["key_metric"]})
+    found = SafeCheckpointer(saved).find_intact(**{end: hparams["key_metric"]})
     if found is None:
         raise FileNotFoundError(f"{saved} holds no checkpoint of a whole epoch: train that run first.")
     return found.path

@@ -22,8 +22,10 @@ from ruamel.yaml.error import YAMLError
 from ruamel.yaml.nodes import MappingNode, ScalarNode
 from speechbrain.utils.run_opts import RunOptions
 
+from lebench_sb import signals
 from lebench_sb.manifest import DataError, UsageError
 
+# 75 besides, after a signal: signals.TRY_AGAIN
 EXIT_CODES = {DataError: 3, UsageError: 2, FileNotFoundError: 2, NotADirectoryError: 2, FileExistsError: 2}
 
 
@@ -31,8 +33,10 @@ def launch(main):
     """Runs a recipe's `main(argv)`.
 
     A user's mistake prints one line (once under torchrun) and ends with the code of EXIT_CODES;
-    LEBENCH_TRACEBACK=1 shows where it was raised. Anything else is a failed run: code 1.
+    LEBENCH_TRACEBACK=1 shows where it was raised. Anything else is a failed run: code 1. SIGTERM and SIGUSR1
+    end it with signals.TRY_AGAIN, training with a checkpoint: the same command goes on.
     """
+    signals.end_at_once()
     try:
         main(sys.argv[1:])
     except KeyboardInterrupt:

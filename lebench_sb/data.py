@@ -17,6 +17,7 @@ from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.utils.data_pipeline import DataPipeline, DynamicItem
 
+from lebench_sb import signals
 from lebench_sb.columns import RowsById, Utterances, open_utterances
 from lebench_sb.manifest import DataError, manifest_hash, read_marker
 from lebench_sb.members import open_audio
@@ -371,6 +372,7 @@ class PlannedLoader:
             batch_sampler=self.share(epoch)[start:],
             num_workers=self.num_workers,
             collate_fn=self.collate,
+            worker_init_fn=signals.shield,
             pin_memory=torch.cuda.is_available(),
             generator=torch.Generator().manual_seed(seed_of("loader", epoch)),
         )

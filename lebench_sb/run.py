@@ -1,11 +1,14 @@
 """Starting and finishing a recipe: the command line, the run folder, preparation, training, test, results."""
 
+import errno
 import fcntl
 import json
 import logging
+import os
 import platform
 import shlex
 import shutil
+import socket
 import sys
 import time
 from contextlib import contextmanager
@@ -113,13 +116,26 @@ def make_run_folder(hparams, path, overrides, script, run_opts):
 
 
 def lock(folder):
-    """Holds `<folder>/.lock` until the process ends; raises UsageError if another run holds it."""
+    """Holds `<folder>/.lock` until the process ends; raises UsageError if another run holds it, on this host
+    or, where NFS hands locks to its server, on another. The file says who."""
     handle = open(folder / ".lock", "a+", encoding="utf-8")  # closed, and so released, with the process
     try:
         # lockf, not flock: forked data-loading workers that outlive a killed run must not hold it
         fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError) as error:
-        raise UsageError(f"{folder}: another run writes here; give another --output_folder.") from error
+        handle.seek(0)
+        raise UsageError(
+            f"{folder}: another run writes here ({handle.read().strip() or 'just started'}); give another "
+            "--output_folder."
+        ) from error
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+            raise
+        logger.warning("%s: this file system has no locks; see that no other run writes here.", folder)
+        return handle
+    handle.truncate(0)
+    handle.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+    handle.flush()
     return handle
 
 

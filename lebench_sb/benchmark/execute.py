@@ -105,6 +105,7 @@ def explain(code):
         why = ", as the system does when memory is short" if code == -9 else ""
         return f"killed by signal {-code}{why}"
     meanings = {2: "usage: option, key, YAML or missing path", 3: "content of the data"}
+    meanings[75] = "stopped by a signal, goes on where it was"
     return f"exit code {code}" + (f" ({meanings[code]})" if code in meanings else "")
 
 

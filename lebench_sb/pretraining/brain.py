@@ -18,7 +18,7 @@ from transformers import (
     Wav2Vec2ForPreTraining,
 )
 
-from lebench_sb import results
+from lebench_sb import results, sharding
 from lebench_sb.brain import TRAIN, VALID, SSLBrain
 from lebench_sb.data import (
     EpochPlan,
@@ -181,13 +181,39 @@ class PretrainingBrain(SSLBrain):
         ids = set(map(id, targets))
         return [([p for p in self.modules.parameters() if id(p) not in ids], rate, 0), (targets, rate, first)]
 
+    def _wrap_distributed(self):
+        """Several processes: DistributedDataParallel, or sharding with `fsdp`; see lebench_sb/sharding.py"""
+        if not (self.hparams.fsdp and self.world > 1):
+            super()._wrap_distributed()
+            return
+        if self.hparams.balance_codes:
+            raise UsageError("--fsdp True with --balance_codes True: no process holds the whole quantiser.")
+        if self.scaler.is_enabled():
+            raise UsageError("--fsdp True with --precision fp16: use bf16, which needs no loss scale.")
+        sharding.shard(self.modules["model"], self.device)
+
     def init_optimizers(self):
         super().init_optimizers()
-        with self.unwrapped():
+        if self.is_sharded:
             name_parameters(self.optimizer, self.modules)
+            if self.checkpointer is not None:
+                sharding.saves_whole(self.checkpointer)
+        else:
+            with self.unwrapped():
+                name_parameters(self.optimizer, self.modules)
         if self.model.moments is not None:
             put_moments(self.optimizer, self.model.moments)
             self.model.moments = None
+
+    def whole_model(self):
+        """-> the transformers model with all its weights; under `fsdp` a copy, right on the main process
+        alone, for which every process must call this"""
+        if not self.is_sharded:
+            return self.model.hf
+        state, whole = sharding.whole_state(self.model.hf), type(self.model.hf)(self.model.hf.config)
+        if if_main_process():
+            whole.load_state_dict(state)
+        return whole
 
     def plan(self, dataset, stage):
         """Durations as cropped; training is a stream of updates, cut where validation comes"""
@@ -426,8 +452,9 @@ def pretrain_and_export(brain, utterances, made):
     brain.fit(made["train"], made["valid"])
     best = brain.load_best()
     brain.run_stage(brain.loader(made["valid"], VALID), VALID, None)
+    whole = brain.whole_model()
     if if_main_process():
-        export(brain, best)
+        export(brain, whole, best)
         plot(brain)
         record = brain.record(utterances, brain.rows, "valid", str(brain.folder / "encoder"))
         results.write_results(brain.folder, record, brain.rows)
@@ -435,9 +462,9 @@ def pretrain_and_export(brain, utterances, made):
     ddp_barrier()
 
 
-def export(brain, best):
+def export(brain, hf, best):
     """`pretraining/` with all heads and `encoder/` without, each saying which update it is"""
-    hf, normalise = brain.model.hf, brain.hparams.do_normalize
+    normalise = brain.hparams.do_normalize
     story = {"CHECKPOINT.txt": f"Lowest validation loss: {best['loss']:.4f} at update {best['update']}.\n"}
     save_encoder(hf, brain.folder / "pretraining", normalise, story)
     save_encoder(hf.base_model, brain.folder / "encoder", normalise, story)

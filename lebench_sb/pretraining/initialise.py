@@ -65,14 +65,14 @@ def balance_codes(model, wavs, sample_lens, whitening=0.25):
     Codevectors
     lose their common part, with which all targets look alike to a cosine (transformers draws them from [0,
     1]).
-    Processes share their statistics.
+    All processes take the statistics of the first one, whose batch a run of one process would begin with.
     """
     features = model.valid_features(wavs, sample_lens).double()
     ones = features.new_ones(len(features), 1)
     extended = torch.cat([features, ones], dim=1)
     moments = extended.T @ extended
     if torch.distributed.is_initialized():
-        torch.distributed.all_reduce(moments)
+        torch.distributed.broadcast(moments, 0)
     count = moments[-1, -1]
     mean = moments[-1, :-1] / count
     values, vectors = torch.linalg.eigh(moments[:-1, :-1] / count - mean[:, None] * mean)

@@ -7,6 +7,7 @@ import torch
 
 from lebench_sb.checkpoints import best_checkpoint
 from lebench_sb.manifest import UsageError
+from lebench_sb.sharding import optimizer_parts
 
 logger = logging.getLogger(__name__)
 LEAVE = "Leave it out: --init_optimizer False."
@@ -65,5 +66,5 @@ def put_moments(optimizer, moments):
         for index, name in zip(group["params"], group["param_names"], strict=True)
     }
     state["state"] = {index: moments[name] for index, name in names.items() if name in moments}
-    optimizer.load_state_dict(state)
+    optimizer.load_state_dict(optimizer_parts(optimizer, state))
     logger.info("init_optimizer: the state of %d of %d trained weights", len(state["state"]), len(names))

@@ -13,10 +13,11 @@ PACKAGE = ROOT / "lebench_sb"
 ALLOWED = {
     "members": [],  # files in tar shards, which every reader of audio must open
     "manifest": ["members"], "text": [], "metrics": [], "attention": [], "encoders": ["attention"],
-    "schedules": [], "heads": [], "augment": [], "checkpoints": [], "beam": [], "ctc_search": [],
+    "schedules": [], "heads": [], "augment": [], "checkpoints": ["manifest"], "beam": [], "ctc_search": [],
+    "signals": [], "sharding": [],
     "columns": ["manifest"],
     "selection": ["columns", "manifest"],
-    "data": ["columns", "manifest", "members", "selection"],
+    "data": ["columns", "manifest", "members", "selection", "signals"],
     "energy": ["manifest"],
     "shards": ["columns", "manifest", "members"],
     "features": ["data", "manifest", "members"],  # frames kept on disk between epochs, runs and heads
@@ -28,10 +29,10 @@ ALLOWED = {
     "crdnn": ["heads"],
     "parser": ["heads"],
     "translation": ["beam"],
-    "command_line": ["manifest"],
+    "command_line": ["manifest", "signals"],
     "results": ["metrics"],
     "plots": ["metrics", "results"],
-    "brain": ["data", "energy", "metrics", "results"],
+    "brain": ["checkpoints", "data", "energy", "manifest", "metrics", "results", "sharding", "signals"],
     "run": ["brain", "data", "features", "results", "command_line"],
     "corpora": ["manifest", "text", "traces", "trees", "trials", "corpora"],
     # a task is put together from other tasks' parts and draws its own pictures; a chain of runs reads the
@@ -44,7 +45,7 @@ ALLOWED = {
     "cascade": ["command_line", "data", "manifest", "metrics", "results", "tasks", "trees"],
     "pretraining": [
         "attention", "brain", "checkpoints", "data", "encoders", "manifest", "metrics", "plots",
-        "pretraining", "results",
+        "pretraining", "results", "sharding",
     ],
     "import_speechbrain": ["encoders"],
     "benchmark": ["command_line", "data", "manifest", "results"],

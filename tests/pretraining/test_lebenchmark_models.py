@@ -38,7 +38,7 @@ OWN = set(
     """
     prepare train_csv gender languages max_duration num_workers precision eval_precision valid_every_updates
     checkpoint_every_updates targets_learn_after balance_codes config.mask_time_prob model modules optimizer
-    optimizer.fused schedule.start config activation_checkpointing
+    optimizer.fused schedule.start config activation_checkpointing fsdp
 """.split()
 )
 STATUS = re.compile(r"\b(confirmed|inferred|unknown)\b")

@@ -33,7 +33,13 @@ def commands(page):
     return [words for line in lines if (words := shlex.split(line, comments=True))]
 
 
-RECIPES = [words for page in PAGES for words in commands(page) if words[0] == "python"]
+def one_process(words):
+    """`torchrun --nproc-per-node N script ...` -> `python script ...`"""
+    return ["python", *words[3:]] if words[0] == "torchrun" else words
+
+
+FOUND = [one_process(words) for page in PAGES for words in commands(page)]
+RECIPES = [words for words in FOUND if words[0] == "python"]
 
 
 @pytest.mark.parametrize("words", RECIPES, ids=lambda words: " ".join(words)[-60:])

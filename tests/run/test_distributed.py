@@ -4,22 +4,30 @@ process."""
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 
 import pytest
+import torch
+from safetensors.torch import load_file
+from speechbrain.core import INTRA_EPOCH_CKPT_FLAG
 
 PRETRAIN = ["recipes/pretraining/wav2vec2/train.py", "recipes/pretraining/wav2vec2/hparams/mini.yaml"]
 ASR = ["recipes/ASR/CommonVoice/train.py", "recipes/ASR/CommonVoice/hparams/ctc.yaml"]
 
 
-def launch(root, words, processes):
-    argv = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    script = [str(root / words[0]), str(root / words[1]), *words[2:], "--noprogressbar"]
+def launch(script, processes):
+    """Runs a script and its words in so many processes"""
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}  # gloo, on CPUs
-    prefix = argv if processes > 1 else [sys.executable]
-    done = subprocess.run([*prefix, *script], capture_output=True, text=True, env=environment, timeout=300)
+    argv = [sys.executable, *(torchrun if processes > 1 else []), *script]
+    done = subprocess.run(argv, capture_output=True, text=True, env=environment, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+def recipe(root, words):
+    return [str(root / words[0]), str(root / words[1]), *words[2:], "--noprogressbar"]
 
 
 def train_lines(folder):
@@ -35,7 +43,7 @@ def pretrained(root, tiny_pretraining, tmp_path_factory):
         w for w in tiny_pretraining if not w.startswith(("--number_of_up", "--grad_acc", "--valid_every"))
     ]
     words += ["--number_of_updates=3", "--valid_every_updates=3", "--output_folder", str(folder)]
-    launch(root, [*PRETRAIN, *words], 2)
+    launch(recipe(root, [*PRETRAIN, *words]), 2)
     return folder
 
 
@@ -45,15 +53,112 @@ def test_two_processes_pretrain(pretrained):
     assert all(0 < line["contrastive"] < 20 and line["grad_norm"] > 0 for line in lines)
 
 
-def test_two_processes_mask_and_count_what_one_does(root, tiny_pretraining, pretrained, tmp_path):
-    """One process that accumulates two micro-batches sees the same frames in each update"""
-    words = [w for w in tiny_pretraining if not w.startswith(("--number_of_up", "--valid_every"))]
-    words += ["--number_of_updates=3", "--valid_every_updates=3", "--output_folder", str(tmp_path / "one")]
-    launch(root, [*PRETRAIN, *words], 1)
-    for one, two in zip(train_lines(tmp_path / "one"), train_lines(pretrained), strict=True):
-        assert one["masked_share"] == pytest.approx(two["masked_share"], rel=1e-9)
-    first, second = train_lines(tmp_path / "one")[0], train_lines(pretrained)[0]
-    assert first["penalty"] == pytest.approx(second["penalty"], rel=1e-4)  # same weights, same crops
+RECORD = """
+import runpy, sys
+import torch
+from lebench_sb.brain import VALID, SSLBrain
+fit, run_stage = SSLBrain.fit, SSLBrain.run_stage
+def noted(brain, *sets):
+    fit(brain, *sets)
+    state = brain.model.hf.state_dict()
+    assert brain.is_sharded == (brain.hparams.fsdp and brain.world > 1)
+    if brain.is_sharded:
+        held = sum(value.to_local().numel() for value in state.values())
+        assert held < 0.6 * sum(value.numel() for value in state.values())
+        state = {{name: value.full_tensor() for name, value in state.items()}}
+    torch.save(state, {folder!r} + f"/weights{{brain.rank}}.pt")
+def sharded(brain, loader, stage, epoch):
+    own = sorted(name for batch in loader.batches(1) for name in batch.id)
+    if stage == VALID:
+        open({folder!r} + f"/valid{{brain.rank}}.txt", "w").write("\\n".join(own))
+    return run_stage(brain, loader, stage, epoch)
+SSLBrain.fit, SSLBrain.run_stage = noted, sharded
+sys.argv = {argv!r}
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def pretrain(root, tiny_pretraining, folder, processes, updates=5, **options):
+    """Runs pre-training, each process noting its weights at the end and its part of valid"""
+    short = {
+        "number_of_updates": updates, "valid_every_updates": 5, "checkpoint_every_updates": 3,
+        "grad_accumulation_factor": 2 // processes, "num_workers": 0, "balance_codes": "True",
+        "targets_learn_after": 0, **options,
+    }  # fmt: skip
+    kept = [word for word in tiny_pretraining if word.split("=")[0].removeprefix("--") not in short]
+    folder.mkdir(exist_ok=True)
+    words = [*kept, *(f"--{key}={value}" for key, value in short.items()), "--output_folder", str(folder)]
+    program = folder / "record.py"
+    program.write_text(RECORD.format(folder=str(folder), argv=recipe(root, [*PRETRAIN, *words])))
+    launch([str(program)], processes)
+    return folder
+
+
+def weights(folder, rank=0):
+    return torch.load(folder / f"weights{rank}.pt", weights_only=True)
+
+
+def same_course(one, two):
+    """Whether two runs saw the same losses, up to the order in which floats are added"""
+    names = ("loss", "contrastive", "diversity", "penalty", "grad_norm", "accuracy", "masked_share", "lr")
+    for mine, theirs in zip(train_lines(one), train_lines(two), strict=True):
+        for name in names:
+            assert mine[name] == pytest.approx(theirs[name], rel=2e-4, abs=1e-6), (mine["step"], name)
+    for name, value in weights(one).items():
+        torch.testing.assert_close(value, weights(two)[name], rtol=1e-3, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def alone(root, tiny_pretraining, tmp_path_factory):
+    """One process, which accumulates two micro-batches"""
+    return pretrain(root, tiny_pretraining, tmp_path_factory.mktemp("one"), 1)
+
+
+@pytest.mark.slow
+def test_two_processes_lose_what_one_does_and_hold_the_same_weights(root, tiny_pretraining, alone, tmp_path):
+    two = pretrain(root, tiny_pretraining, tmp_path, 2)
+    same_course(two, alone)
+    for name, value in weights(two, 0).items():
+        assert torch.equal(value, weights(two, 1)[name]), name
+    shares = [set((two / f"valid{rank}.txt").read_text().split()) for rank in range(2)]
+    assert shares[0] and shares[1] and not shares[0] & shares[1]
+    assert shares[0] | shares[1] == set((alone / "valid0.txt").read_text().split())
+
+
+@pytest.mark.slow
+def test_processes_that_drop_different_layers_do_not_wait_for_each_other(root, tiny_pretraining, tmp_path):
+    config = next(word for word in tiny_pretraining if word.startswith("--config="))
+    config = config.removeprefix("--config=").replace("layerdrop: 0.2", "layerdrop: 0.5")
+    for fsdp in (False, True):
+        folder = tmp_path / str(fsdp)
+        pretrain(root, tiny_pretraining, folder, 2, config=config, fsdp=fsdp, balance_codes=False)
+        assert len(train_lines(folder)) == 5
+
+
+@pytest.mark.slow
+def test_sharded_processes_lose_what_one_does_and_one_goes_on_from_their_checkpoint(
+    root, tiny_pretraining, tmp_path
+):
+    one = pretrain(root, tiny_pretraining, tmp_path / "one", 1, balance_codes=False, max_grad_norm=0.01)
+    more = {"balance_codes": False, "fsdp": True, "max_grad_norm": 0.01}  # so that clipping matters
+    two = pretrain(root, tiny_pretraining, tmp_path / "two", 2, **more)
+    same_course(two, one)
+    assert min(line["grad_norm"] for line in train_lines(two)) > 0.01
+    for name in ("encoder", "pretraining"):
+        exported = [load_file(folder / name / "model.safetensors") for folder in (one, two)]
+        torch.testing.assert_close(*exported, rtol=1e-3, atol=1e-5)
+    # the checkpoint of update 3 is that of one process, and one process goes on from it; so do two again
+    for name in os.listdir(two / "save"):
+        if INTRA_EPOCH_CKPT_FLAG not in (two / "save" / name / "CKPT.yaml").read_text():
+            shutil.rmtree(two / "save" / name)
+    assert len(os.listdir(two / "save")) == 1
+    again = shutil.copytree(two, tmp_path / "again")
+    for folder, processes in ((two, 1), (again, 2)):
+        lines = (folder / "steps.jsonl").read_text().splitlines(keepends=True)
+        (folder / "steps.jsonl").write_text('{"kept": true, ' + "".join(lines)[1:])
+        pretrain(root, tiny_pretraining, folder, processes, **more)
+        same_course(folder, one)
+        assert train_lines(folder)[0]["kept"]  # it did not begin again
 
 
 def test_two_processes_recognise_and_score_each_utterance_once(root, manifests, pretrained, tmp_path):
@@ -69,11 +174,11 @@ def test_two_processes_recognise_and_score_each_utterance_once(root, manifests, 
         "--head={hidden: 8}",
     ]
     folder = tmp_path / "asr"
-    launch(root, [*common, "--output_folder", str(folder)], 2)
+    launch(recipe(root, [*common, "--output_folder", str(folder)]), 2)
     two = json.loads((folder / "results.json").read_text())
     rows = list(csv.DictReader((folder / "utterances.csv").open(encoding="utf-8")))
     assert sorted(row["ID"] for row in rows) == sorted(f"test{i}" for i in range(13))
-    launch(root, [*common, "--output_folder", str(folder), "--test_only"], 1)
+    launch(recipe(root, [*common, "--output_folder", str(folder), "--test_only"]), 1)
     one = json.loads((folder / "results.json").read_text())
     assert one["metrics"] == two["metrics"]
     assert rows == list(csv.DictReader((folder / "utterances.csv").open(encoding="utf-8")))
