@@ -11,8 +11,6 @@ import os
 import signal
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +37,7 @@ from lebench_sb.data import (
 )
 from lebench_sb.manifest import UsageError
 from lebench_sb.metrics.bootstrap import interval, paired_interval
+from lebench_sb.updates import Later, Update
 
 logger = logging.getLogger(__name__)
 TRAIN, VALID, TEST = sb.Stage.TRAIN, sb.Stage.VALID, sb.Stage.TEST
@@ -679,36 +678,6 @@ class SSLBrain(sb.Brain):
         state["step"] = state["step"] * state.pop("world") // self.world  # of each of today's processes
         for name, value in state.items():
             setattr(self, name, value)
-
-
-class Later:
-    """Vectors on their way from the device; reading one waits for them"""
-
-    def __init__(self, sums, losses, norm):
-        self.sizes = [len(sums), len(losses), 1]
-        self.values = torch.cat([sums, losses, norm]).to("cpu", non_blocking=True)
-        self.arrived = torch.cuda.Event() if sums.is_cuda else None
-        if self.arrived is not None:
-            self.arrived.record()
-
-    @cached_property
-    def parts(self):
-        if self.arrived is not None:
-            self.arrived.synchronize()
-        return self.values.split(self.sizes)
-
-    sums = property(lambda self: self.parts[0])
-    losses = property(lambda self: self.parts[1])
-    norm = property(lambda self: self.parts[2])
-
-
-@dataclass
-class Update:
-    number: int
-    step: int  # micro-batches of the epoch so far
-    lr: float
-    ids: list  # of the utterances of each of its micro-batches
-    figures: Later  # over all processes: units, summed loss, `step_sums`; losses here; norm of the gradient
 
 
 HALVINGS = 16  # from GradScaler's first scale, 2 ** 16, to 1

@@ -32,7 +32,10 @@ ALLOWED = {
     "command_line": ["manifest", "signals"],
     "results": ["metrics"],
     "plots": ["metrics", "results"],
-    "brain": ["checkpoints", "data", "energy", "manifest", "metrics", "results", "sharding", "signals"],
+    "updates": [],
+    "brain": [
+        "checkpoints", "data", "energy", "manifest", "metrics", "results", "sharding", "signals", "updates",
+    ],
     "run": ["brain", "data", "features", "results", "command_line"],
     "corpora": ["manifest", "text", "traces", "trees", "trials", "corpora"],
     # a task is put together from other tasks' parts and draws its own pictures; a chain of runs reads the
