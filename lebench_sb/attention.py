@@ -1,5 +1,7 @@
 """Scaled dot-product attention, by whichever kernel is fastest where it runs."""
 
+from contextlib import nullcontext
+
 import torch
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -23,7 +25,7 @@ def attend(queries, keys, values, dropout=0.0, scale=None, bias=None):
     On a GPU it is flash attention where that can be.
     """
     if queries.is_cuda:
-        with sdpa_kernel(ON_GPUS):
+        with kernels_for(queries):
             return F.scaled_dot_product_attention(queries, keys, values, bias, dropout, scale=scale)
     half = queries.dtype == torch.bfloat16 and queries.device.type == "cpu"
     if not half or dropout > 0.0 or keys.shape[2] > LONGEST:
@@ -34,10 +36,18 @@ def attend(queries, keys, values, dropout=0.0, scale=None, bias=None):
         return scores.softmax(dim=-1) @ values
 
 
+def kernels_for(tensor):
+    """Context in which attention on a GPU has the kernels of ON_GPUS to choose from"""
+    return sdpa_kernel(ON_GPUS) if tensor.is_cuda else nullcontext()
+
+
 def attend_in_transformers(module, queries, keys, values, attention_mask, dropout=0.0, scaling=None, **rest):
     """`attend` as transformers calls it: -> (B, Q, heads, d), None. With a mask or position bias, its own."""
     if attention_mask is not None or any(isinstance(value, torch.Tensor) for value in rest.values()):
-        return sdpa_attention_forward(module, queries, keys, values, attention_mask, dropout, scaling, **rest)
+        with kernels_for(queries):
+            return sdpa_attention_forward(
+                module, queries, keys, values, attention_mask, dropout, scaling, **rest
+            )
     return attend(queries, keys, values, dropout, scaling).transpose(1, 2), None
 
 

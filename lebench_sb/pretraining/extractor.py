@@ -4,10 +4,9 @@ One stretch of an utterance at a time, channels last: B utterances, T samples, F
 C channels, N frames of all utterances together. So a batch gives exactly what its utterances give alone,
 whatever the normalisation.
 
-- On a CPU a convolution and the gradient of its input are channels-last convolutions on (F, C) matrices as
-  they lie in memory; the gradient of its weights is one matrix product per s taps (s: the stride), which
-  oneDNN's own falls far behind. On a GPU all three are such products: cuDNN's kernels for these shapes in
-  bfloat16 take many times as long.
+- A convolution and the gradient of its input are channels-last convolutions on (F, C) matrices as they lie in
+  memory; the gradient of its weights is one matrix product per s taps (s: the stride), which oneDNN's own
+  falls far behind.
 - "group" extractors normalise each channel of the first layer over the utterance. Mean and variance of w . p
   over the patches p follow from the mean and covariance of p (10 x 10), so the normalisation is folded into
   the first layer's weights and no (F, C) tensor is normalised.
@@ -33,9 +32,6 @@ layer_norm_backward = torch.ops.aten.native_layer_norm_backward
 # Elements of the first layer's output that are computed together. On CPU 16 MB in float32: below that the
 # allocator reuses memory, above it every tensor is new pages from the system. A GPU wants them long.
 STRETCH = {"cpu": 2**22}
-
-
-BY_PRODUCTS = {"cuda"}  # devices whose convolutions are matrix products
 
 
 class Layer(NamedTuple):
@@ -136,16 +132,12 @@ def as_image(x):
 
 def convolve(x, layer):
     """x (F_in, C_in) -> (F_out, C_out), without normalisation"""
-    if x.device.type in BY_PRODUCTS:
-        return convolve_by_products(x, layer)
     y = torch.conv2d(as_image(x), layer.weight[:, :, None, :], layer.bias, stride=(1, layer.stride))
     return y[0, :, 0].t().contiguous()  # a copy only where one channel makes the layout ambiguous
 
 
 def input_backward(x, layer, grad):
     """x (F_in, C_in), of which only the shape matters, grad (F_out, C_out) -> gradient of x"""
-    if x.device.type in BY_PRODUCTS:
-        return input_backward_by_products(x, layer, grad)
     weight, stride = layer.weight[:, :, None, :], [1, layer.stride]
     images = as_image(grad), as_image(x), weight
     grad_x, _, _ = convolution_backward(
@@ -154,49 +146,13 @@ def input_backward(x, layer, grad):
     return grad_x[0, :, 0].t().contiguous()
 
 
-def tap_groups(layer):
-    """-> [(first, number)] of the taps, as many at a time as the stride: frames under them do not overlap"""
-    kernel = layer.weight.shape[2]
-    return [(first, min(layer.stride, kernel - first)) for first in range(0, kernel, layer.stride)]
-
-
-def rows_under(x, layer, frames, first, taps):
-    """Frames of x (F_in, C_in) under some taps as rows (frames, taps C_in), without a copy: row t begins at
-    frame t * stride + first"""
-    channels = x.shape[1]
-    return x.as_strided((frames, taps * channels), (layer.stride * channels, 1), first * channels)
-
-
-def taps_as_matrix(layer, first, taps):
-    """-> (C_out, taps C_in), a view of the weight, which is channels last"""
-    return layer.weight.mT[:, first : first + taps].flatten(1)
-
-
-def convolve_by_products(x, layer):
-    frames = (len(x) - layer.weight.shape[2]) // layer.stride + 1
-    y = None
-    for first, taps in tap_groups(layer):
-        rows, weight = rows_under(x, layer, frames, first, taps), taps_as_matrix(layer, first, taps).t()
-        if y is None:
-            y = rows @ weight if layer.bias is None else torch.addmm(layer.bias, rows, weight)
-        else:
-            y.addmm_(rows, weight)
-    return y
-
-
-def input_backward_by_products(x, layer, grad):
-    grad_x = torch.zeros_like(x)
-    for first, taps in tap_groups(layer):
-        rows = rows_under(grad_x, layer, len(grad), first, taps)
-        rows.addmm_(grad, taps_as_matrix(layer, first, taps))
-    return grad_x
-
-
 def weight_backward(x, layer, grad, grad_layer):
     """Adds to the weight and bias of grad_layer in place; x (F_in, C_in), grad (F_out, C_out)"""
-    channels = layer.weight.shape[1]
-    for first, taps in tap_groups(layer):
-        rows = rows_under(x, layer, len(grad), first, taps)
+    channels, kernel = layer.weight.shape[1:]
+    for first in range(0, kernel, layer.stride):
+        taps = min(layer.stride, kernel - first)
+        # frames under these taps as rows, without a copy: row t begins at frame t * stride + first of x
+        rows = x.as_strided((len(grad), taps * channels), (layer.stride * channels, 1), first * channels)
         grad_layer.weight[first : first + taps] += (rows.t() @ grad).view(taps, channels, -1)
     if layer.bias is not None:
         grad_layer.bias.add_(grad.sum(dim=0))
