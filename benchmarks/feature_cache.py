@@ -80,6 +80,7 @@ def compare(hparams, run_opts, folder, options):
             brain.cache = cache
             brain.modules.load_state_dict(weights)
             brain.init_optimizers()
+            brain.optimizer_step = 0  # the same learning rates
             started = time.time()
             brain._fit_train(loaders[name], epoch, tqdm(disable=True))
             seconds[name].append(time.time() - started)
