@@ -13,6 +13,7 @@ import os
 import re
 import sys
 import traceback
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -82,9 +83,13 @@ def read_options(path, words):
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            return RunOptions.from_command_line_args([str(path), *words])[1]
+            run_opts = RunOptions.from_command_line_args([str(path), *words])[1]
     except SystemExit as stop:
         raise UsageError(said.getvalue().strip().splitlines()[-1].split("error: ")[-1]) from stop
+    limit = run_opts.optimizer_step_limit  # SpeechBrain leaves it a string
+    if limit is not None and not str(limit).isdigit():
+        raise UsageError(f"--optimizer_step_limit {limit}: a number of updates is expected.")
+    return run_opts if limit is None else replace(run_opts, optimizer_step_limit=int(limit))
 
 
 def split_words(words, yaml_keys):

@@ -29,6 +29,10 @@ GOOD = ["--data_folder", "/d", "--ssl_hub", "mel_filterbank"]
         ([*GOOD, "--freeze", "maybe"], "True or False is expected"),
         ([*GOOD, "--seed", "--head_lr=1"], "--seed needs a value"),
         ([*GOOD, "--debug=True"], "takes no value"),
+        (
+            [*GOOD, "--optimizer_step_limit", "ten"],
+            "--optimizer_step_limit ten: a number of updates is expected.",
+        ),
         ([*GOOD, "--precision", "fp8"], "argument --precision: invalid choice: 'fp8'"),
         ([*GOOD, "--seed", "1", "--seed", "2"], "--seed is given twice"),
         (["--ssl_hub", "x"], "--data_folder is missing"),
@@ -73,3 +77,7 @@ def test_the_process_prints_one_line_and_exits_with_2(words, code, tmp_path):
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert done.returncode == code and len(errors) == 1
     assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_a_limit_of_updates_is_a_number():
+    assert parse([str(CTC), *GOOD, "--optimizer_step_limit", "10"])[1].optimizer_step_limit == 10
