@@ -40,6 +40,8 @@ def launch(main):
     signals.end_at_once()
     try:
         main(sys.argv[1:])
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()  # its threads must not outlive the interpreter
     except KeyboardInterrupt:
         sys.exit("Stopped. The same command goes on from the last checkpoint.")
     except Exception as error:

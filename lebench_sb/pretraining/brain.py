@@ -396,7 +396,7 @@ class PretrainingBrain(SSLBrain):
     def step_sums(self):
         """The sums over the update's micro-batches in this process; starts the next ones"""
         sums, self.sums = self.sums, self.no_sums()
-        sums[0] += self.waited
+        sums[SUMS.index("waited")] += self.waited  # the first of every recipe's sums
         self.waited = 0.0
         return sums
 

@@ -156,7 +156,7 @@ def valid_pairs(predictions, lens, targets, target_lens):
     return predictions[:, :frames][valid], targets[:, :frames][valid], lens
 
 
-SUMS = ("frames", "seconds", "loss", "l1", "cosine")  # over the valid frames of an update
+SUMS = ("waited", "frames", "seconds", "loss", "l1", "cosine")  # over the valid frames of an update
 
 
 class DistillationBrain(SSLBrain):
@@ -176,7 +176,7 @@ class DistillationBrain(SSLBrain):
 
     def on_stage_start(self, stage, epoch=None):
         self.sums = self.no_sums()
-        self.clock = time.time()
+        self.clock, self.waited = time.time(), 0.0
 
     def compute_forward(self, batch, stage):
         """-> StepOutput"""
@@ -190,7 +190,7 @@ class DistillationBrain(SSLBrain):
 
     def compute_objectives(self, out, batch, stage):
         """Mean over valid frames of the loss summed over layers"""
-        seen = torch.tensor([len(out.losses), self.seconds], dtype=torch.float64)
+        seen = torch.tensor([0.0, len(out.losses), self.seconds], dtype=torch.float64)
         found = [out.losses.sum(), out.l1.mean(dim=1).sum(), out.cosine.mean(dim=1).sum()]
         self.sums += torch.cat([send(seen, self.device), torch.stack(found).detach().double()])
         if stage != TRAIN:
@@ -226,8 +226,11 @@ class DistillationBrain(SSLBrain):
     def step_statistics(self, sums, done):
         """Figures of an update from the sums over all its micro-batches and processes"""
         named, now = dict(zip(SUMS, sums.tolist(), strict=True)), time.time()
-        rate, self.clock = named["seconds"] / max(now - self.clock, 1e-9), now
-        return {**per_frame(named), "audio_per_s": round(rate, 2)}
+        elapsed, self.clock = max(now - self.clock, 1e-9), now
+        rate, share = named["seconds"] / elapsed, named["waited"] / (elapsed * self.world)
+        return {
+            **per_frame(named), "audio_per_s": round(rate, 2), "waiting_share": round(100 * share, 1),
+        }  # fmt: skip
 
     def scores(self, rows):
         """Figures of the validation just run"""
