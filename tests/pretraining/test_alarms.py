@@ -195,7 +195,7 @@ def test_a_healthy_run_of_200_updates_rings_nothing(pretrain, root, tmp_path):
     build_miniature(tmp_path / "miniature", scale=0.3, workers=1, corpora=("mls",))
     prepare_mls(tmp_path / "miniature", tmp_path / "manifests")
     options = manifests_of(tmp_path / "manifests") | {"data_folder": tmp_path / "miniature"}
-    options |= {"number_of_updates": 200, "num_workers": 0, "max_batch_seconds": 20.0}
+    options |= {"number_of_updates": 200, "num_workers": 0}
     alarms, lines, page = pretrain(tiny=False, **options)
     assert alarms == {} and "No alarm" in page
     assert lines[-1]["step"] == 200 and lines[-1]["accuracy"] > 3
