@@ -88,6 +88,8 @@ class Peer:
         )  # fmt: skip
         self.model = wav2vec2.Wav2Vec2Model(cfg).train()
         state = {renamed(name, norms): value for name, value in given["state"].items()}
+        if self.model.post_extract_proj is None:  # fairseq has none where the two widths are equal
+            state = {name: value for name, value in state.items() if not name.startswith("post_extract")}
         self.model.load_state_dict(state, strict=True)
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=1e-5, betas=(0.9, 0.98), eps=1e-6, fused=True

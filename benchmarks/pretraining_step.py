@@ -10,8 +10,9 @@ Systems, interleaved round by round in one process, with the same threads and al
                 scaled_dot_product_attention, clipping and fused AdamW. With dropouts 0 and the same masks and
                 noise its losses must equal ours, or the exit code is 1.
   fairseq       with --fairseq PYTHON:SOURCE (see fairseq_peer.py): its own model in its own process, with the
-                same weights, batch, masking rule, dropouts, clipping and fused AdamW; its losses of one
-                utterance on the same mask, distractors and noise must equal ours too.
+                same weights, batch, masking rule, dropouts, clipping and fused AdamW, without the projection
+                before the transformer where extractor and transformer are equally wide (26m); its losses of
+                one utterance on the same mask, distractors and noise must equal ours too.
   speechbrain   speechbrain.lobes.models.wav2vec in its nearest configuration; the differences are printed.
 Times are medians over the rounds, ratios the medians of each round's ratio to transformers. Peak memory is
 the largest resident size (on a GPU: the most that was allocated there) of a process of its own that runs
@@ -238,6 +239,10 @@ class Fairseq:
     def difference(self, args):
         """Largest relative difference of its losses from ours, on one utterance and without dropout"""
         model, one = PretrainingModel(make_hf(args, 0.0)).train(), self.one
+        projection = model.hf.wav2vec2.feature_projection.projection
+        if projection.in_features == projection.out_features:  # fairseq has none then
+            torch.nn.init.eye_(projection.weight)
+            torch.nn.init.zeros_(projection.bias)
         lens = torch.tensor([len(one["wav"])])
         with torch.no_grad():
             layout = model.layout(lens, one["mask"][None], one["negatives"])
