@@ -24,12 +24,10 @@ def attend(queries, keys, values, dropout=0.0, scale=None, bias=None):
     backward). Scores are then rounded to bfloat16, as those of transformers' eager attention under autocast.
     On a GPU it is flash attention where that can be.
     """
-    if queries.is_cuda:
-        with kernels_for(queries):
-            return F.scaled_dot_product_attention(queries, keys, values, bias, dropout, scale=scale)
     half = queries.dtype == torch.bfloat16 and queries.device.type == "cpu"
     if not half or dropout > 0.0 or keys.shape[2] > LONGEST:
-        return F.scaled_dot_product_attention(queries, keys, values, bias, dropout, scale=scale)
+        with kernels_for(queries):
+            return F.scaled_dot_product_attention(queries, keys, values, bias, dropout, scale=scale)
     with torch.autocast("cpu", enabled=False):  # it would make the softmax one of float32
         scores = (queries * (scale or queries.shape[-1] ** -0.5)) @ keys.transpose(2, 3)
         scores = scores if bias is None else scores + bias

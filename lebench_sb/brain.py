@@ -255,8 +255,7 @@ class SSLBrain(sb.Brain):
             batch = next(batches, None)
             if batch is None:
                 return
-            on_cuda = torch.device(self.device).type == "cuda"
-            if not on_cuda or torch.cuda.current_stream().query():
+            if not self.on_gpu or torch.cuda.current_stream().query():
                 self.waited += time.time() - asked
             yield batch
 

@@ -123,6 +123,13 @@ class Utterances(Sequence):
         return column.dictionary.to_pylist(), column.indices.to_numpy()
 
 
+def durations_of(utterances):
+    """seconds (n,) of a list of Utterance or of columnar Utterances"""
+    if isinstance(utterances, Utterances):
+        return utterances.durations
+    return np.array([u.duration for u in utterances], dtype=np.float64)
+
+
 class RowsById(Mapping):
     """{utterance id: row(utterance)}; the ids are gathered when one is first asked for."""
 

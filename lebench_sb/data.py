@@ -18,7 +18,7 @@ from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.utils.data_pipeline import DataPipeline, DynamicItem
 
 from lebench_sb import signals
-from lebench_sb.columns import RowsById, Utterances, open_utterances
+from lebench_sb.columns import RowsById, Utterances, durations_of, open_utterances
 from lebench_sb.manifest import DataError, manifest_hash, read_marker
 from lebench_sb.members import open_audio
 from lebench_sb.selection import select
@@ -215,13 +215,6 @@ def manifest_paths(value):
     if isinstance(value, (list, tuple)):
         return [Path(p) for p in value]
     return [Path(p.strip()) for p in str(value).split(",")]
-
-
-def durations_of(utterances):
-    """seconds (n,) of a list of Utterance or of columnar Utterances"""
-    if isinstance(utterances, Utterances):
-        return utterances.durations
-    return np.array([u.duration for u in utterances], dtype=np.float64)
 
 
 def speakers_of(utterances):

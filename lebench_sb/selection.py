@@ -9,7 +9,7 @@ from itertools import compress
 
 import numpy as np
 
-from lebench_sb.columns import Utterances
+from lebench_sb.columns import Utterances, durations_of
 from lebench_sb.manifest import GENDERS, DataError, UsageError, nearest
 
 logger = logging.getLogger(__name__)
@@ -71,6 +71,4 @@ def coded(utterances, column):
 
 
 def hours(utterances):
-    if isinstance(utterances, Utterances):
-        return float(utterances.durations.sum()) / 3600
-    return sum(u.duration for u in utterances) / 3600
+    return float(durations_of(utterances).sum()) / 3600

@@ -42,7 +42,6 @@ class StepOutput:
     frame_losses: torch.Tensor  # (M,) contrastive loss of each masked frame
     correct: torch.Tensor  # (M,) bool: whether its target has the highest logit
     code_counts: torch.Tensor  # (G, V) int64: masked frames that chose each code
-    code_probs: torch.Tensor  # (G, V) SUM over masked frames of softmax(logits), without noise
     contexts: torch.Tensor  # (M, D) masked frames of the last layer
 
 
@@ -124,7 +123,7 @@ class PretrainingModel(nn.Module):
             )
             penalty = extracted.float().square().mean()
             diversity = losses.diversity_loss(used)
-            return step_output(similarities, diversity, penalty, logits.detach(), codes, contexts.detach())
+            return step_output(similarities, diversity, penalty, codes, logits.shape[2], contexts.detach())
 
     def compile_blocks(self, mode="default"):
         """torch.compile for the feed-forward blocks, which see frames alone and so need no new kernel for
@@ -202,11 +201,11 @@ class PretrainingModel(nn.Module):
         counts = torch.zeros(quantizer.num_groups, quantizer.num_vars, dtype=torch.int64, device=zero.device)
         none = zero.new_zeros(0)
         contexts = zero.new_zeros(0, self.hf.config.hidden_size)
-        return StepOutput(zero, zero, zero, 0, none, none.bool(), counts, counts.float(), contexts)
+        return StepOutput(zero, zero, zero, 0, none, none.bool(), counts, contexts)
 
 
-def step_output(similarities, diversity, penalty, logits, codes, contexts):
-    """similarities (M, 1 + N), quantiser logits (M, G, V), codes (M, G), contexts (M, D) -> StepOutput"""
+def step_output(similarities, diversity, penalty, codes, num_codes, contexts):
+    """similarities (M, 1 + N), codes (M, G) out of num_codes, contexts (M, D) -> StepOutput"""
     contrastive = losses.contrastive_loss(similarities)
     return StepOutput(
         contrastive=contrastive.sum(),
@@ -215,8 +214,7 @@ def step_output(similarities, diversity, penalty, logits, codes, contexts):
         num_masked=len(codes),
         frame_losses=contrastive.detach(),
         correct=losses.is_correct(similarities.detach()),
-        code_counts=losses.code_counts(codes, logits.shape[2]),
-        code_probs=logits.softmax(dim=-1).sum(dim=0),
+        code_counts=losses.code_counts(codes, num_codes),
         contexts=contexts,
     )
 
