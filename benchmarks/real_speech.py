@@ -140,14 +140,14 @@ def grid(folders, packs, output, updates):
         },
         "tasks": {
             "ASR-fr": task(*CTC, fr, [0.003, 0.001], **asr),
-            "ASR-mdw": task(*CTC, mdw, [0.003, 0.001], **asr | {"number_of_epochs": 4}),
+            "AER": task("AER/CaFE", "conv_pool.yaml", folders["aer"], [0.001, 0.0003], number_of_epochs=10),
+            "ASV": task("ASV/Fabiole", "ecapa.yaml", folders["asv"], [0.001, 0.0003], **asv),
+            "SLU": task("SLU/MEDIA", "ctc.yaml", folders["slu"], [0.003, 0.001], **slu),
             "AST-fr-en": task(*TRANSLATION, fr, [0.002, 0.0007], target_language="en", **ast),
+            "ASR-mdw": task(*CTC, mdw, [0.003, 0.001], **asr | {"number_of_epochs": 4}),
             "AST-mdw-fr": task(
                 *TRANSLATION, mdw, [0.002, 0.0007], target_language="fr", **ast | {"number_of_epochs": 6}
             ),
-            "SLU": task("SLU/MEDIA", "ctc.yaml", folders["slu"], [0.003, 0.001], **slu),
-            "AER": task("AER/CaFE", "conv_pool.yaml", folders["aer"], [0.001, 0.0003], number_of_epochs=10),
-            "ASV": task("ASV/Fabiole", "ecapa.yaml", folders["asv"], [0.001, 0.0003], **asv),
         },
         "modes": {
             "frozen": {"overrides": {"feature_cache": str(output / "frames")}},

@@ -166,7 +166,7 @@ def finish_axes(axes, panel, groups):
     if panel.log:
         axes.set_yscale("log")
     else:
-        axes.ticklabel_format(axis="y", scilimits=(-3, 5))
+        axes.yaxis.set_major_formatter("{x:g}")  # an exponent above the axis would meet the title
         axes.set_ylim(bottom=0 if panel.from_zero else None)
     named = [(group, name) for group, name in sorted(groups) if name != panel.key]
     if named:

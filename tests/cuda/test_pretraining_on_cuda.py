@@ -1,13 +1,13 @@
 """The same pre-training step on a GPU: equal to the CPU's, waiting for nothing, in float32, bf16 and fp16."""
 
 import copy
-import importlib.util
 import json
 from contextlib import contextmanager
 
 import pytest
 import torch
 from no_waiting import watch_steps
+from scripts import load
 from transformers import Wav2Vec2Config, Wav2Vec2ForPreTraining
 
 from lebench_sb.pretraining.masking import draw_masks
@@ -67,10 +67,8 @@ def test_a_step_on_the_gpu_is_that_of_the_cpu(norm, lens, dtype):
 
 def train(root, words, folder, *more):
     """Runs the recipe in this process -> lines of steps.jsonl"""
-    spec = importlib.util.spec_from_file_location("train", root / "recipes/pretraining/wav2vec2/train.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    module.main([str(root / YAML), *words, "--output_folder", str(folder), "--noprogressbar", *more])
+    recipe = load(root / "recipes/pretraining/wav2vec2/train.py")
+    recipe.main([str(root / YAML), *words, "--output_folder", str(folder), "--noprogressbar", *more])
     return [json.loads(line) for line in (folder / "steps.jsonl").read_text().splitlines()]
 
 

@@ -1,6 +1,5 @@
 """Each alarm is rung by a real run with the fault it is for; a healthy run rings none."""
 
-import importlib.util
 import json
 import re
 import time
@@ -11,6 +10,7 @@ import pytest
 import soundfile
 import torch
 import transformers
+from scripts import load
 
 from lebench_sb import data
 from lebench_sb.manifest import Utterance, write_manifest
@@ -27,10 +27,7 @@ LEARNING = {"targets_learn_after": 0, "feature_grad_mult": 1, "balance_codes": F
 def pretrain(root, corpus, tiny_pretraining, tmp_path):
     """Runs the recipe in this process, tiny unless `tiny` says otherwise; returns {alarm: message} of the
     log, the lines of steps.jsonl, and the page"""
-    path = root / "recipes/pretraining/wav2vec2/train.py"
-    spec = importlib.util.spec_from_file_location("pretraining_train", path)
-    recipe = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(recipe)
+    recipe = load(root / "recipes/pretraining/wav2vec2/train.py")
     small = dict(word[2:].split("=", 1) for word in tiny_pretraining if "=" in word)
     small |= manifests_of(corpus) | {
         "valid_every_updates": 60, "number_of_updates": 60, "grad_accumulation_factor": 1, "num_workers": 0,

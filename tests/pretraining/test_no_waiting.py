@@ -1,10 +1,9 @@
 """A GPU never waits for the processor: nothing in a training step reads a tensor's value."""
 
-import importlib.util
-
 import pytest
 import torch
 from no_waiting import Waited, no_reading, watch_steps
+from scripts import load
 
 from lebench_sb.pretraining import losses
 
@@ -13,10 +12,8 @@ YAML = "recipes/pretraining/wav2vec2/hparams/mini.yaml"
 
 def train(root, words, folder):
     """Runs the recipe in this process"""
-    spec = importlib.util.spec_from_file_location("train", root / "recipes/pretraining/wav2vec2/train.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    module.main([str(root / YAML), *words, "--output_folder", str(folder), "--noprogressbar"])
+    recipe = load(root / "recipes/pretraining/wav2vec2/train.py")
+    recipe.main([str(root / YAML), *words, "--output_folder", str(folder), "--noprogressbar"])
 
 
 @pytest.fixture

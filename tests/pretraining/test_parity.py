@@ -11,7 +11,6 @@ one-hot values: the reference recognises a distractor equal to its target by com
 """
 
 import copy
-import importlib.util
 import re
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from scripts import load
 from torch.nn import functional as F
 from transformers import Wav2Vec2Config, Wav2Vec2ForPreTraining
 
@@ -149,14 +149,7 @@ def test_evaluation_equals_transformers_on_one_utterance(norm, stable):
     assert (ours.diversity * ours.num_masked).item() == pytest.approx(theirs.diversity_loss.item(), rel=1e-5)
 
 
-def load_benchmark():
-    path = Path(__file__).parents[2] / "benchmarks" / "pretraining_step.py"
-    spec = importlib.util.spec_from_file_location("pretraining_step", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
+BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "pretraining_step.py"
 SMALLEST = "--size mini --batch 2 --seconds 1.5 --rounds 1 --threads 1".split()
 
 
@@ -172,15 +165,14 @@ SMALLEST = "--size mini --batch 2 --seconds 1.5 --rounds 1 --threads 1".split()
     ],
 )
 def test_benchmark_prints_every_system_once_the_losses_agree(options):
-    path = load_benchmark().__file__
-    run = subprocess.run([sys.executable, path, *SMALLEST, *options], capture_output=True, text=True)
+    run = subprocess.run([sys.executable, BENCHMARK, *SMALLEST, *options], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     for name in ("ours", "transformers", "speechbrain"):
         assert re.search(rf"^{name} .*\d\.\d\d$", run.stdout, re.MULTILINE), run.stdout
 
 
 def test_benchmark_fails_when_the_losses_differ(monkeypatch, capsys):
-    benchmark = load_benchmark()
+    benchmark = load(BENCHMARK)
     original = benchmark.reference_losses
     monkeypatch.setattr(
         benchmark, "reference_losses", lambda *arguments: [1.001 * loss for loss in original(*arguments)]

@@ -11,6 +11,7 @@ import time
 
 import pytest
 from killing import KILL
+from scripts import wait_for
 
 TRAIN = "recipes/pretraining/wav2vec2/train.py"
 YAML = "recipes/pretraining/wav2vec2/hparams/mini.yaml"
@@ -90,14 +91,6 @@ def begun(argv, folder, **options):
     # resuming rewrites the lines of before, and the first new one comes after that
     wait_for(lambda: path.exists() and path.stat().st_mtime_ns > before, process)
     return process
-
-
-def wait_for(condition, process, seconds=300):
-    end = time.time() + seconds
-    while not condition():
-        assert process.poll() is None, process.stderr.read()[-3000:]
-        assert time.time() < end
-        time.sleep(0.02)
 
 
 def kill(process):

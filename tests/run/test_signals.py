@@ -1,6 +1,5 @@
 """SIGTERM, SIGUSR1 and Ctrl-C leave a checkpoint, from which the run goes on as if nothing had happened."""
 
-import importlib.util
 import json
 import multiprocessing
 import os
@@ -12,6 +11,7 @@ from contextlib import nullcontext
 import pytest
 import torch
 import yaml
+from scripts import load
 
 from lebench_sb import brain as brains
 from lebench_sb import signals
@@ -23,10 +23,7 @@ RECIPE = "recipes/pretraining/wav2vec2"
 @pytest.fixture(scope="module")
 def recipe(root):
     """main(argv) of pre-training"""
-    spec = importlib.util.spec_from_file_location("pretraining_recipe", root / RECIPE / "train.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
+    return load(root / RECIPE / "train.py").main
 
 
 @pytest.fixture(scope="module")

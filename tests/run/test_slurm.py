@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from scripts import wait_for
 
 SRUN = """#!{python}
 import itertools, os, signal, subprocess, sys
@@ -53,14 +54,6 @@ def cluster(tmp_path):
 
 def start(script, words, environment):
     return subprocess.Popen(["bash", str(script), *words], env=environment, stderr=subprocess.PIPE, text=True)
-
-
-def wait_for(condition, process, seconds=120):
-    end = time.time() + seconds
-    while not condition():
-        assert process.poll() is None, process.stderr.read()[-2000:]
-        assert time.time() < end
-        time.sleep(0.1)
 
 
 def test_shellcheck_has_nothing_to_say(script):

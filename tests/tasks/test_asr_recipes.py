@@ -1,7 +1,6 @@
 """The recipes of speech recognition from a corpus to results.json, each head, with everything small."""
 
 import csv
-import importlib.util
 import json
 import os
 import subprocess
@@ -9,6 +8,7 @@ import sys
 
 import jiwer
 import pytest
+from scripts import load
 from tiny import write_wav2vec2
 
 from lebench_sb import subwords
@@ -32,13 +32,11 @@ BASELINE = ["--ssl_hub", "mel_filterbank", "--layer", "last", "--freeze", "True"
 def run(root, corpus, name, *words):
     """Runs a recipe in this process, one epoch"""
     folder = root / "recipes" / "ASR" / corpus
-    spec = importlib.util.spec_from_file_location(f"recipe_{corpus}", folder / "train.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
     common = ["--num_workers", "0", "--number_of_epochs", "1", *SMALL[name]]
     given = {str(word).split("=")[0] for word in words}
     kept = [w for pair in grouped(common) if pair[0].split("=")[0] not in given for w in pair]
-    module.main([str(folder / "hparams" / f"{name}.yaml"), *kept, "--noprogressbar", *map(str, words)])
+    argv = [str(folder / "hparams" / f"{name}.yaml"), *kept, "--noprogressbar", *map(str, words)]
+    load(folder / "train.py").main(argv)
 
 
 def grouped(words):

@@ -1,7 +1,6 @@
 """Both tasks of emotion: heads, chunks, losses, checks, and whole runs from files to results."""
 
 import csv
-import importlib.util
 import json
 import os
 import subprocess
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from scripts import load
 from tiny import write_wav2vec2
 
 from lebench_sb.command_line import UsageError
@@ -84,9 +84,7 @@ def named(folder):
 def run(root, monkeypatch, recipe, yaml, words):
     """Runs a recipe in this process -> its Brain"""
     script, brains = root / "recipes" / "AER" / recipe / "train.py", []
-    spec = importlib.util.spec_from_file_location(f"train_{recipe}", script)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load(script)
     whole = module.fit_and_test
 
     def watched(brain, *arguments):

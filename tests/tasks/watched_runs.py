@@ -1,12 +1,12 @@
 """Every recipe on the same few recordings, in this process, with what its optimiser and its stages saw."""
 
-import importlib.util
 import json
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from scripts import load
 
 from lebench_sb.brain import TEST, VALID
 from lebench_sb.manifest import Utterance, read_manifest, write_manifest
@@ -133,10 +133,7 @@ class Watched:
 
 def recipe(path):
     """The module `train.py` of a recipe's YAML"""
-    spec = importlib.util.spec_from_file_location(f"recipe_{path.parts[-3]}", path.parents[1] / "train.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load(path.parents[1] / "train.py")
 
 
 def recognise(path, folder, encoder):
