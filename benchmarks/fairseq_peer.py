@@ -14,9 +14,13 @@ import json
 import resource
 import sys
 import time
+from pathlib import Path
 
 import torch
 from torch.nn import functional as F
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from lebench_sb.importing.fairseq import transformers_name  # noqa: E402  needs torch alone
 
 OLD = ("fairseq", "hydra")
 plain_dataclass = dataclasses.dataclass
@@ -39,35 +43,6 @@ def import_wav2vec2(source):
     return wav2vec2
 
 
-# transformers' names -> fairseq's, in order
-NAMES = (
-    ("wav2vec2.masked_spec_embed", "mask_emb"),
-    ("wav2vec2.feature_projection.layer_norm.", "layer_norm."),
-    ("wav2vec2.feature_projection.projection.", "post_extract_proj."),
-    ("wav2vec2.encoder.pos_conv_embed.conv.parametrizations.weight.original0", "encoder.pos_conv.0.weight_g"),
-    ("wav2vec2.encoder.pos_conv_embed.conv.parametrizations.weight.original1", "encoder.pos_conv.0.weight_v"),
-    ("wav2vec2.encoder.pos_conv_embed.conv.bias", "encoder.pos_conv.0.bias"),
-    ("wav2vec2.encoder.", "encoder."),
-    (".attention.", ".self_attn."),
-    (".feed_forward.intermediate_dense.", ".fc1."),
-    (".feed_forward.output_dense.", ".fc2."),
-    ("quantizer.codevectors", "quantizer.vars"),
-    ("project_hid.", "final_proj."),
-)
-
-
-def renamed(name, layer_norms):
-    """layer_norms: whether every layer of the extractor has one (then at [2][1], after a transposition)"""
-    if name.startswith("wav2vec2.feature_extractor.conv_layers."):
-        number, part, kind = name.split(".")[3:]
-        place = "0" if part == "conv" else ("2.1" if layer_norms else "2")
-        return f"feature_extractor.conv_layers.{number}.{place}.{kind}"
-    in_layer = ".encoder.layers." in name
-    for theirs, ours in NAMES:
-        name = name.replace(theirs, ours)
-    return name.replace(".layer_norm.", ".self_attn_layer_norm.") if in_layer else name
-
-
 class Peer:
     def __init__(self, source, given):
         wav2vec2, config = import_wav2vec2(source), given["config"]
@@ -87,10 +62,9 @@ class Peer:
             latent_temp=(given["temperature"],) * 2 + (1.0,),
         )  # fmt: skip
         self.model = wav2vec2.Wav2Vec2Model(cfg).train()
-        state = {renamed(name, norms): value for name, value in given["state"].items()}
-        if self.model.post_extract_proj is None:  # fairseq has none where the two widths are equal
-            state = {name: value for name, value in state.items() if not name.startswith("post_extract")}
-        self.model.load_state_dict(state, strict=True)
+        # fairseq has no projection where the two widths are equal
+        state = {name: given["state"][transformers_name(name)] for name in self.model.state_dict()}
+        self.model.load_state_dict(state)
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=1e-5, betas=(0.9, 0.98), eps=1e-6, fused=True
         )

@@ -356,16 +356,18 @@ def energy(
     typer.echo(report(runs))
 
 
-@app.command("import", help="Make a Hugging Face folder of a SpeechBrain wav2vec 2.0 checkpoint.")
+@app.command("import", help="Make Hugging Face folders of a SpeechBrain or fairseq wav2vec 2.0 checkpoint.")
 def import_checkpoint(
-    source: Annotated[str, typer.Argument(help=".ckpt file, folder with wav2vec2.ckpt, or Hub id")],
+    source: Annotated[
+        str, typer.Argument(help="file, folder with wav2vec2.ckpt or checkpoint_best.pt, or Hub id")
+    ],
     output: Output,
     config: Annotated[str, typer.Option("--config", help="config.json of the architecture")] = None,
 ):
-    from lebench_sb.import_speechbrain import import_speechbrain
+    from lebench_sb.importing.command import import_checkpoint as run_import
 
     try:
-        folders = import_speechbrain(source, config, output)
+        folders = run_import(source, config, output)
     except ValueError as error:  # weights and config do not fit
         raise DataError(str(error)) from error
     for folder in folders:

@@ -78,7 +78,7 @@ WEIGHTS = (
     "pytorch_model.bin.index.json",
 )
 UNREADABLE = (OSError, EOFError, RuntimeError, pickle.UnpicklingError, SafetensorError)
-IMPORT_HINT = "`lebench import` makes an encoder of a SpeechBrain checkpoint (.ckpt)."
+IMPORT_HINT = "`lebench import` makes an encoder of a SpeechBrain or fairseq checkpoint (.ckpt, .pt)."
 
 
 def load_encoder(source, layer="last", freeze=True, freeze_extractor=False):
@@ -681,8 +681,8 @@ def read_json(path):
 
 def _config(folder):
     if not (folder / "config.json").exists():
-        if any(folder.glob("*.ckpt")):
-            raise ValueError(f"{folder} holds no config.json but SpeechBrain checkpoints. {IMPORT_HINT}")
+        if any(folder.glob("*.ckpt")) or any(folder.glob("checkpoint*.pt")):
+            raise ValueError(f"{folder} has no config.json but another toolkit's checkpoints. {IMPORT_HINT}")
         raise FileNotFoundError(f"{folder} holds no config.json: it is not a Hugging Face folder.")
     read_json(folder / "config.json")  # names the file if it is broken
     try:

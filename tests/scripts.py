@@ -19,3 +19,14 @@ def wait_for(condition, process, seconds=300):
         assert process.poll() is None, process.stderr.read()[-3000:]
         assert time.time() < end
         time.sleep(0.02)
+
+
+def pretrain(root, yaml, words, folder, **options):
+    """Runs pre-training by `hparams/<yaml>.yaml` in this process -> the run's folder. options replace words
+    of the form --key=value."""
+    recipe = root / "recipes" / "pretraining" / "wav2vec2"
+    kept = [word for word in words if word[2:].partition("=")[0] not in options]
+    chosen = [f"--{key}={value}" for key, value in options.items()]
+    yaml = str(recipe / "hparams" / f"{yaml}.yaml")
+    load(recipe / "train.py").main([yaml, *kept, *chosen, "--output_folder", str(folder), "--noprogressbar"])
+    return folder

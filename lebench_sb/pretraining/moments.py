@@ -1,9 +1,14 @@
-"""The optimiser's state of a pre-training run, for the run that goes on from its `pretraining/`."""
+"""The optimiser's state of a pre-training run, for the run that goes on from its `pretraining/`.
+
+It is in the run's checkpoint or, of an imported run, beside the weights.
+"""
 
 import logging
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from lebench_sb.checkpoints import best_checkpoint
 from lebench_sb.manifest import UsageError
@@ -11,6 +16,7 @@ from lebench_sb.sharding import optimizer_parts
 
 logger = logging.getLogger(__name__)
 LEAVE = "Leave it out: --init_optimizer False."
+IMPORTED = "moments.safetensors"
 
 
 def name_parameters(optimizer, modules):
@@ -23,9 +29,12 @@ def name_parameters(optimizer, modules):
 def read_moments(init_from, model):
     """`pretraining/` of a run -> {name of a parameter: its state, for Adam exp_avg, exp_avg_sq and step}
 
-    From the checkpoint that `pretraining/` was exported from, the run's best on valid. model: with the
-    weights of init_from. Raises UsageError if there is no such checkpoint, or its weights are others.
+    From the checkpoint that `pretraining/` was exported from, the run's best on valid, or from what `lebench
+    import` wrote. model: with the weights of init_from. Raises UsageError if there is no such checkpoint, or
+    its weights are others.
     """
+    if (Path(init_from) / IMPORTED).is_file():
+        return imported_moments(Path(init_from) / IMPORTED)
     run = Path(init_from).absolute().parent
     try:
         checkpoint = best_checkpoint(run)
@@ -43,6 +52,23 @@ def read_moments(init_from, model):
         for index, name in zip(group["params"], group["param_names"], strict=True):
             if index in state["state"]:
                 moments[name] = state["state"][index]
+    return moments
+
+
+def write_moments(folder, moments, updates):
+    """Writes what read_moments reads. moments: {"exp_avg" or "exp_avg_sq": {transformers' name: tensor}}"""
+    tensors = {f"{kind}.{name}": part for kind, named in moments.items() for name, part in named.items()}
+    save_file(tensors, folder / IMPORTED, {"step": str(updates)})
+    return folder / IMPORTED
+
+
+def imported_moments(path):
+    moments = {}
+    with safe_open(path, "pt") as file:
+        step = float(file.metadata()["step"])
+        for key in file.keys():
+            kind, _, name = key.partition(".")
+            moments.setdefault(f"model.hf.{name}", {"step": torch.tensor(step)})[kind] = file.get_tensor(key)
     return moments
 
 

@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 import pytest
-from recipe import run
+from scripts import pretrain
 
 from lebench_sb.data import StreamPlan
 from lebench_sb.pretraining.batch_hours import describe_hours, nearest_factor, seconds_per_batch
@@ -53,10 +53,10 @@ def test_no_whole_factor_comes_nearer(target):
 
 def test_a_run_says_it(root, tiny_pretraining, tmp_path):
     short = {"num_workers": 0, "number_of_updates": 2, "hours_per_update": 0.02}
-    log = (run(root, "mini", tiny_pretraining, tmp_path / "run", **short) / "log.txt").read_text()
+    log = (pretrain(root, "mini", tiny_pretraining, tmp_path / "run", **short) / "log.txt").read_text()
     (line,) = re.findall(r"Audio per update: .*", log)
     assert "1 process x grad_accumulation_factor 2" in line and "the recipe's: 0.02 h" in line
     factor = int(re.search(r"--grad_accumulation_factor (\d+) gives", line)[1])
     short["grad_accumulation_factor"] = factor
-    log = (run(root, "mini", tiny_pretraining, tmp_path / "again", **short) / "log.txt").read_text()
+    log = (pretrain(root, "mini", tiny_pretraining, tmp_path / "again", **short) / "log.txt").read_text()
     assert "no other --grad_accumulation_factor comes nearer" in log

@@ -9,7 +9,7 @@ import pytest
 import torch
 import transformers
 from no_waiting import no_reading
-from recipe import run
+from scripts import pretrain
 from test_parity import NO_DROPOUT, gradient, reference_step
 
 from lebench_sb.encoders import load_encoder, save_encoder
@@ -185,7 +185,7 @@ def trained(root, manifests, tmp_path_factory):
         "conv_dim: [16, 16, 16, 16, 16, 16, 16]}",
         "number_of_updates": 3, "max_batch_seconds": 6, "num_workers": 0, "min_duration": 1.0,
     }  # fmt: skip
-    return run(root, "base-conformer", words, tmp_path_factory.mktemp("conformer") / "run", **options)
+    return pretrain(root, "base-conformer", words, tmp_path_factory.mktemp("conformer") / "run", **options)
 
 
 def test_a_run_trains_and_its_folders_load_whole(trained):

@@ -4,7 +4,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from recipe import run
+from scripts import pretrain
 
 from lebench_sb.data import PlannedLoader
 from lebench_sb.manifest import UsageError, read_manifest, write_manifest
@@ -100,7 +100,7 @@ def test_a_run_balances_its_languages(root, corpus, tiny_pretraining, tmp_path):
     logs = {}
     for exponent in (1.0, 0.0):
         options = {"num_workers": 0, "number_of_updates": 2, "language_exponent": exponent}
-        folder = run(root, "mini", words, tmp_path / str(exponent), **options)
+        folder = pretrain(root, "mini", words, tmp_path / str(exponent), **options)
         logs[exponent] = (folder / "log.txt").read_text()
         assert len((folder / "steps.jsonl").read_text().splitlines()) == 3
     assert "by language" not in logs[1.0] and "-> 50 %, fr" in logs[0.0] and "br" in logs[0.0]

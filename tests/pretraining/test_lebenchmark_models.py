@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 from hyperpyyaml import load_hyperpyyaml
-from recipe import run
 from ruamel.yaml import YAML
+from scripts import pretrain
 
 from lebench_sb.corpora.lebenchmark import TRAINED_ON, manifests, prepare_lebenchmark
 from lebench_sb.manifest import UsageError, Utterance, write_manifest
@@ -219,7 +219,7 @@ FAST = ("1K-base", "14K-light")  # one extractor of each kind; all of them with 
 )
 def test_two_updates_at_width_32(root, model, manifests, tmp_path):
     words = [word for word in manifests if "test" not in Path(word).name]
-    folder = run(root, model, words, tmp_path / "run", **SMALL)
+    folder = pretrain(root, model, words, tmp_path / "run", **SMALL)
     steps = [json.loads(line) for line in (folder / "steps.jsonl").read_text().splitlines()]
     assert [step["step"] for step in steps if step["stage"] == "train"] == [1, 2]
     assert all(math.isfinite(step["loss"]) and step["lr"] > 0 for step in steps if step["stage"] == "train")
@@ -238,7 +238,7 @@ def test_a_womens_model_hears_the_folders_of_its_corpora(root, manifests, corpus
         ]
         write_manifest(tmp_path / "M" / "mls" / f"{split}.csv", found, corpus, {})
     words = ["--data_folder", str(corpus), "--manifest_folder", str(tmp_path / "M"), "--gender", "F"]
-    folder = run(root, "1K-base", words, tmp_path / "run", **SMALL)
+    folder = pretrain(root, "1K-base", words, tmp_path / "run", **SMALL)
     assert "train: 6 of 12 utterances kept" in (folder / "log.txt").read_text()
     record = json.loads((folder / "results.json").read_text())
     assert [record["data"][split]["utterances"] for split in ("train", "valid")] == [6, 3]

@@ -9,9 +9,9 @@ from speechbrain.integrations.huggingface.wav2vec2 import Wav2Vec2, Wav2Vec2Pret
 from speechbrain.utils.checkpoints import Checkpointer
 from tiny_encoders import LAYER, PRETRAINING, SIZES, new_model, relative, write_extractor
 
-from lebench_sb import import_speechbrain as module
 from lebench_sb.encoders import load_encoder
-from lebench_sb.import_speechbrain import import_speechbrain
+from lebench_sb.importing import command
+from lebench_sb.importing.command import import_checkpoint
 
 
 @pytest.fixture(scope="session")
@@ -38,7 +38,7 @@ def load_with_report(auto_class, folder):
 
 
 def test_pretraining_checkpoint(source, tmp_path, ragged, caplog):
-    folders = import_speechbrain(source, None, tmp_path / "imported")
+    folders = import_checkpoint(source, None, tmp_path / "imported")
     assert folders == [tmp_path / "imported" / "encoder", tmp_path / "imported" / "pretraining"]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["imported"]
     weights = torch.load(source / "wav2vec2.ckpt", weights_only=True)
@@ -60,7 +60,7 @@ def test_old_names_of_weight_norm(source, tmp_path):
     weights[conv + "weight_g"] = weights.pop(conv + "parametrizations.weight.original0")
     weights[conv + "weight_v"] = weights.pop(conv + "parametrizations.weight.original1")
     torch.save(weights, tmp_path / "old.ckpt")
-    folder, _ = import_speechbrain(tmp_path / "old.ckpt", source / "config.json", tmp_path / "imported")
+    folder, _ = import_checkpoint(tmp_path / "old.ckpt", source / "config.json", tmp_path / "imported")
     name = "encoder.pos_conv_embed.conv.parametrizations.weight.original0"
     assert torch.equal(
         transformers.AutoModel.from_pretrained(folder).state_dict()[name], weights[conv + "weight_g"]
@@ -70,7 +70,7 @@ def test_old_names_of_weight_norm(source, tmp_path):
 def test_fine_tuned_checkpoint_gives_an_encoder(tmp_path, checkpoints):
     tuned = Wav2Vec2(checkpoints("wav2vec2-layer"), str(tmp_path / "cache"))
     torch.save(tuned.state_dict(), tmp_path / "wav2vec2.ckpt")
-    folders = import_speechbrain(tmp_path, checkpoints("wav2vec2-layer"), tmp_path / "imported")
+    folders = import_checkpoint(tmp_path, checkpoints("wav2vec2-layer"), tmp_path / "imported")
     assert folders == [tmp_path / "imported" / "encoder"]
     weights = load_with_report(transformers.AutoModel, folders[0]).state_dict()
     assert all(torch.equal(tuned.model.state_dict()[name], weight) for name, weight in weights.items())
@@ -80,14 +80,14 @@ def test_normalisation_comes_from_the_file_if_there_is_one(source, tmp_path):
     config = json.loads((source / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config))
     (tmp_path / "preprocessor_config.json").write_text('{"do_normalize": false}')
-    folder, _ = import_speechbrain(source, tmp_path, tmp_path / "imported")
+    folder, _ = import_checkpoint(source, tmp_path, tmp_path / "imported")
     assert transformers.AutoFeatureExtractor.from_pretrained(folder).do_normalize is False
 
 
 def test_nothing_is_overwritten(source, tmp_path):
     (tmp_path / "imported").mkdir()
     with pytest.raises(FileExistsError, match="imported exists"):
-        import_speechbrain(source, None, tmp_path / "imported")
+        import_checkpoint(source, None, tmp_path / "imported")
     assert not list((tmp_path / "imported").iterdir())
 
 
@@ -96,32 +96,32 @@ def test_weights_that_do_not_fit_the_config_are_named(source, tmp_path):
     config.update(num_hidden_layers=2, intermediate_size=64)
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match=r"do not fit.* 16 unexpected: .*layers\.2.* and 11 more; ") as e:
-        import_speechbrain(source, tmp_path / "config.json", tmp_path / "imported")
+        import_checkpoint(source, tmp_path / "config.json", tmp_path / "imported")
     assert "6 of another size: wav2vec2.encoder.layers.0.feed_forward" in str(e.value)
     assert not (tmp_path / "imported").exists()
 
 
 def test_files_that_are_missing(source, tmp_path):
     torch.save({}, tmp_path / "counter.ckpt")
-    with pytest.raises(FileNotFoundError, match="holds no wav2vec2.ckpt. It has counter.ckpt"):
-        import_speechbrain(tmp_path, None, tmp_path / "imported")
+    with pytest.raises(FileNotFoundError, match="no wav2vec2.ckpt or checkpoint_best.pt. It has counter"):
+        import_checkpoint(tmp_path, None, tmp_path / "imported")
     (tmp_path / "wav2vec2.ckpt").write_bytes((source / "wav2vec2.ckpt").read_bytes())
     with pytest.raises(FileNotFoundError, match="holds no config.json. Give --config"):
-        import_speechbrain(tmp_path, None, tmp_path / "imported")
+        import_checkpoint(tmp_path, None, tmp_path / "imported")
     with pytest.raises(FileNotFoundError, match="/absent: no such file or folder"):
-        import_speechbrain("/absent", None, tmp_path / "imported")
+        import_checkpoint("/absent", None, tmp_path / "imported")
 
 
 def test_files_that_are_something_else(source, tmp_path):
     torch.save({"model.a": torch.ones(1), "optimizer": torch.ones(1)}, tmp_path / "a.ckpt")
     with pytest.raises(ValueError, match="1 others: optimizer"):
-        import_speechbrain(tmp_path / "a.ckpt", source, tmp_path / "imported")
+        import_checkpoint(tmp_path / "a.ckpt", source, tmp_path / "imported")
     (tmp_path / "b.ckpt").write_bytes((source / "wav2vec2.ckpt").read_bytes()[:5000])
     with pytest.raises(ValueError, match="damaged"):
-        import_speechbrain(tmp_path / "b.ckpt", source, tmp_path / "imported")
+        import_checkpoint(tmp_path / "b.ckpt", source, tmp_path / "imported")
     (tmp_path / "config.json").write_text('{"speechbrain_interface": "EncoderASR"}')
     with pytest.raises(ValueError, match="not the config of a Hugging Face model"):
-        import_speechbrain(source, tmp_path / "config.json", tmp_path / "imported")
+        import_checkpoint(source, tmp_path / "config.json", tmp_path / "imported")
 
 
 def test_a_write_that_went_wrong_is_seen(source, tmp_path, monkeypatch):
@@ -132,8 +132,8 @@ def test_a_write_that_went_wrong_is_seen(source, tmp_path, monkeypatch):
         with torch.no_grad():
             next(model.parameters()).sub_(1.0)
 
-    real = module.save_encoder
-    monkeypatch.setattr(module, "save_encoder", spoil)
+    real = command.save_encoder
+    monkeypatch.setattr(command, "save_encoder", spoil)
     with pytest.raises(ValueError, match="1 weights do not come back as written"):
-        import_speechbrain(source, None, tmp_path / "imported")
+        import_checkpoint(source, None, tmp_path / "imported")
     assert not (tmp_path / "imported").exists()

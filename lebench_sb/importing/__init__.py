@@ -1,0 +1,1 @@
+"""`lebench import`: checkpoints of other toolkits -> Hugging Face folders."""
