@@ -118,7 +118,7 @@ def lines(first, count):
 
 
 def first(path):
-    from lebench_sb.columns import open_utterances
+    from lebench_sb.storage.columns import open_utterances
 
     imports, started = resident(), clock()
     utterances = open_utterances([path], path.parent)

@@ -22,8 +22,8 @@ from tqdm.auto import tqdm
 
 from lebench_sb.data import load_audio
 from lebench_sb.manifest import Utterance, read_manifest, write_manifest
-from lebench_sb.members import file_of
-from lebench_sb.shards import make_shards
+from lebench_sb.storage.members import file_of
+from lebench_sb.storage.shards import make_shards
 
 CROP = 2.0  # seconds
 

@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 from lebench_sb import results
+from lebench_sb.annotations.trees import INNER, NO_WORDS, Tree, as_conllu, trees_of
 from lebench_sb.command_line import launch
 from lebench_sb.data import describe_split
 from lebench_sb.manifest import Problems, UsageError, read_manifest
@@ -22,7 +23,6 @@ from lebench_sb.metrics.errors import count_errors
 from lebench_sb.metrics.parsing import SCORES, count_parses, kind
 from lebench_sb.tasks.asr import COLUMNS, RATES
 from lebench_sb.tasks.sa import parse_columns, parse_statistics, word_statistics
-from lebench_sb.trees import INNER, NO_WORDS, Tree, as_conllu, trees_of
 
 logger = logging.getLogger(__name__)
 OTHER_SCHEME = "labels of another scheme"

@@ -296,7 +296,7 @@ def shard(
     output: Output,
     size: Annotated[str, typer.Option("--size", help="of a shard at most: KB, MB, GB or TB")] = "4GB",
 ):
-    from lebench_sb.shards import make_shards
+    from lebench_sb.storage.shards import make_shards
 
     count = make_shards(manifests, data_root, output, size)
     typer.echo(f"{output}: {_counted(count, 'shard')}; use its manifests with --data_folder {output}")

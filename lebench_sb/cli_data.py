@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from tabulate import tabulate
 
 from lebench_sb.manifest import GENDERS, DataError, Problems, audio_fault, read_manifest
-from lebench_sb.members import open_audio
+from lebench_sb.storage.members import open_audio
 
 ORDER = ("M", "F", "U")  # LeBenchmark's order
 SHORTEST = 0.025  # seconds: one window of a filterbank, one frame of wav2vec 2.0

@@ -18,10 +18,10 @@ from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.utils.data_pipeline import DataPipeline, DynamicItem
 
 from lebench_sb import signals
-from lebench_sb.columns import RowsById, Utterances, durations_of, open_utterances
 from lebench_sb.manifest import DataError, manifest_hash, read_marker
-from lebench_sb.members import open_audio
 from lebench_sb.selection import select
+from lebench_sb.storage.columns import RowsById, Utterances, durations_of, open_utterances
+from lebench_sb.storage.members import open_audio
 
 logger = logging.getLogger(__name__)
 SAMPLE_RATE = 16000
@@ -191,7 +191,7 @@ def as_dataset(utterances, items, output_keys):
 def load_utterances(hparams):
     """Reads the manifests named by `<split>_csv` (one path or a list) -> {"train": [Utterance, ...], ...}.
 
-    Large ones are opened as columns (`lebench_sb.columns`), sequences of Utterances that cost no memory.
+    Large ones are opened as columns (`storage.columns`), sequences of Utterances that cost no memory.
     Training utterances outside [min_duration, max_duration] are left out, counted and logged; those of valid
     and test never are. `gender` and `languages` choose utterances before that (`selection.select`). A split
     whose key is absent from the YAML is absent here (pre-training has no test).

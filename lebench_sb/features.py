@@ -25,7 +25,7 @@ from tqdm.auto import tqdm
 
 from lebench_sb.data import EpochPlan, SpeechDataset
 from lebench_sb.manifest import DataError, UsageError, write_atomically
-from lebench_sb.members import file_of
+from lebench_sb.storage.members import file_of
 
 FORMAT = 1  # raised when frames or files change their meaning
 SHARD_SECONDS = 600.0  # of audio: what is lost when a process is killed

@@ -21,7 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lebench_sb.members import first_bytes, open_audio
+from lebench_sb.storage.members import first_bytes, open_audio
 
 FORMAT = 1  # in the parameters' hash: raised when the rules of writing change, to rebuild old manifests
 COLUMNS = ("ID", "duration", "wav", "start", "stop", "spk_id", "gender", "language")

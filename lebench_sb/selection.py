@@ -9,8 +9,8 @@ from itertools import compress
 
 import numpy as np
 
-from lebench_sb.columns import Utterances, durations_of
 from lebench_sb.manifest import GENDERS, DataError, UsageError, nearest
+from lebench_sb.storage.columns import Utterances, durations_of
 
 logger = logging.getLogger(__name__)
 

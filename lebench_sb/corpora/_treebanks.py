@@ -9,10 +9,10 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+from lebench_sb.annotations.trees import as_conllu, normalised
 from lebench_sb.corpora._stamps import synthetic
 from lebench_sb.manifest import Problems, Utterance, probe_durations, read_marker, write_manifest
 from lebench_sb.text import normaliser as text_normaliser
-from lebench_sb.trees import as_conllu, normalised
 
 NAMES = {"train": "train", "valid": "dev", "test": "test"}  # ours: theirs
 AUDIO = (".wav", ".flac", ".mp3", ".ogg")

@@ -10,6 +10,7 @@ import hashlib
 import os
 from pathlib import Path
 
+from lebench_sb.annotations.traces import read_traces
 from lebench_sb.corpora._stamps import synthetic_emotion
 from lebench_sb.manifest import (
     Problems,
@@ -20,7 +21,6 @@ from lebench_sb.manifest import (
     read_text,
     write_manifest,
 )
-from lebench_sb.traces import read_traces
 
 SPLITS = {"train": "train", "valid": "dev", "test": "test"}  # ours: theirs
 COLUMN = "satisfaction"

@@ -6,7 +6,7 @@ what `prepare_fabiole` reads is a layout of ours, one folder a speaker, into whi
 
     fabiole/wav/<speaker>/**/<excerpt>.wav   (or .flac .mp3 .ogg .opus)
     fabiole/trials.txt                       `1 <speaker>/<excerpt>.wav <speaker>/<excerpt>.wav`, 0 for two
-                                             speakers, or any other format of lebench_sb/trials.py
+                                             speakers, or any other format of lebench_sb/annotations/trials.py
     fabiole/enrolment.txt                    `model <speaker>/<excerpt>.wav ...`, where trials name models of
                                              several excerpts; may be absent
     fabiole/speakers.csv                     `speaker,gender`; may be absent
@@ -20,6 +20,7 @@ import random
 from collections import defaultdict
 from pathlib import Path
 
+from lebench_sb.annotations.trials import read_trials, trials_csv
 from lebench_sb.corpora._stamps import synthetic
 from lebench_sb.corpora.own import GENDERS
 from lebench_sb.manifest import (
@@ -37,7 +38,6 @@ from lebench_sb.manifest import (
     write_atomically,
     write_manifest,
 )
-from lebench_sb.trials import read_trials, trials_csv
 
 SPLITS = ("train", "valid", "test")
 SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus")

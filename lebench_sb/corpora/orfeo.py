@@ -14,6 +14,7 @@ import random
 from collections import Counter
 from pathlib import Path
 
+from lebench_sb.annotations.trees import read_blocks
 from lebench_sb.corpora._treebanks import NAMES, Reader, write_splits
 from lebench_sb.manifest import (
     SECONDS,
@@ -25,7 +26,6 @@ from lebench_sb.manifest import (
     read_marker,
     read_text,
 )
-from lebench_sb.trees import read_blocks
 
 # names with a mark are read as text: what stands there need not follow Universal Dependencies
 TIMED = (*"id form lemma upos xpos_ feats_ head deprel deps_ misc_".split(), "begin", "end")

@@ -13,6 +13,7 @@ import os
 import re
 from pathlib import Path
 
+from lebench_sb.annotations.traces import read_traces
 from lebench_sb.corpora._stamps import synthetic_emotion
 from lebench_sb.manifest import (
     DataError,
@@ -25,7 +26,6 @@ from lebench_sb.manifest import (
     read_marker,
     write_manifest,
 )
-from lebench_sb.traces import read_traces
 
 SPLITS = ("train", "valid", "test")
 DIMENSIONS = ("arousal", "valence")

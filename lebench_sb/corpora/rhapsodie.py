@@ -13,9 +13,9 @@ import re
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from lebench_sb.annotations.trees import read_blocks
 from lebench_sb.corpora._treebanks import NAMES, Reader, write_splits
 from lebench_sb.manifest import is_prepared, read_marker
-from lebench_sb.trees import read_blocks
 
 FILE = "*_rhapsodie-ud-{}.conllu"
 LAYOUT = "data_folder must hold fr_rhapsodie-ud-{train,dev,test}.conllu and the recordings of # sound_url."

@@ -6,9 +6,9 @@ Letters: B utterances, S states, L tokens, V tokens there are (number V is the C
 from speechbrain.utils.distributed import run_on_main
 from torch.nn import functional as F
 
-from lebench_sb import subwords
-from lebench_sb.beam import beam_search
 from lebench_sb.brain import TEST, TRAIN
+from lebench_sb.decoding import subwords
+from lebench_sb.decoding.beam import beam_search
 from lebench_sb.tasks.asr import TranscriptionBrain
 from lebench_sb.tasks.asr_ctc import normalise_of
 
@@ -16,7 +16,7 @@ from lebench_sb.tasks.asr_ctc import normalise_of
 def attention_brain(utterances, hparams, run_opts):
     """The Brain of an attention recipe: subwords learnt from the training texts, the head sized for them.
 
-    Raises UsageError or DataError as lebench_sb.subwords does.
+    Raises UsageError or DataError as lebench_sb.decoding.subwords does.
     """
     texts = [u.labels["wrd"] for u in utterances["train"]]
     folder = hparams["output_folder"]
@@ -30,7 +30,7 @@ def attention_brain(utterances, hparams, run_opts):
 
 
 class AttentionBrain(TranscriptionBrain):
-    """modules: encoder and head (lebench_sb.crdnn.CRDNN). subwords: lebench_sb.subwords.Subwords."""
+    """modules: encoder and head (heads.crdnn.CRDNN). subwords: decoding.subwords.Subwords."""
 
     subwords = None
 

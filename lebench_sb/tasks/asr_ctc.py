@@ -11,8 +11,8 @@ import torch
 from speechbrain.utils.distributed import if_main_process, run_on_main
 
 from lebench_sb.brain import TEST, VALID
-from lebench_sb.ctc_search import Weights, search
-from lebench_sb.language_model import LanguageModel, prepare_language_model
+from lebench_sb.decoding.ctc_search import Weights, search
+from lebench_sb.decoding.language_model import LanguageModel, prepare_language_model
 from lebench_sb.manifest import UsageError, write_atomically
 from lebench_sb.metrics.errors import count_errors, rate
 from lebench_sb.tasks.asr import ASRBrain, Characters, columns

@@ -15,9 +15,9 @@ from torch.nn import functional
 from lebench_sb.brain import TEST, TRAIN, VALID, SSLBrain
 from lebench_sb.checkpoints import SafeCheckpointer, fault, load_trained, put_trained, save_trained
 from lebench_sb.data import as_dataset, audio_item
+from lebench_sb.decoding.subwords import learn, load
 from lebench_sb.manifest import DataError, nearest
 from lebench_sb.metrics import translation
-from lebench_sb.subwords import learn, load
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ def best_constant(texts, seed, candidates=100, judges=300):
 
 
 class ASTBrain(SSLBrain):
-    """modules: encoder (the contract of lebench_sb.encoders) and head (lebench_sb.translation.Translator).
+    """modules: encoder (the contract of lebench_sb.encoders) and head (heads.translation.Translator).
     texts: the training texts, of which `subwords` were learnt."""
 
     def __init__(self, modules, hparams, run_opts, checkpointer, subwords, texts):

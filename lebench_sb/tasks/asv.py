@@ -22,11 +22,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from lebench_sb import plots, results
+from lebench_sb.annotations.trials import Trials, make_trials, read_trials, trials_csv
 from lebench_sb.brain import TEST, TRAIN, VALID, SSLBrain
 from lebench_sb.data import SAMPLE_RATE, EpochPlan, as_dataset, audio_item, cropped_audio_item, seed_of
 from lebench_sb.manifest import DataError, Problems, UsageError
 from lebench_sb.metrics import verification
-from lebench_sb.trials import Trials, make_trials, read_trials, trials_csv
 
 logger = logging.getLogger(__name__)
 MADE = "made"  # the value of `trials` that asks for a list made of the test set's speakers

@@ -19,11 +19,11 @@ from speechbrain.dataio.batch import PaddedData
 from speechbrain.utils.epoch_loop import EpochCounterWithStopper
 from torch import nn
 
+from lebench_sb.annotations.traces import read_traces
 from lebench_sb.brain import TRAIN, VALID, SSLBrain
 from lebench_sb.data import SAMPLE_RATE, EpochPlan, as_dataset, audio_item
 from lebench_sb.manifest import DataError, UsageError
 from lebench_sb.metrics import concordance
-from lebench_sb.traces import read_traces
 
 logger = logging.getLogger(__name__)
 SUMS = tuple(f"CCC_{name}" for name in concordance.COLUMNS)

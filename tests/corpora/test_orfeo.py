@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from lebench_sb.annotations.trees import trees_of
 from lebench_sb.corpora.orfeo import prepare_orfeo, utterances
 from lebench_sb.manifest import DataError, read_manifest
-from lebench_sb.trees import trees_of
 
 # ID FORM LEMMA CPOS POS FEATS HEAD DEPREL HEAD DEPREL BEGIN END SPEAKER
 FIRST = """\

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from lebench_sb.annotations.traces import read_traces
 from lebench_sb.corpora.recola import prepare_recola, utterances
 from lebench_sb.manifest import DataError, UsageError, read_manifest
-from lebench_sb.traces import read_traces
 
 HEADER = """\
 @relation GOLDSTANDARD

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from lebench_sb.annotations.trees import trees_of
 from lebench_sb.corpora.rhapsodie import prepare_rhapsodie, utterances
 from lebench_sb.manifest import DataError, read_manifest
-from lebench_sb.trees import trees_of
 
 SENTENCE = """\
 # sent_id = {name}-{k}

@@ -12,8 +12,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lebench_sb import columns
-from lebench_sb.columns import Utterances, columnar, open_utterances
 from lebench_sb.data import (
     EpochPlan,
     StreamPlan,
@@ -25,6 +23,8 @@ from lebench_sb.data import (
     speakers_of,
 )
 from lebench_sb.manifest import COLUMNS, DataError, read_manifest
+from lebench_sb.storage import columns
+from lebench_sb.storage.columns import Utterances, columnar, open_utterances
 
 HEADER = ",".join(COLUMNS)
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from lebench_sb import columns
 from lebench_sb.data import load_utterances
 from lebench_sb.manifest import DataError, UsageError, Utterance, write_manifest
+from lebench_sb.storage import columns
 
 ROOT = Path(__file__).parents[2]
 # id: gender, language

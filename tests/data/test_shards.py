@@ -17,7 +17,7 @@ import pytest
 import soundfile
 import torch
 
-from lebench_sb import cli, members, shards
+from lebench_sb import cli
 from lebench_sb.cli_data import validate
 from lebench_sb.data import EpochPlan, PlannedLoader, as_dataset, audio_item, cropped_audio_item, load_audio
 from lebench_sb.manifest import (
@@ -29,7 +29,8 @@ from lebench_sb.manifest import (
     read_marker,
     write_manifest,
 )
-from lebench_sb.shards import make_shards, size_in_bytes
+from lebench_sb.storage import members, shards
+from lebench_sb.storage.shards import make_shards, size_in_bytes
 
 SUFFIXES = ("flac", "wav", "mp3", "ogg")
 
@@ -332,7 +333,7 @@ class Usage:
 
 PROGRAM = """
 import sys, time
-from lebench_sb import shards
+from lebench_sb.storage import shards
 real = shards.copied
 def slowly(*words):
     time.sleep(0.05)

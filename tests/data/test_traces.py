@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from lebench_sb.annotations.traces import Trace, read_trace, read_traces
 from lebench_sb.manifest import DataError, Utterance
-from lebench_sb.traces import Trace, read_trace, read_traces
 
 ARFF = """\
 % AVEC 2016

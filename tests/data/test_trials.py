@@ -5,8 +5,8 @@ import logging
 import numpy as np
 import pytest
 
+from lebench_sb.annotations.trials import Trials, make_trials, read_trials, trials_csv
 from lebench_sb.manifest import DataError, Utterance
-from lebench_sb.trials import Trials, make_trials, read_trials, trials_csv
 
 PEOPLE = [
     Utterance(f"{s}--{k}", f"/data/wav/{s}/{k}.wav", 1.0, speaker=s)

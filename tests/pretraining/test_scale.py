@@ -6,11 +6,12 @@ import sys
 
 import pytest
 
-from lebench_sb.shards import make_shards
+from lebench_sb.storage.shards import make_shards
 
 LARGE = """
 import runpy, sys
-from lebench_sb import columns, data
+from lebench_sb import data
+from lebench_sb.storage import columns
 columns.LARGE = 0
 made = []
 real = data.ColumnDataset.__init__

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lebench_sb.augment import Speeds, mask_frames, spans
-from lebench_sb.heads import RecurrentHead
+from lebench_sb.heads.common import RecurrentHead
 from lebench_sb.manifest import DataError, Utterance
 from lebench_sb.schedules import cosine_decay, linear_decay, tri_stage
 from lebench_sb.tasks.asr import Characters

@@ -11,8 +11,8 @@ import pytest
 from scripts import load
 from tiny import write_wav2vec2
 
-from lebench_sb import subwords
 from lebench_sb.brain import SSLBrain
+from lebench_sb.decoding import subwords
 from lebench_sb.manifest import UsageError, Utterance, read_manifest, write_manifest
 from lebench_sb.tasks.asr import readable
 from lebench_sb.text import normaliser

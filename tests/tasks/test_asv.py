@@ -16,6 +16,7 @@ from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
 from tiny import write_wav2vec2
 
 from lebench_sb import plots, results
+from lebench_sb.annotations.trials import Trials
 from lebench_sb.brain import TEST, VALID
 from lebench_sb.data import as_dataset, audio_item
 from lebench_sb.features import FeatureDataset
@@ -37,7 +38,6 @@ from lebench_sb.tasks.asv import (
     trial_lists,
     trial_rows,
 )
-from lebench_sb.trials import Trials
 
 SIZES = {"channels": [16, 16, 16, 16, 48], "lin_neurons": 12, "se_channels": 8, "attention_channels": 8}
 

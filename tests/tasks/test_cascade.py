@@ -11,9 +11,9 @@ import pytest
 import soundfile
 
 from lebench_sb import results
+from lebench_sb.annotations.trees import NO_WORDS, Tree, as_conllu, read_blocks, tree_faults
 from lebench_sb.cascade import as_tree, hypotheses, load_parser, main, parse_texts
 from lebench_sb.manifest import DataError, UsageError, Utterance, write_manifest
-from lebench_sb.trees import NO_WORDS, Tree, as_conllu, read_blocks, tree_faults
 
 SAID = {  # ID: reference, recognised
     "a": ("le chat dort dans le jardin", "le chat dort dans le jardin"),

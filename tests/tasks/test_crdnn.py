@@ -7,9 +7,9 @@ import torch
 from speechbrain.decoders.seq2seq import S2SRNNBeamSearcher
 from speechbrain.nnet.linear import Linear
 
-from lebench_sb.beam import beam_search
-from lebench_sb.crdnn import CRDNN, DecoderSteps
-from lebench_sb.heads import FeedForwardHead, FrameNorm
+from lebench_sb.decoding.beam import beam_search
+from lebench_sb.heads.common import FeedForwardHead, FrameNorm
+from lebench_sb.heads.crdnn import CRDNN, DecoderSteps
 from lebench_sb.tasks.asr_attention import cross_entropy, ctc_loss
 
 SMALL = {

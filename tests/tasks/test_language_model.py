@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from lebench_sb.language_model import (
+from lebench_sb.decoding.language_model import (
     BEGIN,
     END,
     FALLBACK,

@@ -12,10 +12,9 @@ import pytest
 import torch
 from tiny import write_wav2vec2
 
+from lebench_sb.annotations.trees import NO_WORDS, Tree, as_conllu, read_blocks, tree_faults
 from lebench_sb.corpora.own import prepare_own
-from lebench_sb.manifest import DataError, Utterance, read_manifest, write_manifest
-from lebench_sb.metrics.parsing import count_parses
-from lebench_sb.parser import (
+from lebench_sb.heads.parser import (
     Parser,
     Recogniser,
     best_heads,
@@ -24,8 +23,9 @@ from lebench_sb.parser import (
     reference_path,
     words_of_path,
 )
+from lebench_sb.manifest import DataError, Utterance, read_manifest, write_manifest
+from lebench_sb.metrics.parsing import count_parses
 from lebench_sb.tasks.sa import UNKNOWN, Symbols, load_sentences, nll, padded, right_branching
-from lebench_sb.trees import NO_WORDS, Tree, as_conllu, read_blocks, tree_faults
 
 # ---- the tree of a system that hears words and parses nothing
 

@@ -15,7 +15,7 @@ from tiny import write_wav2vec2
 
 from lebench_sb.checkpoints import best_checkpoint
 from lebench_sb.corpora.own import prepare_own
-from lebench_sb.heads import (
+from lebench_sb.heads.common import (
     PerceptronHead,
     PyramidDecoderHead,
     PyramidHead,

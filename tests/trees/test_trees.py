@@ -4,10 +4,7 @@ import gzip
 
 import pytest
 
-from lebench_sb.manifest import DataError, Problems, Utterance
-from lebench_sb.text import fr_1
-from lebench_sb.text import none as as_it_is
-from lebench_sb.trees import (
+from lebench_sb.annotations.trees import (
     COLUMNS,
     NO_WORDS,
     Tree,
@@ -17,6 +14,9 @@ from lebench_sb.trees import (
     tree_faults,
     trees_of,
 )
+from lebench_sb.manifest import DataError, Problems, Utterance
+from lebench_sb.text import fr_1
+from lebench_sb.text import none as as_it_is
 
 
 def line(number, form, upos="X", head=0, relation="dep", misc="_"):

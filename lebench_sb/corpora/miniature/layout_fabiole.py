@@ -11,6 +11,7 @@ import random
 
 import numpy as np
 
+from lebench_sb.annotations.trials import make_trials
 from lebench_sb.corpora.miniature.acoustics import RATE, noise
 from lebench_sb.corpora.miniature.patterns import PATTERNS
 from lebench_sb.corpora.miniature.slots import Draw
@@ -27,7 +28,6 @@ from lebench_sb.corpora.miniature.texts import (
 )
 from lebench_sb.corpora.miniature.voices import write_atomically, write_clip
 from lebench_sb.manifest import Utterance, write_manifest
-from lebench_sb.trials import make_trials
 
 PARTS = {"train": Part(10, 30, 4), "test": Part(10, 32)}
 LONG_FORM = (3.5, 7.0)  # seconds after which an utterance ends

@@ -12,7 +12,7 @@ from speechbrain.nnet.RNN import AttentionalRNNDecoder
 from torch import nn
 from torch.nn import functional
 
-from lebench_sb.heads import BidirectionalLSTM, FrameBlock, valid_frames
+from lebench_sb.heads.common import BidirectionalLSTM, FrameBlock, valid_frames
 
 CELLS = {"lstm": nn.LSTM, "gru": nn.GRU}
 BLOCKED = -1e4  # added to the ln probability of what the search should avoid but may need

@@ -158,7 +158,7 @@ def damaged(words, path):
 
 
 def _names(header, name):
-    """Whether a tar header of `lebench_sb.shards` is that of a member: its field holds the end of the name"""
+    """Whether a tar header of shards.py is that of a member: its field holds the end of the name"""
     written = header[:100].rstrip(b"\0")
     return bool(written) and name.encode("utf-8", "surrogateescape").endswith(written)
 

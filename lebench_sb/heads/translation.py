@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from lebench_sb.beam import beam_search
+from lebench_sb.decoding.beam import beam_search
 
 
 def valid_steps(lens, size):

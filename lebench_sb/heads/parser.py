@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torchaudio.functional import forced_align
 
-from lebench_sb.heads import BidirectionalLSTM
+from lebench_sb.heads.common import BidirectionalLSTM
 
 BLANK = 0
 

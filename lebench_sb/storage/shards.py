@@ -1,6 +1,6 @@
 """`lebench shard`: the audio of manifests packed into tar shards, and manifests that point into them.
 
-Shards lie below one folder, `shard-00000.tar` with its index (`lebench_sb.members`), in the order of the
+Shards lie below one folder, `shard-00000.tar` with its index (members.py), in the order of the
 manifests. A file's index is written last, so that a packing that was killed goes on behind its last whole
 shard. Files are packed as they are: nothing is decoded, and `tar xf` gives them back.
 """
@@ -19,7 +19,6 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from lebench_sb.columns import open_utterances
 from lebench_sb.manifest import (
     PATH_LABELS,
     DataError,
@@ -32,7 +31,8 @@ from lebench_sb.manifest import (
     write_atomically,
     write_manifest,
 )
-from lebench_sb.members import BLOCK, MARK, make_index, read_index
+from lebench_sb.storage.columns import open_utterances
+from lebench_sb.storage.members import BLOCK, MARK, make_index, read_index
 
 PLAN = "shards.json"  # what the folder holds, or will when it is finished
 LOCK = ".lock"

@@ -1,0 +1,1 @@
+"""Files beside manifests: emotion over time, dependency trees, trial lists."""

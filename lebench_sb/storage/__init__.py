@@ -1,0 +1,1 @@
+"""Manifests of millions of rows, and audio inside tar files."""
