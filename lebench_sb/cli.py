@@ -265,7 +265,9 @@ def stats(manifests: Manifests):
 def validate(
     manifests: Manifests,
     data_root: DataRoot,
-    decode: Annotated[bool, typer.Option("--decode", help="read every file to its end (slow)")] = False,
+    decode: Annotated[
+        bool, typer.Option("--decode", help="read every file to its end (slow); finds copies too")
+    ] = False,
     report: Annotated[
         Path, typer.Option("--report", help="write every finding here, one JSON per line")
     ] = None,

@@ -1,5 +1,6 @@
 """Behind `lebench stats` and `lebench validate`: what manifests hold, and whether their audio agrees."""
 
+import hashlib
 import re
 from collections import Counter, defaultdict
 
@@ -67,8 +68,9 @@ def validate(paths, data_root, decode=False):
     """Manifests of one experiment -> (errors, warnings), each Problems. FileNotFoundError: no such manifest.
 
     Every audio file is opened: its length must fit the manifest within 5 %, segments must lie inside.
-    decode=True reads all of it: broken streams, lengths over 1 % off the header's, NaN and digital silence.
-    Between manifests no ID and no piece of audio may be shared; shared speakers are a warning.
+    decode=True reads all of it: broken streams, lengths over 1 % off the header's, NaN and digital silence,
+    and files of other names with the same samples. Between manifests no ID and no piece of audio may be
+    shared; shared speakers are a warning.
     """
     errors, warnings = Problems("errors"), Problems("warnings")
     manifests = {}
@@ -85,6 +87,7 @@ def validate(paths, data_root, decode=False):
             errors.add(fault, wav)
     for u in utterances:
         _check_utterance(u, files[u.wav], errors, warnings)
+    _check_samples(manifests, files, errors, warnings)
     for kind, name in (("several sampling rates", "rate"), ("several numbers of channels", "channels")):
         counts = Counter(found[name] for found in files.values() if found[name])
         for value, count in sorted(counts.items()) if len(counts) > 1 else ():
@@ -105,6 +108,21 @@ def _check_between(manifests, errors, warnings):
     for speaker, shared in sorted(speakers.items()):
         if len(shared) > 1:
             warnings.add(f"same speaker in {' and '.join(shared)}", speaker)
+
+
+def _check_samples(manifests, files, errors, warnings):
+    """Adds recordings that come again under another name: between manifests an error, within one a warning"""
+    seen = {}
+    for path, utterances in manifests.items():
+        for u in utterances:
+            digest = files[u.wav]["digest"]
+            place, first = seen.setdefault((digest, u.start, u.stop), (path, u))
+            if digest is None or first.wav == u.wav:
+                continue
+            if place == path:
+                warnings.add("same samples twice", f"{first.id} and {u.id}")
+            else:
+                errors.add(f"same samples in {place} and {path}", f"{first.id} and {u.id}")
 
 
 def _check_utterance(u, found, errors, warnings):
@@ -130,24 +148,26 @@ def _check_utterance(u, found, errors, warnings):
 
 
 def _inspect(path, decode):
-    """{"seconds", "rate", "channels", "faults"} of an audio file; three are None where it cannot be read."""
+    """{"seconds", "rate", "channels", "digest", "faults"} of an audio file; None where it cannot be read, the
+    digest of its samples also where it is not to be decoded."""
     import soundfile
 
-    found = {"seconds": None, "rate": None, "channels": None, "faults": []}
+    found = {"seconds": None, "rate": None, "channels": None, "digest": None, "faults": []}
     if fault := audio_fault(path):
         return found | {"faults": [fault]}
     try:
         with open_audio(path, whole=decode) as source, soundfile.SoundFile(source) as file:
-            samples, faults = file.frames, []
+            samples, faults, digest = file.frames, [], None
             # headers of variable-rate MP3 lie
             if decode or file.format == "MP3":
-                samples, faults = _decode(file)
+                samples, faults, digest = _decode(file)
             if not samples:
                 faults = ["no audio (0 samples)"]
             found |= {
                 "rate": file.samplerate,
                 "channels": file.channels,
                 "seconds": samples / file.samplerate,
+                "digest": digest if decode and not faults else None,
             }
     except (soundfile.SoundFileError, RuntimeError, OSError) as error:
         return found | {"faults": [f"not readable as audio ({str(error).split(': ')[-1].strip(' .')})"]}
@@ -155,11 +175,13 @@ def _inspect(path, decode):
 
 
 def _decode(file):
-    """(samples that decode, faults in words) of an open soundfile."""
+    """(samples that decode, faults in words, digest of rate and samples) of an open soundfile."""
     import numpy
 
     samples, peak, finite = 0, 0.0, True
+    digest = hashlib.blake2b(f"{file.samplerate} {file.channels}".encode(), digest_size=16)
     while len(block := file.read(1 << 18, dtype="float32")):
+        digest.update(block.tobytes())
         samples += len(block)
         finite = finite and bool(numpy.isfinite(block).all())
         peak = max(peak, float(numpy.abs(block).max()))
@@ -168,4 +190,4 @@ def _decode(file):
         faults.append("NaN or infinite samples")
     elif not peak:
         faults.append("digital silence")
-    return samples, faults
+    return samples, faults, digest.digest()

@@ -34,7 +34,7 @@ def table(tmp_path):
     """A table of eight clips of 0.25 s by four speakers."""
     rows = ["id;path;text;speaker;sex;lang;set"]
     for i in range(8):
-        soundfile.write(tmp_path / f"{i}.wav", np.full(4000, 0.1), 16000)
+        soundfile.write(tmp_path / f"{i}.wav", np.full(4000, 0.1 + i / 100), 16000)
         row = [f"u{i}", f"{i}.wav", f"L'été {i}", f"s{i % 4}", "FM"[i % 2], "fr" if i else "en"]
         rows.append(";".join([*row, "train" if i < 6 else "test"]))
     (tmp_path / "my.csv").write_text("\n".join(rows), encoding="utf-8")
@@ -195,6 +195,19 @@ def test_validate_lists_faults_of_audio_and_manifests(lebench, table):
     assert "several sampling rates" in out and "several numbers of channels" in out
     findings = [json.loads(line) for line in report.read_text(encoding="utf-8").splitlines()]
     assert sum(f["kind"].startswith("same ID") for f in findings) == 8
+
+
+def test_validate_hears_a_recording_that_comes_again_under_another_name(lebench, table):
+    """A copy in the test set, and one within the training set"""
+    for name in ("5.wav", "7.wav"):  # u5 is of train, u7 of test
+        (table / name).write_bytes((table / "0.wav").read_bytes())
+    lebench(*own(table, "--split", "set"))
+    manifests = [table / "M" / "train.csv", table / "M" / "test.csv"]
+    code, out, _ = lebench("validate", *manifests, "--data_root", table)
+    assert code == 0 and "same samples" not in out  # headers do not tell
+    code, out, err = lebench("validate", *manifests, "--data_root", table, "--decode")
+    assert code == 3 and "same samples in" in err and "u0 and u7" in err
+    assert "same samples twice" in out and "u0 and u5" in out
 
 
 def test_results_that_cannot_be_read_or_compared_are_code_3(lebench, tmp_path):
