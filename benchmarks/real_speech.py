@@ -132,7 +132,7 @@ def grid(folders, packs, output, updates, exclude):
         "data_folder": str(packs),
         "encoders": {
             "ours": {
-                "recipe": "recipes/pretraining/wav2vec2", "hparams": "mini.yaml",
+                "recipe": "recipes/pretraining/wav2vec2", "hparams": "mini.yaml", "lanes": 2,
                 "overrides": pretraining | {"number_of_updates": updates, "precision": "bf16"},
             },
             "filterbank": "mel_filterbank",

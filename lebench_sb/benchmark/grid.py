@@ -8,6 +8,7 @@ encoders:
   ours:                             # trained by the grid first, once; or the folder or Hub id of one that is
     recipe: recipes/pretraining/wav2vec2
     hparams: mini.yaml
+    lanes: 2                        # its training has the cores of two runs
     overrides: {number_of_updates: 800}
   random: random:ours               # its architecture, untrained
 tasks:
@@ -55,6 +56,7 @@ KEYS = (
     "parallel", "threads", "beats_trivial",
 )  # fmt: skip
 RECIPE_KEYS = ("recipe", "hparams", "data_folder", "overrides")
+TRAINED_KEYS = (*RECIPE_KEYS, "lanes")
 TASK_KEYS = (*RECIPE_KEYS, "modes", "grid", "start_from")
 MODE_KEYS = {
     FROZEN: ("overrides", "grid"),
@@ -83,6 +85,7 @@ class Encoder:
     source: str = ""  # of --ssl_hub, if it is not trained by the grid
     training: Recipe | None = None
     overrides: dict = field(default_factory=dict)  # of the tasks' runs on it
+    lanes: int = 1  # that its training takes
 
 
 @dataclass(frozen=True)
@@ -221,12 +224,13 @@ def _encoder(name, entry, data_folder, problems):
     if isinstance(entry, str):
         return Encoder(name, entry)
     where = f"encoders.{name}."
-    if not _check_keys(entry, ("source", "run_overrides", *RECIPE_KEYS), where, problems):
+    if not _check_keys(entry, ("source", "run_overrides", *TRAINED_KEYS), where, problems):
         return None
     run_overrides = _overrides({"overrides": entry.get("run_overrides")}, f"{where}run_", problems)
     if "source" not in entry:
-        return Encoder(name, "", _recipe(entry, where, data_folder, problems), run_overrides)
-    for key in RECIPE_KEYS:
+        lanes = _count(entry, "lanes", problems, where) or 1
+        return Encoder(name, "", _recipe(entry, where, data_folder, problems), run_overrides, lanes)
+    for key in TRAINED_KEYS:
         if key in entry:
             problems.append(f"{where}{key}: an encoder with a source is not trained")
     return Encoder(name, str(entry["source"]), None, run_overrides)
@@ -358,12 +362,12 @@ def _seeds(found, problems):
     return tuple(seeds)
 
 
-def _count(found, key, problems):
+def _count(found, key, problems, where=""):
     value = found.get(key)
     if value in (None, "auto"):
         return None
     if type(value) is not int or value < 1:
-        problems.append(f"{key}: a whole number from 1 on is expected, or auto, not {value!r}")
+        problems.append(f"{where}{key}: a whole number from 1 on is expected, or auto, not {value!r}")
         return None
     return value
 

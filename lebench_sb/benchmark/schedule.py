@@ -22,7 +22,8 @@ COMMON = ("timeout_min", "mem_gb", "nodes", "cpus_per_task", "gpus_per_node", "t
 def run_plan(plan, pool, poll=0.05):
     """Runs every step -> {name: Outcome}, and the steps as they were run (chosen values put in).
 
-    pool: has `submit(step)`, whose result has `done()` and `result()`, as Lanes and Slurm have.
+    pool: has `submit(step)`, whose result has `done()` and `result()`, `width(step)`, the lanes it takes, and
+    `holds(lanes)`, whether there are so many, as Lanes and Slurm have.
     """
     fingerprint.forget()
     progress, outcomes, running = Progress(plan, pool), {}, {}
@@ -30,7 +31,8 @@ def run_plan(plan, pool, poll=0.05):
     try:
         while waiting or running:
             for name in [n for n, step in waiting.items() if all(a in outcomes for a in step.after)]:
-                if pool.full(len(running)):
+                taken = sum(pool.width(other) for other, _ in running.values())
+                if not pool.holds(taken + pool.width(waiting[name])):
                     break
                 step = waiting.pop(name)
                 begin(step, plan, outcomes, running, pool, progress)
@@ -138,7 +140,8 @@ class Lanes:
     """Steps on this machine, `parallel` at once: one per GPU, else one per `threads` cores.
 
     threads: of each step; by default OMP_NUM_THREADS, else up to four, but leaving room for a second step:
-    small models gain little from threads. Lane k has the GPU k (round robin).
+    small models gain little from threads. A step of several lanes has the threads of all. Lane k has the GPU
+    k (round robin); there each step has one.
     """
 
     parallel: int | None = None
@@ -166,21 +169,26 @@ class Lanes:
         gpus = f", GPUs {', '.join(self.gpus)}" if self.gpus else ""
         return f"{self.parallel} at once, {self.threads} threads each{gpus}"
 
-    def full(self, running):
-        return running >= self.parallel
+    def width(self, step):
+        return 1 if self.gpus else min(step.lanes, self.parallel)
+
+    def holds(self, lanes):
+        return lanes <= self.parallel
 
     def submit(self, step):
         return self.pool.submit(self.run, step)
 
     def run(self, step):
-        lane = self.lanes.get()
-        environment = {"OMP_NUM_THREADS": str(self.threads), "TQDM_POSITION": str(lane)}
+        lanes = [self.lanes.get() for _ in range(self.width(step))]
+        threads = self.threads * len(lanes)
+        environment = {"OMP_NUM_THREADS": str(threads), "TQDM_POSITION": str(lanes[0])}
         if self.gpus:
-            environment["CUDA_VISIBLE_DEVICES"] = self.gpus[lane % len(self.gpus)]
+            environment["CUDA_VISIBLE_DEVICES"] = self.gpus[lanes[0] % len(self.gpus)]
         try:
             return run_step(step, self.skip, environment, self.show)
         finally:
-            self.lanes.put(lane)
+            for lane in lanes:
+                self.lanes.put(lane)
 
     def stop(self, jobs):
         for job in jobs:
@@ -216,8 +224,11 @@ class Slurm:
         limit = f", {self.parallel} at once" if self.parallel else ""
         return f"as jobs of {self.executor.cluster}{limit}"
 
-    def full(self, running):
-        return self.parallel is not None and running >= self.parallel
+    def width(self, step):
+        return 1
+
+    def holds(self, lanes):
+        return self.parallel is None or lanes <= self.parallel
 
     def submit(self, step):
         return self.executor.submit(Job(self.skip), step)

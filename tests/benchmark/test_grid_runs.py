@@ -284,6 +284,25 @@ def test_cells_run_side_by_side_with_their_threads_and_devices(toy, monkeypatch)
     assert max(at_once) == 2 and time.time() - started < 60
 
 
+def test_pretraining_may_take_several_lanes(toy, monkeypatch):
+    """It runs alone, with the threads of both; the others side by side"""
+    make_chains(toy)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    recipe, slow = {"recipe": "recipes/TOY/Corpus"}, {"overrides": {"seconds": 0.5}}
+    encoders = {"filterbank": "mel_filterbank", "made": {**CHAINS["encoders"]["made"], "lanes": 2}}
+    options = dict(encoders=encoders, modes=["frozen"], seeds=[1, 2], threads=2, parallel=2)
+    assert toy.run(**options, tasks={"TOY": {**recipe, **slow}}) == 0
+    lines = [json.loads(line) for line in (toy.folder / "runs.log").read_text().splitlines()]
+    threads = {folder: count for folder, _, count, *_ in lines}
+    assert {threads.pop(folder) for folder in list(threads) if "encoders" in folder} == {"4"}
+    assert set(threads.values()) == {"2"}
+    lines.sort(key=lambda line: line[4])
+    (begun,) = [i for i, line in enumerate(lines) if "encoders" in line[0] and line[1] == "begun"]
+    assert "encoders" in lines[begun + 1][0], "something ran beside it"
+    before = [1 if line[1] == "begun" else -1 for line in lines[:begun]]
+    assert sum(before) == 0
+
+
 def test_lanes_follow_the_machine(monkeypatch):
     monkeypatch.setattr("lebench_sb.benchmark.schedule.cores", lambda: 16)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
