@@ -6,7 +6,8 @@ PACKS holds `dev_pack/` and `extra_ssl_pack/`, collections of freely available r
 each (no part of the project). Their rows become manifests by `lebench prepare own`; the encoder is
 pre-trained on all of them but the clips that any task tests, a tenth of the speakers held out; then `lebench
 benchmark` runs the grid that is written to OUTPUT/grid.yaml, learning rates chosen on valid. Stopped at any
-moment, the same command goes on.
+moment, the same command goes on. Afterwards, `--layers` asks which hidden state of the encoder serves French
+recognition best: OUTPUT/layers.yaml.
 """
 
 import argparse
@@ -159,6 +160,18 @@ def grid(folders, packs, output, updates, exclude):
     }  # fmt: skip
 
 
+def layers(whole, output, count=7):
+    """The grid of the hidden states of `ours` one by one, frozen, on French recognition; whole: the grid"""
+    encoder = str(output / "grid" / "encoders" / "pretraining" / "ours" / "encoder")
+    task = whole["tasks"]["ASR-fr"] | {"grid": {"head_lr": [0.003]}}
+    return whole | {
+        "output": str(output / "layers"),
+        "encoders": {f"layer {k}": {"source": encoder, "run_overrides": {"layer": k}} for k in range(count)},
+        "tasks": {"ASR-fr": task},
+        "exclude": [{"mode": ["end to end"]}],
+    }
+
+
 def main(argv):
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -166,6 +179,7 @@ def main(argv):
     parser.add_argument("packs", type=Path)
     parser.add_argument("--output", type=Path, default=Path("results/real"))
     parser.add_argument("--updates", type=int, default=4700, help="of pre-training")
+    parser.add_argument("--layers", action="store_true", help="the encoder's layers one by one instead")
     parser.add_argument("--frozen_only", action="store_true", help="leave out end to end, for now")
     parser.add_argument(
         "--prepare_only", action="store_true", help="write manifests and grid.yaml, run nothing"
@@ -174,10 +188,13 @@ def main(argv):
     packs, output = options.packs.resolve(), options.output.resolve()
     output.mkdir(parents=True, exist_ok=True)
     folders = prepare(rows_of(packs), packs, output)
-    with open(output / "grid.yaml", "w", encoding="utf-8") as file:
-        later = [{"mode": ["end to end"]}] if options.frozen_only else []
-        YAML().dump(grid(folders, packs, output, options.updates, later), file)
-    return 0 if options.prepare_only else benchmark(output / "grid.yaml", show=True)
+    later = [{"mode": ["end to end"]}] if options.frozen_only else []
+    whole, name = grid(folders, packs, output, options.updates, later), "grid.yaml"
+    if options.layers:
+        whole, name = layers(whole, output), "layers.yaml"
+    with open(output / name, "w", encoding="utf-8") as file:
+        YAML().dump(whole, file)
+    return 0 if options.prepare_only else benchmark(output / name, show=True)
 
 
 if __name__ == "__main__":
