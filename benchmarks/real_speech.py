@@ -21,6 +21,7 @@ from ruamel.yaml import YAML
 
 from lebench_sb.benchmark.command import benchmark
 from lebench_sb.corpora.own import prepare_own
+from lebench_sb.manifest import UsageError
 
 CORPORA = {
     "fr": ["asterisk-core-sounds-fr"],
@@ -194,7 +195,10 @@ def main(argv):
         whole, name = layers(whole, output), "layers.yaml"
     with open(output / name, "w", encoding="utf-8") as file:
         YAML().dump(whole, file)
-    return 0 if options.prepare_only else benchmark(output / name, show=True)
+    try:
+        return 0 if options.prepare_only else benchmark(output / name, show=True)
+    except UsageError as error:
+        raise SystemExit(f"error: {error}") from None
 
 
 if __name__ == "__main__":
