@@ -181,6 +181,7 @@ def main(argv):
     parser.add_argument("--output", type=Path, default=Path("results/real"))
     parser.add_argument("--updates", type=int, default=4700, help="of pre-training")
     parser.add_argument("--layers", action="store_true", help="the encoder's layers one by one instead")
+    parser.add_argument("--tasks", help="some of them, for now: ASR-fr,AER")
     parser.add_argument("--frozen_only", action="store_true", help="leave out end to end, for now")
     parser.add_argument(
         "--prepare_only", action="store_true", help="write manifests and grid.yaml, run nothing"
@@ -191,6 +192,8 @@ def main(argv):
     folders = prepare(rows_of(packs), packs, output)
     later = [{"mode": ["end to end"]}] if options.frozen_only else []
     whole, name = grid(folders, packs, output, options.updates, later), "grid.yaml"
+    if options.tasks:
+        whole["tasks"] = {task: whole["tasks"][task] for task in options.tasks.split(",")}
     if options.layers:
         whole, name = layers(whole, output), "layers.yaml"
     with open(output / name, "w", encoding="utf-8") as file:
