@@ -161,16 +161,28 @@ def grid(folders, packs, output, updates, exclude):
     }  # fmt: skip
 
 
-def layers(whole, output, count=7):
+def layers(whole, output):
     """The grid of the hidden states of `ours` one by one, frozen, on French recognition; whole: the grid"""
-    encoder = str(output / "grid" / "encoders" / "pretraining" / "ours" / "encoder")
-    task = whole["tasks"]["ASR-fr"] | {"grid": {"head_lr": [0.003]}}
+    encoder = output / "grid" / "encoders" / "pretraining" / "ours" / "encoder"
+    if not (encoder / "config.json").is_file():
+        raise UsageError(f"--layers: {encoder} is not there; run without it first.")
+    count = 1 + json.loads((encoder / "config.json").read_text(encoding="utf-8"))["num_hidden_layers"]
     return whole | {
         "output": str(output / "layers"),
-        "encoders": {f"layer {k}": {"source": encoder, "run_overrides": {"layer": k}} for k in range(count)},
-        "tasks": {"ASR-fr": task},
+        "encoders": {
+            f"layer {k}": {"source": str(encoder), "run_overrides": {"layer": k}} for k in range(count)
+        },
+        "tasks": {"ASR-fr": whole["tasks"]["ASR-fr"] | {"grid": {"head_lr": [0.003]}}},
         "exclude": [{"mode": ["end to end"]}],
     }
+
+
+def chosen(whole, names):
+    """The grid with these tasks alone; UsageError for one that it does not have"""
+    for name in names:
+        if name not in whole["tasks"]:
+            raise UsageError(f"--tasks {name}: there are {', '.join(whole['tasks'])}.")
+    return whole | {"tasks": {name: whole["tasks"][name] for name in names}}
 
 
 def main(argv):
@@ -192,13 +204,13 @@ def main(argv):
     folders = prepare(rows_of(packs), packs, output)
     later = [{"mode": ["end to end"]}] if options.frozen_only else []
     whole, name = grid(folders, packs, output, options.updates, later), "grid.yaml"
-    if options.tasks:
-        whole["tasks"] = {task: whole["tasks"][task] for task in options.tasks.split(",")}
-    if options.layers:
-        whole, name = layers(whole, output), "layers.yaml"
-    with open(output / name, "w", encoding="utf-8") as file:
-        YAML().dump(whole, file)
     try:
+        if options.layers:
+            whole, name = layers(whole, output), "layers.yaml"
+        elif options.tasks:
+            whole = chosen(whole, options.tasks.split(","))
+        with open(output / name, "w", encoding="utf-8") as file:
+            YAML().dump(whole, file)
         return 0 if options.prepare_only else benchmark(output / name, show=True)
     except UsageError as error:
         raise SystemExit(f"error: {error}") from None

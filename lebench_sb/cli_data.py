@@ -115,9 +115,10 @@ def _check_samples(manifests, files, errors, warnings):
     seen = {}
     for path, utterances in manifests.items():
         for u in utterances:
-            digest = files[u.wav]["digest"]
+            if (digest := files[u.wav]["digest"]) is None:
+                continue
             place, first = seen.setdefault((digest, u.start, u.stop), (path, u))
-            if digest is None or first.wav == u.wav:
+            if first.wav == u.wav:
                 continue
             if place == path:
                 warnings.add("same samples twice", f"{first.id} and {u.id}")

@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import shutil
 import sys
 import types
 
@@ -239,14 +240,20 @@ def test_the_optimiser_of_other_weights_is_left_out(write, tmp_path, caplog):
 
 
 class Harm:
+    def __init__(self, *call):
+        self.call = call
+
     def __reduce__(self):
-        return os.mkdir, ("harm",)
+        return self.call
 
 
 def test_nothing_in_the_file_is_run(write, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match="cannot be read"):
-        import_checkpoint(write(extra_state=Harm()), None, tmp_path / "imported")
+    with pytest.raises(ValueError, match="cannot be read"):  # torch refuses some modules whatever is allowed
+        import_checkpoint(write(extra_state=Harm(os.mkdir, ("harm",))), None, tmp_path / "imported")
+    (tmp_path / "there").mkdir()
+    copy = Harm(shutil.copytree, ("there", "harm"))
+    assert len(import_checkpoint(write(extra_state=copy), None, tmp_path / "weights")) == 2
     text = "__import__('os').mkdir('harm')"
     with pytest.raises(ValueError, match="no list of layers"):
         import_checkpoint(
