@@ -107,10 +107,10 @@ def tiny_pretraining(manifests):
     """The words of a pre-training run of seconds, dropout and LayerDrop on, accumulation 2, two workers"""
     words = [word for word in manifests if "test" not in Path(word).name]
     options = {
-        "config": TINY_MODEL, "number_of_updates": 12, "valid_every_updates": 6, "checkpoint_every_updates":
-        2,
-        "grad_accumulation_factor": 2, "num_workers": 2, "max_batch_seconds": 6, "max_crop": 2.0,
-        "precision": "fp32", "eval_precision": "fp32", "mask_length": 4, "feature_grad_mult": 0.5,
-        "targets_learn_after": 3,
+        "config": TINY_MODEL, "number_of_updates": 12, "valid_every_updates": 6,
+        "checkpoint_every_updates": 2, "grad_accumulation_factor": 2, "num_workers": 2,
+        "max_batch_seconds": 6, "max_crop": 2.0, "precision": "fp32", "eval_precision": "fp32",
+        "mask_length": 4, "feature_grad_mult": 0.5,
+        "targets_learn_after": 3, "log_mel_updates": 2,
     }  # fmt: skip
     return words + [f"--{key}={value}" for key, value in options.items()]

@@ -32,6 +32,7 @@ from lebench_sb.encoders import save_encoder
 from lebench_sb.manifest import UsageError
 from lebench_sb.metrics.errors import mean, rate
 from lebench_sb.plots import codebook_usage, learning_curves
+from lebench_sb.pretraining import log_mel
 from lebench_sb.pretraining.batch_hours import describe_hours, seconds_per_batch
 from lebench_sb.pretraining.initialise import balance_codes, filterbank_start
 from lebench_sb.pretraining.languages import BalancedPlan, check_exponent
@@ -186,8 +187,10 @@ class PretrainingBrain(SSLBrain):
         if not (self.hparams.fsdp and self.world > 1):
             super()._wrap_distributed()
             return
-        if self.hparams.balance_codes:
-            raise UsageError("--fsdp True with --balance_codes True: no process holds the whole quantiser.")
+        if self.hparams.balance_codes or self.log_mel_updates():
+            raise UsageError(
+                "--fsdp True needs --balance_codes False and --log_mel_updates 0: no process has all weights."
+            )
         if self.scaler.is_enabled():
             raise UsageError("--fsdp True with --precision fp16: use bf16, which needs no loss scale.")
         sharding.shard(self.modules["model"], self.device)
@@ -251,11 +254,32 @@ class PretrainingBrain(SSLBrain):
     watch = None  # lebench_sb.pretraining.watch.Watch of the main process, from fit on
     probe = None  # lebench_sb.pretraining.probes.Probe, if the YAML asks for one
 
+    def log_mel_updates(self):
+        """How many updates teach a model of random weights log-mel energies before its first one"""
+        if self.hparams.init_from:
+            return 0
+        updates = int(vars(self.hparams).get("log_mel_updates", 0))
+        return min(updates, self.debug_batches) if self.debug else updates
+
+    def teach_log_mel(self):
+        """Once, at the start of a run; the first process's weights become everyone's"""
+        started, hparams = time.time(), self.hparams
+        if if_main_process():
+            durations = self.heard.durations.clip(max=hparams.max_crop)
+            plan = EpochPlan(durations, hparams.log_mel_batch_seconds, hparams.seed)
+            log_mel.teach_log_mel(
+                self.model, self.heard, plan, self.log_mel_updates(), hparams.num_workers, self.shows_progress
+            )
+        if self.world > 1:
+            for parameter in log_mel.weights_of(self.model):
+                torch.distributed.broadcast(parameter.data, 0)
+        self.train_seconds += time.time() - started
+
     # ---- its health
 
     def fit(self, train_set, valid_set):
         """As SSLBrain, and leaves the page however it ends"""
-        state = "stopped"
+        state, self.heard = "stopped", train_set
         try:
             super().fit(train_set, valid_set)
             state = "finished"
@@ -265,6 +289,8 @@ class PretrainingBrain(SSLBrain):
 
     def on_fit_start(self):
         super().on_fit_start()
+        if self.optimizer_step == 0 and self.log_mel_updates():
+            self.teach_log_mel()
         hparams = vars(self.hparams)
         if if_main_process():
             self.watch = Watch(

@@ -1,12 +1,10 @@
-"""A start for the convolutional extractor that already hears spectra.
+"""A start for the convolutional extractor that already hears spectra, and for the quantiser.
 
 With random filters the first frames of a small model depend on the phase of the waveform more than on the
-sound,
-their codes jump from frame to frame, nothing predicts them, and the contrastive loss stays at chance for
-hundreds
-of updates. Band-pass filters followed by smoothing make the first codes a random projection of a spectrum,
-which
-context does predict (as the fixed random quantiser of BEST-RQ: Chiu et al., 2022, section 3.1).
+sound, their codes jump from frame to frame, nothing predicts them, and the contrastive loss stays at chance
+for hundreds of updates. Band-pass filters followed by smoothing make the first codes a random projection of a
+spectrum, which context does predict (as the fixed random quantiser of BEST-RQ: Chiu et al., 2022, section
+3.1).
 """
 
 import math
@@ -19,8 +17,7 @@ SAMPLE_RATE = 16000
 @torch.no_grad()
 def filterbank_start(feature_extractor):
     """Overwrites the convolutions of an HF Wav2Vec2FeatureEncoder: the first with `band_pass_filters`, the
-    later
-    ones with random mixtures of channels under a smooth window in time. Biases become 0; norms are left
+    later ones with random mixtures of channels under a smooth window in time. Biases become 0; norms are left
     alone."""
     for index, layer in enumerate(feature_extractor.conv_layers):
         weight = layer.conv.weight
@@ -54,17 +51,14 @@ def mel(hertz):
 
 
 @torch.no_grad()
-def balance_codes(model, wavs, sample_lens, whitening=0.25):
+def balance_codes(model, wavs, sample_lens, whitening=0.35):
     """Fits the quantiser's projection and codevectors to the frames of a first batch.
 
-    model: PretrainingModel; wavs (B, T), sample_lens (B,). Features f of covariance C and mean m are
-    projected as
+    model: PretrainingModel; wavs (B, T), sample_lens (B,). Features f of covariance C and mean m become
     C^-whitening (f - m) (0.5 would be whitening proper, and give noise the weight of speech), so that no few
-    codes
-    win nearly all frames, which the diversity loss would have to undo against the contrastive loss.
-    Codevectors
-    lose their common part, with which all targets look alike to a cosine (transformers draws them from [0,
-    1]).
+    codes win nearly all frames, which the diversity loss would have to undo against the contrastive loss.
+    Codevectors lose their common part, with which all targets look alike to a cosine (transformers draws them
+    from [0, 1]).
     All processes take the statistics of the first one, whose batch a run of one process would begin with.
     """
     features = model.valid_features(wavs, sample_lens).double()
