@@ -17,6 +17,7 @@ from pathlib import Path
 from lebench_sb import results
 from lebench_sb.benchmark.command import benchmark
 from lebench_sb.benchmark.grid import FROZEN, raw_grid
+from lebench_sb.benchmark.report import trivial
 from lebench_sb.manifest import UsageError
 from lebench_sb.plots import leaderboard_chart, learning_curves
 
@@ -35,16 +36,33 @@ def finish(output):
         return
     (output / "leaderboard.md").write_text(results.table(folders, format="md") + "\n", encoding="utf-8")
     (output / "leaderboard.csv").write_text(results.table(folders, format="csv"), encoding="utf-8")
-    leaderboard_chart([results.read_results(folder) for folder in folders], output / "leaderboard.png")
+    draw(cells, output / "leaderboard.png")
     for task in dict.fromkeys(cell["task"] for cell in cells):
-        runs = {f"{c['encoder']}, {c['mode']}": c["runs"] for c in cells if c["task"] == task and c["runs"]}
-        files = {name: Path(runs[0]["folder"]) / "steps.jsonl" for name, runs in runs.items()}
+        found = [cell for cell in cells if cell["task"] == task and cell["runs"]]
+        files = {name_of(cell): Path(cell["runs"][0]["folder"]) / "steps.jsonl" for cell in found}
         learning_curves(files, output / f"learning_curves_{task}.png")
     frozen = {(c["task"], c["encoder"]): c["runs"] for c in cells if c["mode"] == FROZEN}
     for (task, encoder), runs in frozen.items():
         if encoder == "random" and runs and (ours := frozen.get((task, "ours"))):
             print(f"\n{task}, frozen, pre-trained against untrained:")
             print(results.compare(ours[0]["folder"], runs[0]["folder"]))
+
+
+def name_of(cell):
+    """The encoder and how it was used; once where both have the same name, as the filterbank's"""
+    return ", ".join(dict.fromkeys((cell["encoder"], cell["mode"])))
+
+
+def draw(cells, output_png):
+    """The leaderboard of the cells under the names of the grid's encoders, each task by the metric that chose
+    its checkpoints"""
+    records, metrics = [], {}
+    for cell in cells:
+        for run in cell["runs"]:
+            record = results.read_results(run["folder"]) | {"system": cell["encoder"]}
+            metrics[record["task"]] = next(iter(trivial(cell)), None)
+            records.append(record)
+    leaderboard_chart(records, output_png, metrics)
 
 
 def show_in(readme, output):

@@ -149,16 +149,20 @@ def det_curve(systems, output_png):
 def leaderboard_chart(records, output_png, metric=None):
     """Records of results.json -> PNG: per task, corpus and split a panel with one line per system; its path.
 
-    A point per run with its 95 % interval, best system on top, the seeds of one system together. metric: by
-    default the first of each panel's first record. Raises ValueError if no record has the metric.
+    A point per run with its 95 % interval, best system on top, the seeds of one system together. metric: of
+    all panels, or {task: metric}; by default the first of each panel's first record. Raises ValueError if no
+    record has the metric.
     """
     groups = defaultdict(list)
     for record in records:
-        if metric is None or metric in record["metrics"]:
-            groups[record["task"], record["corpus"], record["split"]].append(record)
+        wanted = metric.get(record["task"]) if isinstance(metric, dict) else metric
+        if wanted is None or wanted in record["metrics"]:
+            group = record["task"], record["corpus"], record["split"]
+            groups[group].append((record, wanted or next(iter(record["metrics"]))))
     if not groups:
         raise ValueError(f"no record has the metric {metric}." if records else "no records to draw.")
-    names = {group: metric or next(iter(found[0]["metrics"])) for group, found in groups.items()}
+    names = {group: found[0][1] for group, found in groups.items()}
+    groups = {group: [record for record, _ in found] for group, found in groups.items()}
     systems = {group: _by_system(found, names[group]) for group, found in groups.items()}
     heights = [0.8 + sum(GAP + RUN * len(runs) for runs in systems[group]) for group in sorted(systems)]
     figure = Figure(figsize=(WIDTH, sum(heights)), dpi=DPI, layout="constrained")
@@ -255,7 +259,8 @@ def _label(record):
     """Two lines: the system, shortened in its middle, then how it was used"""
     name = system_name(record["system"])
     name = name if len(name) <= 42 else f"{name[:10]}…{name[-31:]}"
-    return f"{name}\n{record['mode']}, layer {record['layer']}"
+    used = "" if record["mode"] == name else f"\n{record['mode']}, layer {record['layer']}"
+    return name + used
 
 
 def _read_steps(path):

@@ -177,7 +177,8 @@ class PretrainingBrain(SSLBrain):
 
     def parameter_groups(self):
         rate, first = self.hparams.encoder_lr, self.hparams.targets_learn_after
-        targets = [*self.model.hf.base_model.feature_extractor.parameters()]
+        model = self.model.hf.base_model
+        targets = [*model.feature_extractor.parameters(), *model.feature_projection.layer_norm.parameters()]
         targets += self.model.hf.quantizer.weight_proj.parameters()
         ids = set(map(id, targets))
         return [([p for p in self.modules.parameters() if id(p) not in ids], rate, 0), (targets, rate, first)]

@@ -275,8 +275,8 @@ RULES = {
         at_chance,
         lambda facts: (
             "Look at the learning rate (0, or so high that the gradient norm explodes?) and at the audio "
-            "(silence, noise, wrong sampling rate?). With little speech start: filterbank and balance_codes: "
-            "True leave chance soonest."
+            "(silence, noise, wrong sampling rate?). With little speech start: filterbank, log_mel_updates "
+            "and balance_codes: True leave chance soonest."
         ),
     ),
     "Accuracy suspiciously perfect": (

@@ -1,6 +1,8 @@
 """The filterbank start and the balanced quantiser do what they promise."""
 
 import torch
+from safetensors.torch import load_file
+from scripts import pretrain
 from transformers import Wav2Vec2ForPreTraining
 
 from lebench_sb.pretraining.brain import build_model, make_config
@@ -45,6 +47,21 @@ def test_balancing_centres_the_codes_and_spreads_their_use():
     assert means.abs().max() < 1e-3
     assert all(b > a for a, b in zip(before, after, strict=True))
     assert abs(float(model.hf.quantizer.codevectors.mean())) < 0.1
+
+
+def test_the_choice_of_codes_stays_until_its_targets_learn(root, tiny_pretraining, tmp_path):
+    def trained(updates, after):
+        words = {"number_of_updates": updates, "valid_every_updates": updates, "num_workers": 0}
+        words |= {"targets_learn_after": after}
+        folder = pretrain(root, "mini", tiny_pretraining, tmp_path / f"{updates}-{after}", **words)
+        return load_file(folder / "pretraining" / "model.safetensors")
+
+    one, two, learning = trained(1, 2), trained(2, 2), trained(2, 0)
+    chooses = ("feature_extractor.", "feature_projection.layer_norm.", "quantizer.weight_proj.")
+    for name, weight in one.items():
+        stays = any(part in name for part in chooses)
+        assert torch.equal(weight, two[name]) == stays, name
+        assert not stays or not torch.equal(weight, learning[name]), name
 
 
 def test_a_continued_model_keeps_every_weight_and_says_what_starts_fresh(tmp_path, caplog):

@@ -223,6 +223,17 @@ def test_leaderboard_has_a_panel_per_task_and_the_metric_asked_for(tmp_path, fig
     names = [text.get_text().split("\n")[0] for text in second.get_yticklabels()]
     assert names == ["results/demo/pretraining/encoder", "mel_filterbank", "random:encoder"]
     assert second.get_xlabel().startswith("CER (%), higher is better")
+    leaderboard_chart(records + higher, tmp_path / "board.png", metric={"SLU": "CER"})
+    first, second = figures[-1].axes
+    assert first.get_xlabel().startswith("WER (%)") and second.get_xlabel().startswith("CER (%)")
+
+
+def test_leaderboard_says_once_how_a_system_named_after_its_mode_was_used(tmp_path, figures):
+    records = [make_record(make_rows(0.3), "filterbank"), make_record(make_rows(0.1), "ours")]
+    records[0]["mode"] = "filterbank"
+    leaderboard_chart(records, tmp_path / "board.png")
+    labels = [text.get_text() for text in figures[0].axes[0].get_yticklabels()]
+    assert labels == ["filterbank", f"ours\n{records[1]['mode']}, layer {records[1]['layer']}"]
 
 
 def test_leaderboard_without_interval_or_records(tmp_path):
