@@ -1,6 +1,6 @@
 """Five tasks on real speech: filterbank, untrained encoder, ours frozen and end to end.
 
-    python benchmarks/real_speech.py ../shared/data --output results/real --updates 4700
+    python benchmarks/real_speech.py ../shared/data --output results/real --updates 3700
 
 PACKS holds `dev_pack/` and `extra_ssl_pack/`, collections of freely available recordings with a manifest.csv
 each (no part of the project). Their rows become manifests by `lebench prepare own`; the encoder is
@@ -191,7 +191,7 @@ def main(argv):
     )
     parser.add_argument("packs", type=Path)
     parser.add_argument("--output", type=Path, default=Path("results/real"))
-    parser.add_argument("--updates", type=int, default=4700, help="of pre-training")
+    parser.add_argument("--updates", type=int, default=3700, help="of pre-training")
     parser.add_argument("--layers", action="store_true", help="the encoder's layers one by one instead")
     parser.add_argument("--tasks", help="some of them, for now: ASR-fr,AER")
     parser.add_argument("--frozen_only", action="store_true", help="leave out end to end, for now")

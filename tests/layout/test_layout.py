@@ -39,7 +39,7 @@ ALLOWED = {
     "cascade": ["annotations", "command_line", "data", "manifest", "metrics", "results", "tasks"],
     "pretraining": [
         "attention", "brain", "checkpoints", "data", "encoders", "manifest", "metrics", "plots", "results",
-        "sharding",
+        "schedules", "sharding",
     ],
     "importing": ["encoders", "pretraining"],
     "benchmark": ["command_line", "data", "manifest", "results"],
