@@ -28,7 +28,8 @@ PEAK_RATE, MAX_NORM = 0.002, 1.0  # of AdamW's steps, and of the gradient
 
 def teach_log_mel(model, dataset, plan, updates, workers=0, shows_progress=False):
     """Trains extractor and feature projection for so many batches of a plan -> share of the variance of the
-    log-mel energies that the last tenth of them explained, before each was learnt from.
+    log-mel energies that the last tenth of them explained, before each was learnt from. One whose gradient is
+    not finite changes nothing.
 
     model: PretrainingModel; dataset: its items have `sig` (T,) as the model wants it. The run's other weights
     and random numbers are not touched. Of several processes the first one teaches.
@@ -49,18 +50,21 @@ def teach_log_mel(model, dataset, plan, updates, workers=0, shows_progress=False
             # not `backward`, which would start the exchange of gradients between processes
             for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
                 parameter.grad = gradient
-            torch.nn.utils.clip_grad_norm_(parameters, MAX_NORM)
+            norm = torch.nn.utils.clip_grad_norm_(parameters, MAX_NORM)
+            bar.update()
+            if not norm.isfinite():
+                logger.warning("A log-mel update left out, not finite: utterances %s", ", ".join(batch.id))
+                continue
             for group in optimizer.param_groups:
                 group["lr"] = PEAK_RATE * linear_decay(update, updates + 1, warmup=0.05)
             optimizer.step()
             explained.append(1 - float(loss.detach()))
-            bar.update()
             bar.set_postfix(explained=f"{explained[-1]:.2f}", refresh=False)
     for parameter, required in zip(parameters, kept, strict=True):
         parameter.grad = None
         parameter.requires_grad_(required)
     last = explained[-max(len(explained) // 10, 1) :]
-    share = sum(last) / len(last)
+    share = sum(last) / max(len(last), 1)
     logger.info(
         "The extractor learnt log-mel energies for %d updates, %.0f s: %.0f %% of their variance explained",
         updates, time.time() - started, 100 * share,

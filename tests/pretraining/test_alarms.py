@@ -31,7 +31,7 @@ def pretrain(root, corpus, tiny_pretraining, tmp_path):
     small = dict(word[2:].split("=", 1) for word in tiny_pretraining if "=" in word)
     small |= manifests_of(corpus) | {
         "valid_every_updates": 60, "number_of_updates": 60, "grad_accumulation_factor": 1, "num_workers": 0,
-        "checkpoint_every_updates": 0,
+        "checkpoint_every_updates": 0, "log_mel_updates": 0,
     }  # fmt: skip
 
     def run(yaml=root / YAML, fails=None, tiny=True, **options):
@@ -156,7 +156,8 @@ def test_waiting_for_data(pretrain, monkeypatch):
         return load(*arguments)
 
     monkeypatch.setattr(data, "load_audio", from_a_slow_disk)
-    alarms, lines, page = pretrain(number_of_updates=55, valid_every_updates=55, max_batch_seconds=4)
+    short = {"number_of_updates": 55, "valid_every_updates": 55, "max_batch_seconds": 4}
+    alarms, lines, page = pretrain(**short, targets_learn_after=1000)
     assert set(alarms) == {"Waiting for data"} and "num_workers" in alarms["Waiting for data"]
     assert np.median([line["waiting_share"] for line in lines if line["stage"] == "train"]) > 25
 

@@ -56,7 +56,7 @@ def test_the_choice_of_codes_stays_until_its_targets_learn(root, tiny_pretrainin
         folder = pretrain(root, "mini", tiny_pretraining, tmp_path / f"{updates}-{after}", **words)
         return load_file(folder / "pretraining" / "model.safetensors")
 
-    one, two, learning = trained(1, 2), trained(2, 2), trained(2, 0)
+    one, two, learning = trained(1, 3), trained(3, 3), trained(3, 0)
     chooses = ("feature_extractor.", "feature_projection.layer_norm.", "quantizer.weight_proj.")
     for name, weight in one.items():
         stays = any(part in name for part in chooses)

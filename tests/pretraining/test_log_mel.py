@@ -120,6 +120,17 @@ def test_what_it_says_is_explained_is_the_share_of_the_variance():
     torch.testing.assert_close(loss, (hidden - frames.targets(wav, [wav.shape[1]])).square().mean())
 
 
+def test_audio_that_is_not_finite_changes_nothing_and_is_named(caplog):
+    sounds = Sounds(4)
+    for sound in sounds.sounds:
+        sound[100] = math.nan
+    model = model_of()
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    teach(model, sounds, 3)
+    assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
+    assert caplog.text.count("left out, not finite") == 3
+
+
 def test_only_a_model_that_starts_from_nothing_is_taught(root, tiny_pretraining, tmp_path, caplog):
     said = "The extractor learnt log-mel energies for 2 updates"
     words = {"number_of_updates": 2, "valid_every_updates": 2, "num_workers": 0}

@@ -63,7 +63,7 @@ def test_workers_outlast_a_signal_in_training_alone():
             worker = multiprocessing.active_children()[0]
             for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGTERM):
                 os.kill(worker.pid, number)
-            worker.join(0.5)
+            worker.join(10 if ends else 0.5)
             assert (worker.exitcode == 0) == ends
             if not ends:
                 assert [int(value) for value in batches] == list(range(1, 8))
