@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from lebench_sb.data import EpochPlan, as_dataset, cropped_audio_item
+from lebench_sb.data import PlannedLoader, StreamPlan, as_dataset, cropped_audio_item
 from lebench_sb.manifest import read_manifest
 from lebench_sb.pretraining.brain import build_model, make_config, standardise
 from lebench_sb.pretraining.initialise import balance_codes
@@ -53,7 +53,7 @@ def batch_of(dataset, first, count):
 
 @torch.no_grad()
 def heard(model, dataset, count):
-    """-> features (N, C), log-mel energies (N, K M) of an even sample of utterances"""
+    """-> features (N, C), log-mel energies (N, K M) of the first `count` utterances"""
     frames, features, targets = Frames(model.hf.config, "cpu"), [], []
     for first in range(0, count, 10):
         wavs, lens = batch_of(dataset, first, 10)
@@ -97,7 +97,8 @@ def row(start, shape, train, valid, updates):
     model = build_model(config, "", 0.0, 1234, start=start)
     size = sum(p.numel() for p in model.hf.base_model.feature_extractor.parameters())
     before, started = explained(model, train, valid), time.time()
-    teach_log_mel(model, train, EpochPlan(train.durations, 16.0, 1234), updates)
+    plan = StreamPlan(train.durations, 16.0, 1234, updates, 1, updates)
+    teach_log_mel(model, PlannedLoader(train, plan), updates)
     seconds = time.time() - started
     after, codes = explained(model, train, valid), codes_in_use(model, train, valid)
     told = (

@@ -22,6 +22,7 @@ from lebench_sb import results, sharding
 from lebench_sb.brain import TRAIN, VALID, SSLBrain
 from lebench_sb.data import (
     EpochPlan,
+    PlannedLoader,
     StreamPlan,
     as_dataset,
     cropped_audio_item,
@@ -262,15 +263,14 @@ class PretrainingBrain(SSLBrain):
         updates = int(vars(self.hparams).get("log_mel_updates", 0))
         return min(updates, self.debug_batches) if self.debug else updates
 
-    def teach_log_mel(self):
+    def teach_log_mel(self, updates):
         """Once, at the start of a run; the first process's weights become everyone's"""
         started, hparams = time.time(), self.hparams
         if if_main_process():
-            durations = self.heard.durations.clip(max=hparams.max_crop)
-            plan = EpochPlan(durations, hparams.log_mel_batch_seconds, hparams.seed)
-            log_mel.teach_log_mel(
-                self.model, self.heard, plan, self.log_mel_updates(), hparams.num_workers, self.shows_progress
-            )
+            durations = self.train_set.durations.clip(max=hparams.max_crop)
+            plan = StreamPlan(durations, hparams.log_mel_batch_seconds, hparams.seed, updates, 1, updates)
+            loader = PlannedLoader(self.train_set, plan, num_workers=hparams.num_workers)
+            log_mel.teach_log_mel(self.model, loader, updates, self.shows_progress)
         if self.world > 1:
             for parameter in log_mel.weights_of(self.model):
                 torch.distributed.broadcast(parameter.data, 0)
@@ -280,7 +280,7 @@ class PretrainingBrain(SSLBrain):
 
     def fit(self, train_set, valid_set):
         """As SSLBrain, and leaves the page however it ends"""
-        state, self.heard = "stopped", train_set
+        state, self.train_set = "stopped", train_set
         try:
             super().fit(train_set, valid_set)
             state = "finished"
@@ -290,8 +290,8 @@ class PretrainingBrain(SSLBrain):
 
     def on_fit_start(self):
         super().on_fit_start()
-        if self.optimizer_step == 0 and self.log_mel_updates():
-            self.teach_log_mel()
+        if self.optimizer_step == 0 and (updates := self.log_mel_updates()):
+            self.teach_log_mel(updates)
         hparams = vars(self.hparams)
         if if_main_process():
             self.watch = Watch(

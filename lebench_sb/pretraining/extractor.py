@@ -56,6 +56,14 @@ def output_length(num_samples, kernels, strides):
     return num_samples
 
 
+def hop_and_field(kernels, strides):
+    """-> samples from one frame to the next, samples that a frame depends on"""
+    hop, field = 1, 1
+    for kernel, stride in zip(kernels, strides, strict=True):
+        hop, field = hop * stride, field + (kernel - 1) * hop
+    return hop, field
+
+
 def extract(conv_layers, wavs, sample_lens, dtype):
     """HF `feature_extractor.conv_layers` on wavs (B, T) of sample_lens (B ints)
     -> valid frames (N, C) of dtype, in order.
@@ -90,9 +98,7 @@ def cut(sample_lens, kernels, strides, longest):
 
     None needs more than about `longest` frames of the first layer, but each gives at least one of the last.
     """
-    hop, field = 1, 1
-    for kernel, stride in zip(kernels, strides, strict=True):
-        hop, field = hop * stride, field + (kernel - 1) * hop
+    hop, field = hop_and_field(kernels, strides)
     step, stretches = max(longest * strides[0] // hop, 1), []
     for utterance, num_samples in enumerate(sample_lens):
         frames = output_length(num_samples, kernels, strides)

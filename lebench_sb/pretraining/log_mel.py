@@ -16,9 +16,9 @@ import torch
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
-from lebench_sb.data import PlannedLoader, sample_lengths
+from lebench_sb.data import sample_lengths
 from lebench_sb.encoders import LogMel
-from lebench_sb.pretraining.extractor import extract, output_length
+from lebench_sb.pretraining.extractor import extract, hop_and_field, output_length
 from lebench_sb.schedules import linear_decay
 
 logger = logging.getLogger(__name__)
@@ -26,13 +26,13 @@ logger = logging.getLogger(__name__)
 PEAK_RATE, MAX_NORM = 0.002, 1.0  # of AdamW's steps, and of the gradient
 
 
-def teach_log_mel(model, dataset, plan, updates, workers=0, shows_progress=False):
-    """Trains extractor and feature projection for so many batches of a plan -> share of the variance of the
-    log-mel energies that the last tenth of them explained, before each was learnt from. One whose gradient is
-    not finite changes nothing.
+def teach_log_mel(model, loader, updates, shows_progress=False):
+    """Trains extractor and feature projection on the batches of the loader's first epoch, `updates` of them
+    -> share of the variance of the log-mel energies that the last tenth of them explained, before each was
+    learnt from. One whose gradient is not finite changes nothing.
 
-    model: PretrainingModel; dataset: its items have `sig` (T,) as the model wants it. The run's other weights
-    and random numbers are not touched. Of several processes the first one teaches.
+    model: PretrainingModel; loader: a PlannedLoader, whose batches have `sig` as the model wants it. The
+    run's other weights and random numbers are not touched. Of several processes the first one teaches.
     """
     device = next(model.parameters()).device
     shape, started, explained = Frames(model.hf.config, device), time.time(), []
@@ -44,7 +44,7 @@ def teach_log_mel(model, dataset, plan, updates, workers=0, shows_progress=False
     with tqdm(
         total=updates, desc="log-mel", unit="update", disable=not shows_progress, dynamic_ncols=True
     ) as bar:
-        for update, batch in enumerate(batches(dataset, plan, updates, workers), 1):
+        for update, batch in enumerate(loader.batches(1), 1):
             lens = sample_lengths(batch.sig).tolist()
             loss = shape.loss(model.hf.base_model, batch.sig.data.to(device), lens)
             # not `backward`, which would start the exchange of gradients between processes
@@ -78,18 +78,6 @@ def weights_of(model):
     return [*base.feature_extractor.parameters(), *base.feature_projection.parameters()]
 
 
-def batches(dataset, plan, count, workers):
-    """The first `count` batches of as many passes as it takes"""
-    number, left = 1, count
-    while left > 0:
-        for batch in PlannedLoader(dataset, plan, num_workers=workers).batches(number):
-            yield batch
-            left -= 1
-            if left == 0:
-                return
-        number += 1
-
-
 class Frames:
     """Which log-mel frames belong to which frame of an encoder.
 
@@ -99,10 +87,7 @@ class Frames:
 
     def __init__(self, config, device):
         self.kernels, self.strides = config.conv_kernel, config.conv_stride
-        self.hop, self.width = 1, 1  # samples from one encoder frame to the next, and that each sees
-        for kernel, stride in zip(self.kernels, self.strides, strict=True):
-            self.width += (kernel - 1) * self.hop
-            self.hop *= stride
+        self.hop, self.field = hop_and_field(self.kernels, self.strides)
         self.per_frame = max(1, round(self.hop / LogMel.HOP))
         narrowest = min(config.hidden_size, config.conv_dim[-1])
         self.log_mel = LogMel(max(1, min(80, narrowest // self.per_frame))).to(device)
@@ -133,7 +118,7 @@ class Frames:
 
     def nearest(self, frames):
         """frames (F,) -> the K log-mel frames (F, K) whose middles lie nearest around theirs"""
-        middle = frames * self.hop + (self.width - 1) / 2
+        middle = frames * self.hop + (self.field - 1) / 2
         first = middle - (LogMel.WINDOW - 1) / 2 - (self.per_frame - 1) / 2 * LogMel.HOP
         return (first / LogMel.HOP).round().long()[:, None] + torch.arange(
             self.per_frame, device=frames.device

@@ -5,18 +5,14 @@ import math
 import pytest
 import torch
 from scripts import pretrain
+from test_initialise import CONFIG
 
-from lebench_sb.data import EpochPlan
+from lebench_sb.data import PlannedLoader, StreamPlan
 from lebench_sb.encoders import load_encoder
 from lebench_sb.pretraining.brain import build_model, make_config
 from lebench_sb.pretraining.log_mel import Frames, teach_log_mel, weights_of
 
-TINY = dict(
-    conv_dim=[32, 24], conv_kernel=[320, 8], conv_stride=[80, 4], hidden_size=24, num_hidden_layers=1,
-    num_attention_heads=2, intermediate_size=16, num_conv_pos_embeddings=4, num_conv_pos_embedding_groups=2,
-    codevector_dim=8, proj_codevector_dim=8, num_codevectors_per_group=8, feat_extract_norm="layer",
-    conv_bias=True, do_stable_layer_norm=True, mask_time_prob=0.65,
-)  # fmt: skip
+TINY = CONFIG | dict(conv_dim=[32, 24], conv_kernel=[320, 8], conv_stride=[80, 4], hidden_size=24)
 
 
 class Sounds(torch.utils.data.Dataset):
@@ -48,7 +44,8 @@ def model_of(feature_grad_mult=0.0, **changes):
 
 
 def teach(model, sounds, updates):
-    return teach_log_mel(model, sounds, EpochPlan(sounds.durations, 6.0, 0), updates)
+    plan = StreamPlan(sounds.durations, 6.0, 0, updates, 1, updates)
+    return teach_log_mel(model, PlannedLoader(sounds, plan), updates)
 
 
 def reach(model, frame):
@@ -73,7 +70,7 @@ def test_the_log_mel_frames_are_those_around_the_middle_of_each_frame(changes):
     assert frames.per_frame == frames.hop // 160
     for number in (2, 5):
         first, last = reach(model, number)
-        assert (frames.hop * number, frames.hop * number + frames.width - 1) == (first, last)
+        assert (frames.hop * number, frames.hop * number + frames.field - 1) == (first, last)
         starts = 160 * frames.nearest(torch.tensor([number]))[0]
         heard = (starts[0] + starts[-1] + 399) / 2  # the middle of what these frames see together
         assert abs(heard - (first + last) / 2) <= 80
@@ -110,7 +107,7 @@ def test_it_learns_and_leaves_everything_else_as_it_was():
         assert torch.equal(weight, before[name]) != any(part in name for part in taught), name
 
 
-def test_what_it_says_is_explained_is_the_share_of_the_variance():
+def test_the_loss_is_that_of_the_projection_that_transformers_computes():
     sounds, model = Sounds(), model_of()
     teach(model, sounds, 60)
     frames, base = Frames(model.hf.config, "cpu"), model.hf.base_model
