@@ -67,10 +67,10 @@ def test_every_mode_runs_on_the_miniature(root, miniature, tiny_pretraining, tmp
     few = ("--number_of_up", "--valid_every")
     tiny = [w for w in tiny_pretraining[6:] if not w.startswith((*few, "--num_workers"))]
     tiny += ["--number_of_updates=2", "--valid_every_updates=2"]
-    first = run(root, Path("recipes/pretraining/wav2vec2"), "base.yaml", [*own, *tiny], tmp_path / "first")
+    first = run(root, Path("recipes/pretraining/wav2vec2"), "mini.yaml", [*own, *tiny], tmp_path / "first")
     again = ["--init_from", str(first / "pretraining")]
     second = run(
-        root, Path("recipes/pretraining/wav2vec2"), "base.yaml", [*own, *tiny, *again], tmp_path / "second"
+        root, Path("recipes/pretraining/wav2vec2"), "mini.yaml", [*own, *tiny, *again], tmp_path / "second"
     )
     words = [
         *own,
