@@ -110,8 +110,11 @@ def task(recipe, hparams, folder, rates, modes=None, **overrides):
     }  # fmt: skip
 
 
-def grid(folders, packs, output, updates, exclude):
-    """The grid as a mapping; budgets are equal within a task. exclude: cells left out for now"""
+def grid(folders, packs, output, encoder, exclude):
+    """The grid as a mapping; budgets are equal within a task.
+
+    encoder: a folder or Hub id, or the number of updates of pre-training; exclude: cells left out for now
+    """
     asr = {
         "number_of_epochs": 15, "max_batch_seconds": 20, "key_metric": "CER",
         "mask": {"time_prob": 0.03, "channel_prob": 0.03},
@@ -129,14 +132,15 @@ def grid(folders, packs, output, updates, exclude):
     }  # fmt: skip
     fr, mdw = folders["fr"], folders["mdw"]
     pretraining = {f"{split}_csv": str(folders["ssl"] / f"{split}.csv") for split in ("train", "valid")}
+    ours = {
+        "recipe": "recipes/pretraining/wav2vec2", "hparams": "mini.yaml", "lanes": 2,
+        "overrides": pretraining | {"number_of_updates": encoder, "precision": "bf16"},
+    }  # fmt: skip
     return {
         "output": str(output / "grid"),
         "data_folder": str(packs),
         "encoders": {
-            "ours": {
-                "recipe": "recipes/pretraining/wav2vec2", "hparams": "mini.yaml", "lanes": 2,
-                "overrides": pretraining | {"number_of_updates": updates, "precision": "bf16"},
-            },
+            "ours": encoder if isinstance(encoder, str) else ours,
             "filterbank": "mel_filterbank",
             "random": "random:ours",
         },
@@ -163,10 +167,12 @@ def grid(folders, packs, output, updates, exclude):
 
 def layers(whole, output):
     """The grid of the hidden states of `ours` one by one, frozen, on French recognition; whole: the grid"""
-    encoder = output / "grid" / "encoders" / "pretraining" / "ours" / "encoder"
-    if not (encoder / "config.json").is_file():
+    encoder = whole["encoders"]["ours"]
+    if not isinstance(encoder, str):
+        encoder = output / "grid" / "encoders" / "pretraining" / "ours" / "encoder"
+    if not (Path(encoder) / "config.json").is_file():
         raise UsageError(f"--layers: {encoder} is not there; run without it first.")
-    count = 1 + json.loads((encoder / "config.json").read_text(encoding="utf-8"))["num_hidden_layers"]
+    count = 1 + json.loads((Path(encoder) / "config.json").read_text(encoding="utf-8"))["num_hidden_layers"]
     return whole | {
         "output": str(output / "layers"),
         "encoders": {
@@ -192,6 +198,7 @@ def main(argv):
     parser.add_argument("packs", type=Path)
     parser.add_argument("--output", type=Path, default=Path("results/real"))
     parser.add_argument("--updates", type=int, default=3700, help="of pre-training")
+    parser.add_argument("--encoder", help="folder or Hub id of one that is there, instead of pre-training")
     parser.add_argument("--layers", action="store_true", help="the encoder's layers one by one instead")
     parser.add_argument("--tasks", help="some of them, for now: ASR-fr,AER")
     parser.add_argument("--frozen_only", action="store_true", help="leave out end to end, for now")
@@ -203,7 +210,8 @@ def main(argv):
     output.mkdir(parents=True, exist_ok=True)
     folders = prepare(rows_of(packs), packs, output)
     later = [{"mode": ["end to end"]}] if options.frozen_only else []
-    whole, name = grid(folders, packs, output, options.updates, later), "grid.yaml"
+    whole = grid(folders, packs, output, options.encoder or options.updates, later)
+    name = "grid.yaml"
     try:
         if options.layers:
             whole, name = layers(whole, output), "layers.yaml"
