@@ -255,6 +255,7 @@ class PretrainingBrain(SSLBrain):
 
     watch = None  # lebench_sb.pretraining.watch.Watch of the main process, from fit on
     probe = None  # lebench_sb.pretraining.probes.Probe, if the YAML asks for one
+    balanced = True  # False until `balance_codes` has fitted the quantiser, where it shall
 
     def log_mel_updates(self):
         """How many updates teach a model of random weights log-mel energies before its first one"""
@@ -290,6 +291,7 @@ class PretrainingBrain(SSLBrain):
 
     def on_fit_start(self):
         super().on_fit_start()
+        self.balanced = not self.hparams.balance_codes or self.optimizer_step > 0
         if self.optimizer_step == 0 and (updates := self.log_mel_updates()):
             self.teach_log_mel(updates)
         hparams = vars(self.hparams)
@@ -367,9 +369,8 @@ class PretrainingBrain(SSLBrain):
     def compute_forward(self, batch, stage):
         """-> StepOutput"""
         wavs, _ = batch.sig
-        first = self.optimizer_step == 0 and self.step == 1
-        if stage == TRAIN and first and self.hparams.balance_codes:
-            balance_codes(self.model, wavs, self.sample_lens)
+        if stage == TRAIN and not self.balanced:
+            self.balanced = balance_codes(self.model, wavs, self.sample_lens)
         return self.modules.model(wavs, self.layout, self.temperature())
 
     def compute_objectives(self, out, batch, stage):

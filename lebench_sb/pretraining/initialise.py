@@ -60,14 +60,17 @@ def balance_codes(model, wavs, sample_lens, whitening=0.35):
     Codevectors lose their common part, with which all targets look alike to a cosine (transformers draws them
     from [0, 1]).
     All processes take the statistics of the first one, whose batch a run of one process would begin with.
+    Frames that are not finite take no part. -> False, and nothing is changed, where no frame is finite.
     """
     features = model.valid_features(wavs, sample_lens).double()
-    ones = features.new_ones(len(features), 1)
-    extended = torch.cat([features, ones], dim=1)
+    finite = features.isfinite().all(dim=1, keepdim=True)
+    extended = torch.cat([features.where(finite, 0.0), finite.double()], dim=1)
     moments = extended.T @ extended
     if torch.distributed.is_initialized():
         torch.distributed.broadcast(moments, 0)
     count = moments[-1, -1]
+    if count == 0:
+        return False
     mean = moments[-1, :-1] / count
     values, vectors = torch.linalg.eigh(moments[:-1, :-1] / count - mean[:, None] * mean)
     floor = 1e-3 * values.max()
@@ -77,3 +80,4 @@ def balance_codes(model, wavs, sample_lens, whitening=0.35):
     projection.weight.copy_(weight)
     projection.bias.copy_(-weight @ mean)
     model.hf.quantizer.codevectors.sub_(0.5)
+    return True

@@ -118,8 +118,7 @@ def broken(name, samples):
 def test_a_batch_that_is_not_finite_is_left_out_and_named(pretrain, corpus, tmp_path):
     faulty = copy_of(corpus, tmp_path, broken)
     alarms, lines, page = pretrain(
-        number_of_updates=12, valid_every_updates=3, max_batch_seconds=3, nonfinite_patience=9,
-        balance_codes=False, **faulty,
+        number_of_updates=12, valid_every_updates=3, max_batch_seconds=3, nonfinite_patience=9, **faulty,
     )  # fmt: skip
     refused = [line["refused"] for line in lines if "refused" in line]
     assert refused and all("train3" in ids and len(ids) < 16 for ids in refused)
@@ -131,7 +130,7 @@ def test_a_batch_that_is_not_finite_is_left_out_and_named(pretrain, corpus, tmp_
 
 def test_too_many_of_them_stop_the_run(pretrain, corpus, tmp_path):
     faulty = copy_of(corpus, tmp_path, lambda name, samples: np.full_like(samples, 3e38))
-    faulty |= {"nonfinite_patience": 2, "balance_codes": False}
+    faulty |= {"nonfinite_patience": 2}
     alarms, lines, page = pretrain(fails="3 updates.*train", **faulty)
     assert [line["step"] for line in lines] == [1, 2] and set(alarms) == {"Update not finite"}
     assert "stopped, update 2 of 60" in page

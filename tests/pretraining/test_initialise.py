@@ -49,6 +49,21 @@ def test_balancing_centres_the_codes_and_spreads_their_use():
     assert abs(float(model.hf.quantizer.codevectors.mean())) < 0.1
 
 
+def test_frames_that_are_not_finite_take_no_part_in_balancing():
+    """A batch with a broken utterance balances as the others alone; one of nothing else changes nothing"""
+    whole, without, broken = (
+        build_model(make_config(**CONFIG), "", 1.0, 0, start="filterbank").eval() for _ in range(3)
+    )
+    wavs, lens = noise(0), torch.tensor([16000, 16000, 12000, 8000])
+    wavs[1] = torch.nan
+    kept = torch.tensor([0, 2, 3])
+    assert balance_codes(whole, wavs, lens) and balance_codes(without, wavs[kept], lens[kept])
+    torch.testing.assert_close(whole.hf.quantizer.state_dict(), without.hf.quantizer.state_dict())
+    before = {name: value.clone() for name, value in broken.hf.quantizer.state_dict().items()}
+    assert not balance_codes(broken, wavs[1:2], lens[1:2])
+    torch.testing.assert_close(broken.hf.quantizer.state_dict(), before, rtol=0, atol=0)
+
+
 def test_the_choice_of_codes_stays_until_its_targets_learn(root, tiny_pretraining, tmp_path):
     def trained(updates, after):
         words = {"number_of_updates": updates, "valid_every_updates": updates, "num_workers": 0}
