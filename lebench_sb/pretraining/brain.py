@@ -94,12 +94,12 @@ def build_model(
     A folder without quantiser, projections or mask embedding is accepted: the log says what starts fresh.
     Raises ValueError for any other missing weight, and when `do_normalize` is not what its
     preprocessor_config.json says. Of `config` a folder takes the mask alone: its shape and dropout are its
-    own. init_optimizer: `init_from` is `pretraining/` of a run, whose optimiser state goes on as well
-    (UsageError where there is none).
+    own. init_optimizer: the optimiser's state beside `init_from` goes on as well (see `read_moments`;
+    UsageError where there is none).
     """
     torch.manual_seed(seed)
     if init_optimizer and not init_from:
-        raise UsageError("init_optimizer True needs --init_from, `pretraining/` of a run.")
+        raise UsageError("init_optimizer True needs --init_from, with an optimiser's state beside it.")
     if not init_from:
         hf = MODELS[config.model_type](config)
         STARTS[start](hf.base_model.feature_extractor)

@@ -1,6 +1,6 @@
 """The optimiser's state of a pre-training run, for the run that goes on from its `pretraining/`.
 
-It is in the run's checkpoint or, of an imported run, beside the weights.
+It is in the run's checkpoint or, of an imported run or one of transformers' Trainer, beside the weights.
 """
 
 import logging
@@ -11,11 +11,12 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from lebench_sb.checkpoints import best_checkpoint
+from lebench_sb.importing import trainer
+from lebench_sb.importing.trainer import LEAVE
 from lebench_sb.manifest import UsageError
 from lebench_sb.sharding import optimizer_parts
 
 logger = logging.getLogger(__name__)
-LEAVE = "Leave it out: --init_optimizer False."
 IMPORTED = "moments.safetensors"
 
 
@@ -29,19 +30,21 @@ def name_parameters(optimizer, modules):
 def read_moments(init_from, model):
     """`pretraining/` of a run -> {name of a parameter: its state, for Adam exp_avg, exp_avg_sq and step}
 
-    From the checkpoint that `pretraining/` was exported from, the run's best on valid, or from what `lebench
-    import` wrote. model: with the weights of init_from. Raises UsageError if there is no such checkpoint, or
-    its weights are others.
+    From the checkpoint that `pretraining/` was exported from, the run's best on valid; from what `lebench
+    import` wrote; or from the `optimizer.pt` of a Trainer's `checkpoint-N/`. model: with the weights of
+    init_from. Raises UsageError if there is no such checkpoint, or its weights are others.
     """
     if (Path(init_from) / IMPORTED).is_file():
         return imported_moments(Path(init_from) / IMPORTED)
+    if (Path(init_from) / trainer.STATE).is_file():
+        return of_the_trainer(init_from, model)
     run = Path(init_from).absolute().parent
     try:
         checkpoint = best_checkpoint(run)
     except FileNotFoundError as error:
         raise UsageError(
-            f"init_optimizer: {init_from} has no optimiser state: it is not `pretraining/` of a run with its "
-            f"checkpoints ({error}). {LEAVE}"
+            f"init_optimizer: {init_from} has no optimiser state: no {IMPORTED}, no {trainer.STATE}, and is "
+            f"not `pretraining/` of a run with its checkpoints ({error}). {LEAVE}"
         ) from error
     check_weights(checkpoint, init_from, model)
     state = torch.load(checkpoint / "optimizer.ckpt", map_location="cpu", weights_only=True)
@@ -69,6 +72,17 @@ def imported_moments(path):
         for key in file.keys():
             kind, _, name = key.partition(".")
             moments.setdefault(f"model.hf.{name}", {"step": torch.tensor(step)})[kind] = file.get_tensor(key)
+    return moments
+
+
+def of_the_trainer(folder, model):
+    """The states of `trainer_moments` of those weights that `model` has too"""
+    shapes = {name: parameter.shape for name, parameter in model.hf.named_parameters()}
+    moments = {}
+    for name, state in trainer.trainer_moments(folder).items():
+        own = name if name in shapes else f"{model.hf.base_model_prefix}.{name}"
+        if shapes.get(own) == state["exp_avg"].shape:
+            moments[f"model.hf.{own}"] = state
     return moments
 
 
