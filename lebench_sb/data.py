@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import random
+import shutil
 import warnings
 from bisect import bisect_right
 from functools import partial
@@ -18,13 +19,14 @@ from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.utils.data_pipeline import DataPipeline, DynamicItem
 
 from lebench_sb import signals
-from lebench_sb.manifest import DataError, manifest_hash, read_marker
+from lebench_sb.manifest import DataError, UsageError, manifest_hash, read_marker
 from lebench_sb.selection import select
 from lebench_sb.storage.columns import RowsById, Utterances, durations_of, open_utterances
 from lebench_sb.storage.members import open_audio
 
 logger = logging.getLogger(__name__)
 SAMPLE_RATE = 16000
+SHARED_MEMORY = Path("/dev/shm")
 
 
 def seed_of(*key):
@@ -364,11 +366,28 @@ class PlannedLoader:
             self.dataset,
             batch_sampler=self.share(epoch)[start:],
             num_workers=self.num_workers,
-            collate_fn=self.collate,
+            collate_fn=partial(handed_over, self.collate),
             worker_init_fn=signals.shield,
             pin_memory=torch.cuda.is_available(),
             generator=torch.Generator().manual_seed(seed_of("loader", epoch)),
         )
+
+
+def handed_over(collate, examples):
+    """collate(examples), which a worker leaves in shared memory for the main process. Raises UsageError where
+    it does not fit there: torch loses such a batch, and the main process waits for it for ever."""
+    batch = collate(examples)
+    if torch.utils.data.get_worker_info() is not None and SHARED_MEMORY.is_dir():
+        parts = [getattr(value, "data", value) for value in vars(batch).values()]
+        needed = sum(part.nbytes for part in parts if torch.is_tensor(part))
+        free = shutil.disk_usage(SHARED_MEMORY).free
+        if free < needed:
+            raise UsageError(
+                f"{SHARED_MEMORY} has {free / 1e6:.1f} MB left and this batch takes {needed / 1e6:.1f}: "
+                "enlarge it (docker run --shm-size 8g), or load without workers (--num_workers 0), or lower "
+                "max_batch_seconds."
+            )
+    return batch
 
 
 def sample_lengths(padded):

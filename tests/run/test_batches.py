@@ -1,5 +1,9 @@
 """Audio reading, crops, batch plans and sharding."""
 
+import shutil
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import soundfile
@@ -150,6 +154,32 @@ def test_a_resumed_loader_gives_the_rest_of_the_same_batches(tmp_path):
     rest = [(batch.id, batch.sig.data) for batch in loader.batches(3, start=2)]
     assert [ids for ids, _ in whole[2:]] == [ids for ids, _ in rest] and len(rest) > 0
     assert all(torch.equal(a, b) for (_, a), (_, b) in zip(whole[2:], rest, strict=True))
+
+
+FULL = """
+import sys, torch
+from lebench_sb.data import EpochPlan, PlannedLoader, as_dataset, audio_item
+from lebench_sb.manifest import Utterance
+dataset = as_dataset([Utterance("a", sys.argv[1], 40.0)], [audio_item], ["sig"])
+loader = PlannedLoader(dataset, EpochPlan(dataset.durations, 60.0, 0), num_workers=1)
+print([batch.sig.data.shape for batch in loader.batches(1)])
+"""
+
+
+@pytest.mark.parametrize("size, fits", [("1m", False), ("16m", True)])
+def test_a_batch_that_shared_memory_cannot_hold_is_refused_and_not_waited_for(tmp_path, size, fits):
+    """In a mount namespace whose /dev/shm is that small, as containers have it"""
+    wav = tone(tmp_path / "a.wav", seconds=40)
+    inside = 'mount -t tmpfs -o size="$1" tmpfs /dev/shm && shift && exec "$@"'
+    words = ["unshare", "--mount", "sh", "-c", inside, "sh"]
+    if not shutil.which("unshare") or subprocess.run([*words, size, "true"], capture_output=True).returncode:
+        pytest.skip("no /dev/shm of another size can be mounted here")
+    argv = [*words, size, sys.executable, "-c", FULL, str(wav)]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=120)
+    if fits:
+        assert done.returncode == 0 and "640000" in done.stdout, done.stderr
+    else:
+        assert "/dev/shm has 1.0 MB left and this batch takes 2.6: enlarge it" in done.stderr
 
 
 def test_labels_become_columns(tmp_path):
