@@ -11,9 +11,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from lebench_sb.checkpoints import best_checkpoint
-from lebench_sb.importing import trainer
-from lebench_sb.importing.trainer import LEAVE
 from lebench_sb.manifest import UsageError
+from lebench_sb.pretraining.trainer_moments import LEAVE, TRAINER, trainer_moments
 from lebench_sb.sharding import optimizer_parts
 
 logger = logging.getLogger(__name__)
@@ -36,14 +35,14 @@ def read_moments(init_from, model):
     """
     if (Path(init_from) / IMPORTED).is_file():
         return imported_moments(Path(init_from) / IMPORTED)
-    if (Path(init_from) / trainer.STATE).is_file():
+    if (Path(init_from) / TRAINER).is_file():
         return of_the_trainer(init_from, model)
     run = Path(init_from).absolute().parent
     try:
         checkpoint = best_checkpoint(run)
     except FileNotFoundError as error:
         raise UsageError(
-            f"init_optimizer: {init_from} has no optimiser state: no {IMPORTED}, no {trainer.STATE}, and is "
+            f"init_optimizer: {init_from} has no optimiser state: no {IMPORTED}, no {TRAINER}, and is "
             f"not `pretraining/` of a run with its checkpoints ({error}). {LEAVE}"
         ) from error
     check_weights(checkpoint, init_from, model)
@@ -79,7 +78,7 @@ def of_the_trainer(folder, model):
     """The states of `trainer_moments` of those weights that `model` has too"""
     shapes = {name: parameter.shape for name, parameter in model.hf.named_parameters()}
     moments = {}
-    for name, state in trainer.trainer_moments(folder).items():
+    for name, state in trainer_moments(folder).items():
         own = name if name in shapes else f"{model.hf.base_model_prefix}.{name}"
         if shapes.get(own) == state["exp_avg"].shape:
             moments[f"model.hf.{own}"] = state

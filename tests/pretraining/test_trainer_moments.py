@@ -6,10 +6,10 @@ import transformers
 from test_continued import tiny_model
 from torch import nn
 
-from lebench_sb.importing.trainer import trainer_moments
 from lebench_sb.manifest import UsageError
 from lebench_sb.pretraining.brain import build_model, make_config
 from lebench_sb.pretraining.moments import name_parameters, put_moments
+from lebench_sb.pretraining.trainer_moments import trainer_moments
 
 BASE = dict(feat_extract_norm="group", do_stable_layer_norm=False)
 

@@ -15,7 +15,7 @@ from torch import nn
 from lebench_sb.encoders import UNREADABLE
 from lebench_sb.manifest import UsageError
 
-STATE = "optimizer.pt"
+TRAINER = "optimizer.pt"
 KINDS = ("exp_avg", "exp_avg_sq")  # of Adam and AdamW
 LEAVE = "Leave it out: --init_optimizer False."
 
@@ -26,7 +26,7 @@ def trainer_moments(folder):
     Raises UsageError if the file cannot be read, holds the state of another optimiser, or fits no order of
     the parameters of the architecture that config.json names.
     """
-    path = Path(folder) / STATE
+    path = Path(folder) / TRAINER
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
         groups = [list(group["params"]) for group in saved["param_groups"]]
