@@ -126,7 +126,7 @@ def grid(folders, packs, output, encoder, exclude):
         "head": {"layers": 2, "hidden": 512, "dropout": 0.1},
     }  # fmt: skip
     slu = {"number_of_epochs": 20, "max_batch_seconds": 20, "key_metric": "ChER"}
-    aer = {"number_of_epochs": 10, "max_batch_seconds": 24}  # at 96 s, 129 updates, which teach little
+    aer = {"number_of_epochs": 10, "max_batch_seconds": 24}  # at the YAML's 100 s: 129 updates, too few
     asv = {
         "number_of_epochs": 15, "trials": "made",
         "head": {"channels": [128] * 4 + [384], "attention_channels": 64},
@@ -168,12 +168,12 @@ def grid(folders, packs, output, encoder, exclude):
 
 def layers(whole, output):
     """The grid of the hidden states of `ours` one by one, frozen, on French recognition; whole: the grid"""
-    encoder = whole["encoders"]["ours"]
-    if not isinstance(encoder, str):
-        encoder = output / "grid" / "encoders" / "pretraining" / "ours" / "encoder"
-    if not (Path(encoder) / "config.json").is_file():
+    given = whole["encoders"]["ours"]
+    own = output / "grid" / "encoders" / "pretraining" / "ours" / "encoder"
+    encoder = Path(given) if isinstance(given, str) else own
+    if not (encoder / "config.json").is_file():
         raise UsageError(f"--layers: {encoder} is not there; run without it first.")
-    count = 1 + json.loads((Path(encoder) / "config.json").read_text(encoding="utf-8"))["num_hidden_layers"]
+    count = 1 + json.loads((encoder / "config.json").read_text(encoding="utf-8"))["num_hidden_layers"]
     return whole | {
         "output": str(output / "layers"),
         "encoders": {

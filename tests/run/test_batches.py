@@ -157,7 +157,7 @@ def test_a_resumed_loader_gives_the_rest_of_the_same_batches(tmp_path):
 
 
 FULL = """
-import sys, torch
+import sys
 from lebench_sb.data import EpochPlan, PlannedLoader, as_dataset, audio_item
 from lebench_sb.manifest import Utterance
 dataset = as_dataset([Utterance("a", sys.argv[1], 40.0)], [audio_item], ["sig"])
