@@ -4,6 +4,7 @@ SpeechBrain reads a bare `lr=1` as part of the value before it, takes a misspelt
 answers a misspelt option with a traceback. Here each is one line with the nearest right name.
 """
 
+import atexit
 import contextlib
 import difflib
 import importlib
@@ -38,19 +39,40 @@ def launch(main):
     end it with signals.TRY_AGAIN, training with a checkpoint: the same command goes on.
     """
     signals.end_at_once()
+    code = 0
     try:
         main(sys.argv[1:])
-        if torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()  # its threads must not outlive the interpreter
     except KeyboardInterrupt:
-        sys.exit("Stopped. The same command goes on from the last checkpoint.")
+        print("Stopped. The same command goes on from the last checkpoint.", file=sys.stderr)
+        code = 1
+    except SystemExit as end:
+        said = isinstance(end.code, str)
+        code = 1 if said else end.code or 0
+        print(end.code if said else "", end="\n" if said else "", file=sys.stderr)
     except Exception as error:
         code = next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), 1)
         if code == 1 or os.environ.get("LEBENCH_TRACEBACK") == "1":
             traceback.print_exc()
         elif os.environ.get("RANK", "0") == "0":
             print(f"error: {one_line(error)}", file=sys.stderr)
+    leave(code)
+
+
+def leave(code):
+    """Ends the process; one of several without taking the interpreter down.
+
+    A thread of gloo that still holds a tensor at that moment aborts the process after all its work is done,
+    with another code (https://github.com/pytorch/pytorch/issues/190489), even if the group is destroyed
+    before: the reducer of DistributedDataParallel keeps it.
+    """
+    if not torch.distributed.is_initialized():
         sys.exit(code)
+    if code == 0:  # a failed process may be the only one that is here
+        torch.distributed.destroy_process_group()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def one_line(error):

@@ -34,6 +34,34 @@ def train_lines(folder):
     lines = [json.loads(line) for line in (folder / "steps.jsonl").read_text().splitlines()]
     return [line for line in lines if line["stage"] == "train"]
 
+BUSY = """
+import threading, time, torch
+from lebench_sb.command_line import launch
+from lebench_sb.manifest import DataError
+def main(argv):
+    torch.distributed.init_process_group("gloo", init_method="file://" + {store!r}, rank=0, world_size=1)
+    noise = torch.randn(300, 300)
+    def work():
+        while True:
+            noise @ noise
+    for _ in range(4):
+        threading.Thread(target=work, daemon=True).start()
+    time.sleep(0.1)
+    print("done")
+    {end}
+launch(main)
+"""
+
+
+@pytest.mark.parametrize(
+    "end, code", [("", 0), ("raise DataError('x.csv')", 3), ("raise SystemExit(75)", 75)]
+)
+def test_threads_that_are_still_at_work_do_not_change_the_exit_code(tmp_path, end, code):
+    program = BUSY.format(store=str(tmp_path / "store"), end=end)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=100)
+    assert (done.returncode, done.stdout) == (code, "done\n"), done.stderr
+    assert code != 3 or done.stderr.endswith("error: x.csv\n")
+
 
 @pytest.fixture(scope="module")
 def pretrained(root, tiny_pretraining, tmp_path_factory):
