@@ -17,7 +17,7 @@ from pathlib import Path
 from lebench_sb import results
 from lebench_sb.benchmark.command import benchmark
 from lebench_sb.benchmark.grid import FROZEN, raw_grid
-from lebench_sb.benchmark.report import trivial
+from lebench_sb.benchmark.report import against_filterbank, name_of, summary, trivial
 from lebench_sb.manifest import UsageError
 from lebench_sb.plots import leaderboard_chart, learning_curves
 
@@ -34,7 +34,8 @@ def finish(output):
     folders = [Path(run["folder"]) for cell in cells for run in cell["runs"]]
     if not folders:
         return
-    (output / "leaderboard.md").write_text(results.table(folders, format="md") + "\n", encoding="utf-8")
+    parts = [overview(cells), results.table(folders, format="md")]
+    (output / "leaderboard.md").write_text("\n\n".join(parts), encoding="utf-8")
     (output / "leaderboard.csv").write_text(results.table(folders, format="csv"), encoding="utf-8")
     draw(cells, output / "leaderboard.png")
     for task in dict.fromkeys(cell["task"] for cell in cells):
@@ -48,9 +49,9 @@ def finish(output):
             print(results.compare(ours[0]["folder"], runs[0]["folder"]))
 
 
-def name_of(cell):
-    """The encoder and how it was used; once where both have the same name, as the filterbank's"""
-    return ", ".join(dict.fromkeys((cell["encoder"], cell["mode"])))
+def overview(cells):
+    """Markdown: every task and system in one table, and the paired differences from filterbanks"""
+    return "\n\n".join(filter(None, [summary(cells), against_filterbank(cells)]))
 
 
 def draw(cells, output_png):
@@ -66,11 +67,11 @@ def draw(cells, output_png):
 
 
 def show_in(readme, output):
-    """Puts the leaderboard between the marks of a README, and its picture into docs/ beside it"""
+    """Puts the overview between the marks of a README, and the leaderboard's picture into docs/ beside it"""
     begin, end = "<!-- leaderboard: begin -->\n", "<!-- leaderboard: end -->"
     before, rest = readme.read_text(encoding="utf-8").split(begin)
     picture = "![Scores of each system with their 95 % intervals](docs/leaderboard.png)"
-    table = (output / "leaderboard.md").read_text(encoding="utf-8").strip()
+    table = overview(json.loads((output / "cells.json").read_text(encoding="utf-8"))["cells"])
     shutil.copy(output / "leaderboard.png", readme.parent / "docs")
     text = f"{before}{begin}{table}\n\n{picture}\n\n{end}{rest.split(end)[1]}"
     readme.write_text(text, encoding="utf-8")

@@ -500,8 +500,13 @@ def _show_seeds(entry, figures):
 
 def _unit_and_arrow(name, cells):
     entry = next(run["metrics"][name] for runs in cells.values() for run in runs if name in run["metrics"])
+    return metric_title(name, entry).removeprefix(name)
+
+
+def metric_title(name, entry):
+    """The name and an entry of a metric -> "WER (%) ↓" """
     unit = f" ({entry['unit']})" if entry["unit"] not in ("", name) else ""
-    return unit + (" ↓" if entry["better"] == "lower" else " ↑")
+    return name + unit + (" ↓" if entry["better"] == "lower" else " ↑")
 
 
 def _count(number):

@@ -9,6 +9,7 @@ from lebench_sb import results
 from lebench_sb.benchmark.choice import NothingToChoose, choose, declared_metric
 from lebench_sb.benchmark.execute import CONSOLE, FAILED, NOT_RUN, REUSED, Outcome, read_begun
 from lebench_sb.benchmark.fingerprint import fingerprint
+from lebench_sb.benchmark.grid import BASELINE
 from lebench_sb.benchmark.plan import point_name
 from lebench_sb.manifest import write_atomically
 
@@ -22,9 +23,10 @@ def write_report(grid, plan, outcomes):
     output = Path(grid.output)
     record = {"grid": grid.path, "cells": cells, "steps": steps(plan, outcomes)}
     write_atomically(output / "cells.json", json.dumps(record, indent=1, ensure_ascii=False).encode())
-    parts = [table(cells, output), choices(cells), against_trivial(cells), failures(plan, outcomes)]
-    write_atomically(output / "table.md", "\n\n".join(filter(None, parts[:3])).encode() + b"\n")
-    return "\n\n".join(filter(None, parts))
+    parts = [summary(cells), table(cells, output), choices(cells)]
+    parts += [against_filterbank(cells), against_trivial(cells)]
+    write_atomically(output / "table.md", "\n\n".join(filter(None, parts)).encode() + b"\n")
+    return "\n\n".join(filter(None, [*parts, failures(plan, outcomes)]))
 
 
 def steps(plan, outcomes):
@@ -82,6 +84,29 @@ def table(cells, output):
     return results.seeds_table(list(extra), "md", extra).rstrip()
 
 
+def summary(cells):
+    """Markdown table: tasks x systems, the main metric of each with its interval (of the first seed)"""
+    cells = sorted((cell for cell in cells if cell["runs"]), key=lambda cell: cell["mode"] != BASELINE)
+    systems = dict.fromkeys(map(name_of, cells), "")
+    rows, stamps = {}, {}
+    for cell in cells:
+        folder = Path(cell["runs"][0]["folder"])
+        record = results.read_results(folder)
+        metric = main_metric(folder, record["metrics"])
+        entry = record["metrics"][metric]
+        title = (cell["task"], results.metric_title(metric, entry))
+        rows.setdefault(title, dict(systems))[name_of(cell)] = results.show(entry)
+        stamps.setdefault(title, {}).update(dict.fromkeys(record["stamps"]))
+    lines = [[*title, *row.values(), "; ".join(stamps[title])] for title, row in rows.items()]
+    header = ["task", "metric", *systems, "stamps"]
+    return tabulate(lines, header, tablefmt="github", disable_numparse=True) if lines else ""
+
+
+def name_of(cell):
+    """The encoder and how it was used; once where both have the same name, as the filterbank's"""
+    return ", ".join(dict.fromkeys((cell["encoder"], cell["mode"])))
+
+
 def choices(cells):
     """Markdown table of the values on valid among which rates were chosen"""
     rows = []
@@ -96,16 +121,47 @@ def choices(cells):
     return f"### Chosen on valid\n\n{tabulate(rows, header, tablefmt='github', disable_numparse=True)}"
 
 
+def against_filterbank(cells):
+    """Markdown table: the main metric of each cell minus that of filterbanks, paired over the test set; of
+    several seeds, the first"""
+    baselines = {cell["task"]: cell for cell in cells if cell["mode"] == BASELINE and cell["runs"]}
+    rows = []
+    for cell in cells:
+        baseline = baselines.get(cell["task"])
+        if not baseline or not cell["runs"] or cell["mode"] == BASELINE:
+            continue
+        folders = [Path(found["runs"][0]["folder"]) for found in (cell, baseline)]
+        metric = main_metric(folders[0], results.read_results(folders[0])["metrics"])
+        told = [cell["task"], cell["encoder"], cell["mode"], metric]
+        try:
+            entry = results.compare_records(*folders, metric)["metrics"][metric]
+        except ValueError as error:  # other test sets, or a metric that is no function of sums
+            rows.append([*told, "", "", f"not compared: {error}"])
+            continue
+        verdict = {"A": "better", "B": "worse", None: "no difference shown"}[entry["better"]]
+        value = f"{entry['b']:.{results.digits_of(entry['unit'])}f}"
+        rows.append([*told, value, with_interval(entry), verdict])
+    if not rows:
+        return ""
+    header = ["task", "encoder", "mode", "metric", "filterbank", "difference", ""]
+    lines = tabulate(rows, header, tablefmt="github", disable_numparse=True)
+    return f"### Against filterbanks\n\n{lines}"
+
+
+def with_interval(entry):
+    digits = results.digits_of(entry["unit"])
+    return f"{entry['difference']:+.{digits}f}{results.brackets(entry['ci95'], digits, '+')}"
+
+
 def against_trivial(cells):
     """Markdown table: the main metric of each cell beside that of a system that hears nothing"""
     rows = []
     for cell in cells:
         for metric, entry in trivial(cell).items():
-            digits = results.digits_of(entry["unit"])
-            value = f"{entry['value']:.{digits}f}"
-            difference = f"{entry['difference']:+.{digits}f}{results.brackets(entry['ci95'], digits, '+')}"
+            value = f"{entry['value']:.{results.digits_of(entry['unit'])}f}"
             verdict = {True: "better", False: "not better", None: "no interval"}[entry["beats"]]
-            rows.append([cell["task"], cell["encoder"], cell["mode"], metric, value, difference, verdict])
+            told = [cell["task"], cell["encoder"], cell["mode"], metric]
+            rows.append([*told, value, with_interval(entry), verdict])
     if not rows:
         return ""
     header = ["task", "encoder", "mode", "metric", "hears nothing", "difference", ""]
@@ -114,15 +170,19 @@ def against_trivial(cells):
 
 
 def trivial(cell):
-    """{metric: what the first run of a cell found of the system that hears nothing}: of the metric that chose
-    its checkpoint, or if that was a loss of the first; {} if it has none"""
+    """{main metric: what the first run of a cell found of the system that hears nothing}, {} if it did not"""
     folder = Path(cell["runs"][0]["folder"]) if cell["runs"] else None
     if not folder or not (folder / "trivial.json").exists():
         return {}
     found = json.loads((folder / "trivial.json").read_text(encoding="utf-8"))
-    key, _ = declared_metric(folder)
-    metric = key if key in found else next(iter(found))
+    metric = main_metric(folder, found)
     return {metric: found[metric]}
+
+
+def main_metric(folder, names):
+    """The one that chose the checkpoint of a run, or the first of the names, if that was a loss"""
+    key, _ = declared_metric(folder)
+    return key if key in names else next(iter(names))
 
 
 def beaten_by_trivial(output):

@@ -76,7 +76,7 @@ def test_learning_rates_are_chosen_on_valid_and_go_to_the_other_seeds(toy):
     assert cell["chosen"] == {"head_lr": 0.003} and cell["chosen_by"] == "valid WER of seed 7"
     assert cell["valid"]["head_lr=0.001"] == pytest.approx(20) and cell["valid"]["head_lr=0.003"] == 0
     assert [run["seed"] for run in cell["runs"]] == ["7", "8", "9"]
-    assert toy.table().count("| ours") == 1 + 3 and "head_lr=0.003" in toy.table()
+    assert toy.table().count("| ours ") == 1 + 3 and "head_lr=0.003" in toy.table()
     assert f"{tests['0.003']:.1f} [" in toy.table() and f"{tests['0.001']:.1f} [" not in toy.table()
     assert "(3)" in toy.table()
 
@@ -116,7 +116,8 @@ def test_a_failing_cell_is_reported_and_stops_nobody_else(toy, capsys):
     assert "FAILED TOY/ours/end-to-end/seed2: exit code 2 (usage" in said
     assert "grid/TOY/ours/end-to-end/seed2/console.txt" in said
     assert "    the last words of grid/TOY/ours/end-to-end/seed2" in said
-    assert len(runs(toy.folder, "ended")) == 9 and toy.table().count("| ours") == 2
+    assert len(runs(toy.folder, "ended")) == 9
+    assert toy.table().split("### Against")[0].count("| ours ") == 2
     # mended, it alone is run again: the folder is no longer the failing one
     assert toy.run(tasks={"TOY": {**task, "overrides": {"fails_on": "nothing at all"}}}) == 0
 
@@ -236,6 +237,32 @@ def test_a_start_needs_one_rate(toy):
         toy.run(tasks=tasks)
 
 
+def test_the_cells_of_a_task_are_compared_with_its_filterbanks(toy):
+    rates = {"ours": 0.001, "worse": 0.03, "filterbank": 0.01}
+    recipe = {"recipe": "recipes/TOY/Corpus"}
+    encoders = {
+        name: {"source": source, "run_overrides": {"head_lr": rates[name]}}
+        for name, source in {"ours": "encoder", "worse": "other", "filterbank": "mel_filterbank"}.items()
+    }
+    assert toy.run(encoders=encoders, tasks={"A": recipe}, modes=["frozen"], seeds=[1]) == 0
+    rows = [line.replace(" ", "").strip("|").split("|") for line in toy.table().splitlines()]
+    begin = rows.index(["###Againstfilterbanks"])
+    found = {row[1]: row[3:] for row in rows[begin + 4 : begin + 6]}
+    assert set(found) == {"ours", "worse"} and found["ours"][3] == "better" and found["worse"][3] == "worse"
+    wer = {n: read_results(toy.folder / f"grid/A/{n}/{m}/seed1")["metrics"]["WER"]["value"]
+           for n, m in (("ours", "frozen"), ("filterbank", "filterbank"))}  # fmt: skip
+    assert found["ours"][:2] == ["WER", f"{wer['filterbank']:.1f}"]
+    assert found["ours"][2].startswith(f"{wer['ours'] - wer['filterbank']:+.1f}[-")
+    assert rows[0][:5] == ["task", "metric", "filterbank", "ours,frozen", "worse,frozen"]  # the summary
+    assert rows[2][:2] == ["A", "WER(%)↓"]
+    assert [cell.split("[")[0] for cell in rows[2][2:4]] == [f"{wer[n]:.1f}" for n in ("filterbank", "ours")]
+    # of another test set: said, and the rest of the table stands
+    path = toy.folder / "grid/A/filterbank/filterbank/seed1/utterances.csv"
+    path.write_text("\n".join(path.read_text().splitlines()[:-1]) + "\n")
+    assert toy.run(encoders=encoders, tasks={"A": recipe}, modes=["frozen"], seeds=[1]) == 0
+    assert "not compared: Different test sets: 1 utterances only in" in toy.table()
+
+
 def test_a_task_in_which_nothing_beats_a_deaf_system_is_a_failure(toy, capsys):
     recipe = {"recipe": "recipes/TOY/Corpus"}
     tasks = {
@@ -321,7 +348,7 @@ def test_jobs_of_submitit(toy):
     changes = dict(encoders={"ours": "encoder"}, modes=["frozen"], seeds=[1])
     assert toy.run(**changes, call={"slurm": "cluster=local,timeout_min=5"}) == 0
     assert len(runs(toy.folder, "ended")) == 1 and list((toy.folder / "grid/jobs").glob("*_result.pkl"))
-    assert toy.table().count("| ours") == 1
+    assert toy.table().count("| ours ") == 1
     assert toy.run(**changes) == 0 and len(runs(toy.folder)) == 1
 
 
