@@ -8,6 +8,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from queue import SimpleQueue
+from statistics import fmean
 
 from tqdm import tqdm
 
@@ -83,7 +84,8 @@ class Progress:
     """Lines on the screen, and a bar with the time left if it is a terminal"""
 
     def __init__(self, plan, pool):
-        self.total, self.ended_steps, self.fresh, self.started = len(plan.steps), 0, 0, time.time()
+        self.pool, self.total, self.waiting = pool, len(plan.steps), set(plan.steps)
+        self.taken = {True: [], False: []}  # lanes x seconds of the steps that trained an encoder, and others
         hidden = pool.shows or None  # None: hidden where there is no terminal
         self.bar = tqdm(total=self.total, unit="step", desc="grid", dynamic_ncols=True, disable=hidden)
         say(f"{self.total} steps, {pool.describe()}")
@@ -92,26 +94,33 @@ class Progress:
         say(f"{step.name}: {step.command}")
 
     def ended(self, step, outcome):
-        self.ended_steps += 1
+        self.waiting.discard(step.name)
         if outcome.status in (REUSED, NOT_RUN):
             if not self.bar.disable:
                 self.bar.initial += 1  # so that the bar's rate is that of steps that took time
             said = "finished before, reused" if outcome.status == REUSED else f"not run: {outcome.reason}"
         else:
-            self.fresh += 1
+            self.taken[trains_encoder(step.name)].append(self.pool.width(step) * outcome.seconds)
             said = f"finished in {span(outcome.seconds)}" if outcome.done else f"FAILED: {outcome.reason}"
         self.bar.update(1)
-        say(f"[{self.ended_steps}/{self.total}] {step.name}: {said}{self.left()}")
+        ended = self.total - len(self.waiting)
+        say(f"[{ended}/{self.total}] {step.name}: {said}{self.left()}")
 
     def left(self):
-        """Time left, from the steps that ran"""
-        remaining = self.total - self.ended_steps
-        if not self.fresh or not remaining:
+        """Time left with every lane busy, if steps of each kind that waits have run"""
+        kinds = [trains_encoder(name) for name in self.waiting]
+        if not kinds or not all(self.taken[kind] for kind in kinds):
             return ""
-        return f"; about {span((time.time() - self.started) / self.fresh * remaining)} left"
+        work = sum(fmean(self.taken[kind]) for kind in kinds)
+        return f"; about {span(work / min(len(kinds), self.pool.parallel or len(kinds)))} left"
 
     def close(self):
         self.bar.close()
+
+
+def trains_encoder(step_name):
+    """Whether a step trains an encoder for others: its time says nothing of a task's"""
+    return step_name.startswith("encoders/")
 
 
 def span(seconds):

@@ -3,12 +3,14 @@
 import json
 import os
 import time
+from types import SimpleNamespace
 
 import pytest
 from toy_recipe import runs
 
 from lebench_sb.benchmark.choice import best_on_valid
-from lebench_sb.benchmark.schedule import Lanes
+from lebench_sb.benchmark.execute import FINISHED, REUSED, Outcome
+from lebench_sb.benchmark.schedule import Lanes, Progress
 from lebench_sb.manifest import UsageError
 from lebench_sb.results import read_results
 
@@ -280,6 +282,24 @@ def test_a_task_in_which_nothing_beats_a_deaf_system_is_a_failure(toy, capsys):
     only_random = [{"encoder": "ours"}, {"encoder": "filterbank"}]
     assert toy.run(**changes) == 0
     assert toy.run(**changes, exclude=only_random) == 1, "an untrained encoder does not count"
+
+
+def test_the_time_left_is_that_of_steps_of_the_same_kind():
+    names = ["encoders/pretraining/a", *(f"T/a/frozen/seed{seed}" for seed in range(5))]
+    steps = {name: SimpleNamespace(name=name, lanes=1 + (name == names[0])) for name in names}
+    progress = Progress(SimpleNamespace(steps=steps), Lanes(2, 1, gpus=[]))
+
+    def left_after(index, seconds, status=FINISHED):
+        progress.ended(steps[names[index]], Outcome(status, seconds))
+        return progress.left()
+
+    assert left_after(0, 900) == "", "an encoder's training says nothing of a task's time"
+    assert left_after(1, 100) == "; about 3 min left"  # four of 100 s, two at once
+    assert left_after(2, 0, REUSED) == "; about 2 min left"  # three
+    assert left_after(3, 300) == "; about 3 min left"  # two of 200 s, both at once
+    assert left_after(4, 50) == "; about 2 min left"  # one of 150 s
+    assert left_after(5, 50) == ""
+    progress.close()
 
 
 def test_what_needs_a_failed_step_is_not_run(toy, capsys):
