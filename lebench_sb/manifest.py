@@ -19,6 +19,7 @@ import os
 import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 from lebench_sb.storage.members import first_bytes, open_audio
@@ -237,7 +238,7 @@ def write_manifest(path, utterances, data_root, parameters, required=(), dropped
         raise DataError(f"{path}: 0 utterances; does the corpus under {data_root} hold this split?")
     _check(utterances, path, data_root, required)
     labels = sorted({name for u in utterances for name in u.labels})
-    rows = [[*COLUMNS, *labels]] + [_row(u, labels, data_root) for u in utterances]
+    rows = chain([[*COLUMNS, *labels]], (_row(u, labels, data_root) for u in utterances))
     marker = _marker(path, utterances, parameters) | {"dropped": dict(dropped or {}), "stamps": list(stamps)}
     content = "".join(map(_csv_line, rows)).encode()
     marker["sha256"] = hashlib.sha256(content).hexdigest()

@@ -115,10 +115,7 @@ def choices(cells):
             mark = "chosen" if name == point_name(cell["chosen"]) else ""
             shown = "failed" if value is None else f"{value:.4g}"
             rows.append([cell["task"], cell["encoder"], cell["mode"], name, cell["chosen_by"], shown, mark])
-    if not rows:
-        return ""
-    header = ["task", "encoder", "mode", "tried", "by", "best value", ""]
-    return f"### Chosen on valid\n\n{tabulate(rows, header, tablefmt='github', disable_numparse=True)}"
+    return section("Chosen on valid", ["task", "encoder", "mode", "tried", "by", "best value", ""], rows)
 
 
 def against_filterbank(cells):
@@ -141,11 +138,8 @@ def against_filterbank(cells):
         verdict = {"A": "better", "B": "worse", None: "no difference shown"}[entry["better"]]
         value = f"{entry['b']:.{results.digits_of(entry['unit'])}f}"
         rows.append([*told, value, with_interval(entry), verdict])
-    if not rows:
-        return ""
     header = ["task", "encoder", "mode", "metric", "filterbank", "difference", ""]
-    lines = tabulate(rows, header, tablefmt="github", disable_numparse=True)
-    return f"### Against filterbanks\n\n{lines}"
+    return section("Against filterbanks", header, rows)
 
 
 def with_interval(entry):
@@ -162,11 +156,14 @@ def against_trivial(cells):
             verdict = {True: "better", False: "not better", None: "no interval"}[entry["beats"]]
             told = [cell["task"], cell["encoder"], cell["mode"], metric]
             rows.append([*told, value, with_interval(entry), verdict])
-    if not rows:
-        return ""
     header = ["task", "encoder", "mode", "metric", "hears nothing", "difference", ""]
+    return section("Against a system that hears nothing", header, rows)
+
+
+def section(title, header, rows):
+    """A Markdown table under its title, "" without rows"""
     lines = tabulate(rows, header, tablefmt="github", disable_numparse=True)
-    return f"### Against a system that hears nothing\n\n{lines}"
+    return f"### {title}\n\n{lines}" if rows else ""
 
 
 def trivial(cell):
