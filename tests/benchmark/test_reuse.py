@@ -47,7 +47,7 @@ def test_a_changed_part_starts_a_new_run_and_keeps_the_old(toy, capsys, what):
     for name in ("seed1", "seed1.old1"):
         assert (toy.folder / PLACE / name / "results.json").exists()
     assert toy.run(**ONE) == 0 and len(runs(toy.folder)) == 2
-    assert toy.table().count("| ours") == 1
+    assert toy.table().count("| ours ") == 1
 
 
 def test_changed_overrides_are_named_as_the_command(toy, capsys):
@@ -260,7 +260,7 @@ def test_sigkill_at_random_then_again(toy, tmp_path_factory, whole_group, monkey
     other.folder = make_toy(whole)
     prepare_kill(other)
     assert subprocess.run(lebench("benchmark", "grid.yaml"), cwd=whole, capture_output=True).returncode == 0
-    assert toy.table() == other.table() and toy.table().count("| ours") == 2 + 4
+    assert toy.table() == other.table() and toy.table().count("| ours ") == 2 + 4
     assert len(runs(whole)) == len(set(runs(whole))) == 17
 
 
