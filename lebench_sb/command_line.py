@@ -46,9 +46,9 @@ def launch(main):
         print("Stopped. The same command goes on from the last checkpoint.", file=sys.stderr)
         code = 1
     except SystemExit as end:
-        said = isinstance(end.code, str)
-        code = 1 if said else end.code or 0
-        print(end.code if said else "", end="\n" if said else "", file=sys.stderr)
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
+        code = 1 if isinstance(end.code, str) else end.code or 0
     except Exception as error:
         code = next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), 1)
         if code == 1 or os.environ.get("LEBENCH_TRACEBACK") == "1":

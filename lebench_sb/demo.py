@@ -28,14 +28,18 @@ FRAMES = "frames"  # of the frozen encoders, computed once; gone when the demo h
 
 
 def finish(output):
-    """Writes the leaderboard, its picture and learning curves, and prints the comparison that matters most"""
+    """Writes the leaderboard, its picture and learning curves, and prints the comparison that matters most.
+
+    Returns the leaderboard's first part: every task and system in one table, and the paired differences from
+    filterbanks."""
     shutil.rmtree(output / FRAMES, ignore_errors=True)
     cells = json.loads((output / "cells.json").read_text(encoding="utf-8"))["cells"]
     folders = [Path(run["folder"]) for cell in cells for run in cell["runs"]]
     if not folders:
-        return
-    parts = [overview(cells), results.table(folders, format="md")]
-    (output / "leaderboard.md").write_text("\n\n".join(parts), encoding="utf-8")
+        return ""
+    overview = "\n\n".join(filter(None, [summary(cells), against_filterbank(cells)]))
+    text = f"{overview}\n\n{results.table(folders, format='md')}"
+    (output / "leaderboard.md").write_text(text, encoding="utf-8")
     (output / "leaderboard.csv").write_text(results.table(folders, format="csv"), encoding="utf-8")
     draw(cells, output / "leaderboard.png")
     for task in dict.fromkeys(cell["task"] for cell in cells):
@@ -47,11 +51,7 @@ def finish(output):
         if encoder == "random" and runs and (ours := frozen.get((task, "ours"))):
             print(f"\n{task}, frozen, pre-trained against untrained:")
             print(results.compare(ours[0]["folder"], runs[0]["folder"]))
-
-
-def overview(cells):
-    """Markdown: every task and system in one table, and the paired differences from filterbanks"""
-    return "\n\n".join(filter(None, [summary(cells), against_filterbank(cells)]))
+    return overview
 
 
 def draw(cells, output_png):
@@ -66,14 +66,13 @@ def draw(cells, output_png):
     leaderboard_chart(records, output_png, metrics)
 
 
-def show_in(readme, output):
+def show_in(readme, overview, output):
     """Puts the overview between the marks of a README, and the leaderboard's picture into docs/ beside it"""
     begin, end = "<!-- leaderboard: begin -->\n", "<!-- leaderboard: end -->"
     before, rest = readme.read_text(encoding="utf-8").split(begin)
     picture = "![Scores of each system with their 95 % intervals](docs/leaderboard.png)"
-    table = overview(json.loads((output / "cells.json").read_text(encoding="utf-8"))["cells"])
     shutil.copy(output / "leaderboard.png", readme.parent / "docs")
-    text = f"{before}{begin}{table}\n\n{picture}\n\n{end}{rest.split(end)[1]}"
+    text = f"{before}{begin}{overview}\n\n{picture}\n\n{end}{rest.split(end)[1]}"
     readme.write_text(text, encoding="utf-8")
 
 
@@ -99,9 +98,9 @@ def main():
     cells = output / "cells.json"
     if not cells.exists() or cells.stat().st_mtime < started:  # the miniature failed, or Ctrl-C
         raise SystemExit(code)
-    finish(output)
+    overview = finish(output)
     if readme and not code:
-        show_in(readme, output)
+        show_in(readme, overview, output)
     print(f"\nThe demo took {(time.time() - started) / 60:.1f} minutes; everything is in {output}.")
     raise SystemExit(code)
 

@@ -445,10 +445,9 @@ def _metric_names(records):
     return list(dict.fromkeys(name for record in records for name in record["metrics"]))
 
 
-def _stamps(record, cells):
+def stamps_of(record, several_seeds):
     """Stamps of a record; a cell of several seeds is no longer "one seed"."""
-    several = _has_seeds(record, cells)
-    return "; ".join(stamp for stamp in record["stamps"] if not (several and stamp == "one seed"))
+    return [stamp for stamp in record["stamps"] if not (several_seeds and stamp == "one seed")]
 
 
 def _has_seeds(record, cells):
@@ -486,7 +485,7 @@ def _row(record, metrics, cells):
     row["encoder parameters"] = _count(record["parameters"]["encoder"])
     row["trained parameters"] = _count(record["parameters"]["trained"])
     row["training (s)"] = f"{record['time']['train_s']:.0f}"
-    row["stamps"] = _stamps(record, cells)
+    row["stamps"] = "; ".join(stamps_of(record, _has_seeds(record, cells)))
     return row
 
 
@@ -567,7 +566,7 @@ def _csv_row(path, record, metrics, cells):
     row["encoder_parameters"] = record["parameters"]["encoder"]
     row["trained_parameters"] = record["parameters"]["trained"]
     row["train_s"] = record["time"]["train_s"]
-    row["stamps"] = _stamps(record, cells)
+    row["stamps"] = "; ".join(stamps_of(record, _has_seeds(record, cells)))
     row["results"] = str(path)
     return row
 

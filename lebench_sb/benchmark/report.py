@@ -96,8 +96,7 @@ def summary(cells):
         entry = record["metrics"][metric]
         title = (cell["task"], results.metric_title(metric, entry))
         rows.setdefault(title, dict(systems))[name_of(cell)] = results.show(entry)
-        several = len(cell["runs"]) > 1
-        told = [stamp for stamp in record["stamps"] if not (several and stamp == "one seed")]
+        told = results.stamps_of(record, len(cell["runs"]) > 1)
         stamps.setdefault(title, {}).update(dict.fromkeys(told))
     lines = [[*title, *row.values(), "; ".join(stamps[title])] for title, row in rows.items()]
     header = ["task", "metric", *systems, "stamps"]
