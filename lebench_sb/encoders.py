@@ -81,7 +81,7 @@ UNREADABLE = (OSError, EOFError, RuntimeError, pickle.UnpicklingError, Safetenso
 IMPORT_HINT = "`lebench import` makes an encoder of a SpeechBrain or fairseq checkpoint (.ckpt, .pt)."
 
 
-def load_encoder(source, layer="last", freeze=True, freeze_extractor=False):
+def load_encoder(source, layer="last", freeze=True, freeze_extractor=False, frame_norm="none"):
     """An SSLEncoder, or the MelFilterbank.
 
     source: a Hugging Face folder; a Hub id (organisation/name); `mel_filterbank`; or `random:<folder or id>`,
@@ -93,13 +93,18 @@ def load_encoder(source, layer="last", freeze=True, freeze_extractor=False):
         without affine weights as in S3PRL's Featurizer. Its weights are trained in a frozen encoder too.
     freeze: no gradient, and eval mode for good.
     freeze_extractor: when fine-tuning, the convolutional extractor is not trained.
+    frame_norm: "none"; "cmvn": each feature has mean 0 and variance 1 over the frames of its utterance, as
+        the filterbank's always have (LeBenchmark's speech translation does this to SSL frames too);
+        "utterance": all features of an utterance together (SpeechBrain's `output_norm`, without padding).
     Raises FileNotFoundError (no such folder, id or file) and ValueError (weights that do not fit the config,
-    an unknown layer, a model that takes no waveforms).
+    an unknown layer or frame_norm, a model that takes no waveforms).
     """
+    if frame_norm not in FRAME_NORMS:
+        raise ValueError(f"frame_norm {frame_norm!r}: {', '.join(FRAME_NORMS)}.")
     if str(source) == MEL_FILTERBANK:
         _check_layer(layer, 0)
         return MelFilterbank()
-    return SSLEncoder(source, layer=layer, freeze=freeze, freeze_extractor=freeze_extractor)
+    return SSLEncoder(source, layer, freeze, freeze_extractor, frame_norm)
 
 
 class SSLEncoder(nn.Module):
@@ -112,8 +117,11 @@ class SSLEncoder(nn.Module):
     Attributes: output_size (D), frame_rate (per second), layer, num_layers, frozen, source, min_samples.
     """
 
-    def __init__(self, source, layer="last", freeze=True, freeze_extractor=False):
+    frame_norm = "none"
+
+    def __init__(self, source, layer="last", freeze=True, freeze_extractor=False, frame_norm="none"):
         super().__init__()
+        self.frame_norm = frame_norm
         source = str(source)
         untrained = source.startswith(RANDOM)
         folder = _locate(source.removeprefix(RANDOM), with_weights=not untrained)
@@ -174,8 +182,7 @@ class SSLEncoder(nn.Module):
             frames, frame_lens = self.mix(wavs.float().unbind(2)), wav_lens
         else:
             frames, frame_lens = self._run(wavs, wav_lens, self._mixed)
-        valid = _mask(frame_lens, frames.shape[1])
-        return frames.float().masked_fill(~valid[:, :, None], 0.0), frame_lens
+        return FRAME_NORMS[self.frame_norm](frames.float(), frame_lens), frame_lens
 
     def states(self, wavs, wav_lens):
         """As `forward`, but what `mix` takes: states (B, F, K, D), frame_lens (B,). K is 1, or for layer
@@ -328,7 +335,7 @@ class MelFilterbank(nn.Module):
     """
 
     source, layer, num_layers, frozen, output_size = MEL_FILTERBANK, "last", 0, True, 80
-    frame_rate = 100.0
+    frame_rate, frame_norm = 100.0, "cmvn"
 
     def __init__(self):
         super().__init__()
@@ -563,6 +570,23 @@ def _standardise(values, lens, correction):
     centred = (values - mean).masked_fill(padding, 0.0)
     variance = centred.square().sum(1, keepdim=True) / (counts - correction).clamp_min(1)
     return centred / (variance + 1e-7).sqrt()
+
+
+def _without_padding(frames, frame_lens):
+    """frames (B, F, D), frame_lens (B,) -> zeros beyond frame_lens"""
+    return frames.masked_fill(~_mask(frame_lens, frames.shape[1])[:, :, None], 0.0)
+
+
+def _cmvn(frames, frame_lens):
+    return _standardise(frames, frame_lens, correction=0)
+
+
+def _normalise_utterance(frames, frame_lens):
+    values = frames.flatten(1)[:, :, None]
+    return _standardise(values, frame_lens * frames.shape[2], correction=0).view_as(frames)
+
+
+FRAME_NORMS = {"none": _without_padding, "cmvn": _cmvn, "utterance": _normalise_utterance}
 
 
 def _freeze_unreached(encoder):

@@ -39,20 +39,17 @@ class ConvolutionBlock(nn.Module):
 class CRDNN(nn.Module):
     """Frames -> states for CTC and for a decoder of `output_size` tokens; number `output_size` is the blank.
 
-    frame_rate: unused, there for the keys that all heads take. input_norm: each frame with mean 0 and
-    variance 1 over its features, as SSL features need and a filterbank, whose level matters, does not.
-    channels: of the convolution blocks, () for none. time_pooling: frames of which the maximum goes on. rnn:
-    lstm or gru, both directions. attention_kernel: frames on each side that the location features see.
+    frame_rate: unused, there for the keys that all heads take. channels: of the convolution blocks, () for
+    none. time_pooling: frames of which the maximum goes on. rnn: lstm or gru, both directions.
+    attention_kernel: frames on each side that the location features see.
     """
 
     def __init__(
-        self, input_size, frame_rate, output_size, input_norm=True, channels=(), time_pooling=1, rnn="lstm",
+        self, input_size, frame_rate, output_size, channels=(), time_pooling=1, rnn="lstm",
         rnn_size=1024, rnn_layers=3, dnn_size=1024, dnn_blocks=1, dropout=0.15, decoder_size=1024,
         attention_size=1024, attention_channels=10, attention_kernel=100, embedding=128,
     ):  # fmt: skip
         super().__init__()
-        norm = nn.LayerNorm(input_size, elementwise_affine=False)
-        self.norm = norm if input_norm else nn.Identity()
         self.blocks, before, features = nn.ModuleList(), 1, input_size
         for count in channels:
             self.blocks.append(ConvolutionBlock(before, count, features, dropout))
@@ -81,7 +78,7 @@ class CRDNN(nn.Module):
 
     def states(self, frames, frame_lens):
         """frames (B, F, D), frame_lens (B,) -> states (B, S, d), their numbers (B,)"""
-        image, valid = self.norm(frames)[:, None], valid_frames(frames, frame_lens)
+        image, valid = frames[:, None], valid_frames(frames, frame_lens)
         for block in self.blocks:
             image = block(image, valid)
         states = image.transpose(1, 2).flatten(2)

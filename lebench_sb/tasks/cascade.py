@@ -28,6 +28,7 @@ class NoEncoder(nn.Module):
     """What stands for an encoder where no audio is heard."""
 
     source, layer, num_layers, frozen, output_size = "cascade", "last", 0, True, 0
+    frame_norm = "none"
 
     def pretrained_parameters(self):
         return iter(())

@@ -48,6 +48,21 @@ def test_batch_equals_utterances_alone(checkpoints, ragged, name):
             assert not frames[i, frame_lens[i] :].any()
 
 
+@pytest.mark.parametrize("frame_norm", ["cmvn", "utterance"])
+def test_frames_normalised_over_their_own_utterance(checkpoints, ragged, frame_norm):
+    folder, (wavs, lens) = checkpoints("wav2vec2-layer"), ragged
+    encoder = load_encoder(folder, layer="weighted", frame_norm=frame_norm)
+    states, state_lens = encoder.states(wavs, relative(lens))
+    frames, frame_lens = encoder(wavs, relative(lens))
+    torch.testing.assert_close(encoder(states, state_lens)[0], frames)  # kept states are not yet normalised
+    for i, n in enumerate(lens):
+        expected = of_layer(alone(folder, wavs[i, :n]), "weighted").numpy()
+        over = 0 if frame_norm == "cmvn" else None
+        expected = (expected - expected.mean(over)) / expected.std(over)
+        assert_equal(frames[i, : frame_lens[i]], torch.from_numpy(expected))
+        assert not frames[i, frame_lens[i] :].any()
+
+
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_garbage_in_the_padding_changes_nothing(checkpoints, ragged, name):
     wavs, lens = ragged

@@ -6,7 +6,7 @@ import torchaudio
 import transformers
 from tiny_encoders import relative
 
-from lebench_sb.encoders import MelFilterbank, StackedLogMel, Waveform, load_encoder
+from lebench_sb.encoders import FRAME_NORMS, MelFilterbank, StackedLogMel, Waveform, load_encoder
 
 
 def test_mel_filterbank_is_kaldis_standardised(ragged):
@@ -46,8 +46,9 @@ def test_digital_silence_is_finite(checkpoints):
     wavs = torch.zeros(2, 8000)
     wavs[0, 4000:] = torch.randn(4000)
     for source in ("mel_filterbank", checkpoints("wav2vec2-layer"), checkpoints("wav2vec2-group")):
-        frames, _ = load_encoder(source)(wavs, torch.ones(2))
-        assert frames.isfinite().all()
+        for frame_norm in FRAME_NORMS:
+            frames, _ = load_encoder(source, frame_norm=frame_norm)(wavs, torch.ones(2))
+            assert frames.isfinite().all()
 
 
 def test_stacked_log_mel_equals_transformers(ragged):

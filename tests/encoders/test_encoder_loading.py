@@ -290,6 +290,12 @@ def test_a_layer_that_does_not_exist(checkpoints, layer):
         load_encoder("mel_filterbank", layer=layer)
 
 
+@pytest.mark.parametrize("source", ["mel_filterbank", "random:nowhere"])
+def test_a_frame_norm_that_does_not_exist(source):
+    with pytest.raises(ValueError, match="frame_norm 'layer': none, cmvn, utterance"):
+        load_encoder(source, frame_norm="layer")
+
+
 def test_the_untrained_control(checkpoints, ragged):
     """The same weights whatever the random state, which is left alone; not those of the checkpoint."""
     folder, (wavs, lens) = checkpoints("wav2vec2-layer"), ragged

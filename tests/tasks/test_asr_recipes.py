@@ -288,7 +288,7 @@ def test_eight_utterances_are_learnt_by_heart_with_attention(root, corpus, tmp_p
     options = [
         "--data_folder", corpus, "--ssl_hub", "mel_filterbank", "--output_folder", tmp_path / "r",
         "--max_batch_seconds", "8", "--mask=!name:lebench_sb.augment.no_mask", "--beam", "5",
-        f"--head={{{sizes}, dropout: 0.0, input_norm: False, time_pooling: 4, attention_kernel: 10}}",
+        f"--head={{{sizes}, dropout: 0.0, time_pooling: 4, attention_kernel: 10}}",
         "--tokens_per_state", "1.0", "--number_of_epochs", "120", "--vocabulary_size", "40",
     ]  # fmt: skip
     run(root, "CommonVoice", "crdnn", *words, *options)

@@ -18,7 +18,7 @@ SMALL = {
 }  # fmt: skip
 VARIANTS = {
     "ssl": {"rnn": "lstm"},
-    "filterbank": {"rnn": "gru", "channels": (3, 4), "time_pooling": 4, "input_norm": False},
+    "filterbank": {"rnn": "gru", "channels": (3, 4), "time_pooling": 4},
 }
 START, END = 1, 2
 STEPS = functools.partial(DecoderSteps, end=END, temperature=1.0, eos_threshold=1e9, max_attn_shift=1000)
