@@ -165,7 +165,7 @@ def grid(folders, packs, output, encoder, exclude):
         },
         "exclude": [{"encoder": "random", "mode": ["end to end"]}, *exclude],
         "seeds": [1234],
-        "overrides": {"precision": "bf16"},
+        "overrides": {"precision": "bf16", "frame_norm": "cmvn"},  # as the filterbank's frames are
     }  # fmt: skip
 
 
