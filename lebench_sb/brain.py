@@ -540,7 +540,9 @@ class SSLBrain(sb.Brain):
 
     def details(self):
         """What results.json says of this task alone: {name: JSON value}"""
-        return {"tested": self.tested}
+        encoder = self.modules["encoder"] if "encoder" in self.modules else None
+        norm = {} if encoder is None else {"frame_norm": without_ddp(encoder).frame_norm}
+        return {"tested": self.tested, **norm}
 
     @property
     def busy_seconds(self):
@@ -607,7 +609,7 @@ class SSLBrain(sb.Brain):
         for module in sharded:
             module.unshard()
         for name, module in wrapped.items():
-            self.modules[name] = module.module if isinstance(module, DistributedDataParallel) else module
+            self.modules[name] = without_ddp(module)
         try:
             yield
         finally:
@@ -739,8 +741,11 @@ def shared_speakers(utterances):
 
 def pretrained_parameters(encoder):
     """The parameters of an encoder that came with its checkpoint: all but the learned sum over layers"""
-    module = encoder.module if isinstance(encoder, DistributedDataParallel) else encoder
-    return module.pretrained_parameters()
+    return without_ddp(encoder).pretrained_parameters()
+
+
+def without_ddp(module):
+    return module.module if isinstance(module, DistributedDataParallel) else module
 
 
 def without_vector_decay(groups, peaks):

@@ -49,6 +49,7 @@ CLASSIFICATION = {  # functions of the confusion matrix
 }
 CONCORDANCE = {"CCC": concordance.ccc, "RMSE": concordance.rmse}  # both of the same six sums
 CONCORDANCE_COLUMNS = tuple(f"CCC_{name}" for name in concordance.COLUMNS)
+FRAME_NORM = "frame norm"
 OVER_SEEDS = " over seeds"  # ends the title of a column
 NUMBER = (int, float)
 NONE = type(None)
@@ -458,6 +459,8 @@ def _group_table(group, records, cells, format, row=None):
     """Table of the records of one task, corpus and split, with its heading and what the intervals are"""
     rows = [(row or _row)(record, _metric_names(records), cells) for record in records]
     used = [column for column in rows[0] if any(row[column] for row in rows)]
+    if len({row[FRAME_NORM] for row in rows}) == 1:
+        used = [column for column in used if column != FRAME_NORM]
     body = [[each[column] for column in used] for each in rows]
     heading, notes = ", ".join(group), _notes(records)
     if any(column.endswith(OVER_SEEDS) for column in used):
@@ -475,8 +478,12 @@ def _group_table(group, records, cells, format, row=None):
 
 
 def _row(record, metrics, cells):
-    """Record -> {column: text} of a Markdown or LaTeX table; columns empty in every row are left out later"""
+    """Record -> {column: text} of a Markdown or LaTeX table
+
+    Columns empty in every row, and a frame norm that all rows share, are left out later.
+    """
     row = {"system": system_name(record["system"]), "mode": record["mode"], "layer": str(record["layer"])}
+    row[FRAME_NORM] = record.get("details", {}).get("frame_norm", "")
     row["seed"] = str(record["seed"]) if _has_seeds(record, cells) else ""
     for name in metrics:
         entry = record["metrics"].get(name)
@@ -566,6 +573,7 @@ def _csv_row(path, record, metrics, cells):
     row["encoder_parameters"] = record["parameters"]["encoder"]
     row["trained_parameters"] = record["parameters"]["trained"]
     row["train_s"] = record["time"]["train_s"]
+    row["frame_norm"] = record.get("details", {}).get("frame_norm", "")
     row["stamps"] = "; ".join(stamps_of(record, _has_seeds(record, cells)))
     row["results"] = str(path)
     return row
@@ -709,6 +717,8 @@ def _described_difference(found, entry, other):
 
 def _describe(path, record):
     system = f"{system_name(record['system'])}, {record['mode']}, layer {record['layer']}"
+    if norm := record.get("details", {}).get("frame_norm"):
+        system += f", frame norm {norm}"
     return f"{path} ({system}, seed {record['seed']})"
 
 

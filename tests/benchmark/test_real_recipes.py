@@ -66,7 +66,7 @@ def test_every_mode_is_a_chain_of_recipe_commands(place, corpus):
     }  # fmt: skip
     for (encoder, mode), row in rows.items():
         assert row["mode"] == mode and row["layer"] == ("last" if encoder == "filterbank" else "weighted")
-        assert row["seed"] == 5 and "WER" in row["metrics"]
+        assert row["seed"] == 5 and "WER" in row["metrics"] and row["details"]["frame_norm"] == "cmvn"
     systems = {key: row["system"] for key, row in rows.items()}
     assert (
         systems["filterbank", "filterbank"] == "mel_filterbank"

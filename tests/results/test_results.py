@@ -280,6 +280,17 @@ def test_table_shows_what_the_files_say(tmp_path):
     assert "over seeds" not in text and "seed" not in first
 
 
+def test_a_frame_norm_is_shown_where_runs_differ_in_it(tmp_path):
+    for name, norm in (("a", "cmvn"), ("b", "none"), ("c", "cmvn")):
+        write_run(tmp_path / name, details={"frame_norm": norm})
+    rows = markdown_rows(table(tmp_path))
+    assert [row["frame norm"] for row in rows] == ["cmvn", "none", "cmvn"]
+    assert "frame norm" not in table([tmp_path / "a", tmp_path / "c"])
+    assert "frame norm none, seed" in compare(tmp_path / "a", tmp_path / "b")
+    rows = csv.DictReader(io.StringIO(table(tmp_path, "csv")))
+    assert [row["frame_norm"] for row in rows] == ["cmvn", "none", "cmvn"]
+
+
 def test_seeds_of_one_experiment_keep_their_rows(tmp_path):
     for seed in (1, 2, 3):
         write_run(tmp_path / f"seed{seed}", 0.2, noise=seed, seed=seed)
