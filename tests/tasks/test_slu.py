@@ -25,9 +25,9 @@ from lebench_sb.heads.common import (
 )
 from lebench_sb.manifest import DataError, UsageError, Utterance, read_manifest, write_manifest
 from lebench_sb.metrics.concepts import COLUMNS, concepts, count_all, symbols
-from lebench_sb.tasks.cascade import WordLabels, labelled, plain, trigrams
 from lebench_sb.tasks.curriculum import check_source, copy_head, copy_mix, start_from_run
 from lebench_sb.tasks.slu import SLUBrain, TaggedCharacters, check_concepts
+from lebench_sb.tasks.slu_cascade import WordLabels, labelled, plain, trigrams
 
 WORD = st.text("aàb'é", min_size=1, max_size=4)
 WORDS = st.lists(WORD, max_size=3).map(" ".join)
