@@ -86,7 +86,8 @@ class SSLBrain(sb.Brain):
     def parameter_groups(self):
         """[(parameters, peak learning rate, first update that changes them)]"""
         head = ([], self.hparams.head_lr, 0)
-        encoder = ([], self.hparams.encoder_lr, self.hparams.encoder_warmup_steps)
+        # a debug run is too short for a warm-up, and is there to show that everything works
+        encoder = ([], self.hparams.encoder_lr, 0 if self.debug else self.hparams.encoder_warmup_steps)
         for name, module in self.modules.items():
             pretrained = set(map(id, pretrained_parameters(module))) if name == "encoder" else set()
             for parameter in module.parameters():
@@ -153,6 +154,7 @@ class SSLBrain(sb.Brain):
             return
         train, valid = self.loader(train_set, TRAIN), self.loader(valid_set, VALID)
         self.total_updates = self.count_updates(train)
+        self.check_warmup()
         self.on_fit_start()
         if self.checkpointer is not None:
             self.checkpointer.check_space(state_bytes(self.checkpointer, self.hparams.optimizer))
@@ -189,6 +191,16 @@ class SSLBrain(sb.Brain):
         """Updates of the whole run, as the schedule sees them"""
         epochs = range(1, self.hparams.epoch_counter.limit + 1)
         return sum(math.ceil(len(loader.share(e)) / self.grad_accumulation_factor) for e in epochs)
+
+    def check_warmup(self):
+        """Raises UsageError if an encoder that shall be trained would stay as it is: no run is called
+        end-to-end that was frozen"""
+        warmup = getattr(self.hparams, "encoder_warmup_steps", 0)  # pre-training has none
+        if warmup >= self.total_updates > 0 and not self.debug and self.trains_encoder:
+            raise UsageError(
+                f"encoder_warmup_steps {warmup}: the run has {self.total_updates} updates, so the encoder "
+                "would never be trained: fewer (--encoder_warmup_steps 0), more epochs, or --freeze True."
+            )
 
     def init_optimizers(self):
         groups = [g for g in self.parameter_groups() if any(p.requires_grad for p in g[0])]

@@ -8,6 +8,8 @@ import sys
 
 import jiwer
 import pytest
+import torch
+from safetensors.torch import load_file
 from scripts import load
 from tiny import write_wav2vec2
 
@@ -19,7 +21,7 @@ from lebench_sb.text import normaliser
 
 SMALL = {
     "ctc": ["--head={hidden: 16}"],
-    "ctc_dnn": ["--head={hidden: 16}", "--encoder_warmup_steps", "1"],
+    "ctc_dnn": ["--head={hidden: 16}", "--encoder_warmup_steps", "0"],
     "crdnn": [
         "--head={rnn_size: 8, rnn_layers: 1, dnn_size: 9, decoder_size: 7, attention_size: 6, embedding: 5}",
         "--vocabulary_size", "30", "--beam", "3", "--tokens_per_state", "0.3",
@@ -140,7 +142,7 @@ def test_heads_on_own_manifests(root, manifests, tiny, tmp_path, corpus_name, na
 
 
 def test_a_crdnn_trains_an_encoder_end_to_end_and_repeats_itself(root, manifests, tiny, tmp_path):
-    options = ["--freeze", "False", "--encoder_warmup_steps", "1", "--mode", "end-to-end"]
+    options = ["--freeze", "False", "--encoder_warmup_steps", "0", "--mode", "end-to-end"]
     for name in ("a", "b"):
         run(
             root,
@@ -156,6 +158,20 @@ def test_a_crdnn_trains_an_encoder_end_to_end_and_repeats_itself(root, manifests
     (first, rows), (second, again) = result(tmp_path / "a"), result(tmp_path / "b")
     assert rows == again and first["metrics"] == second["metrics"]
     assert (tmp_path / "a" / "encoder" / "model.safetensors").exists()
+
+
+def test_an_encoder_to_be_trained_is_trained(root, manifests, tiny, tmp_path):
+    """A warm-up as long as the run is refused, and skipped in a debug run"""
+    options = ["--ssl_hub", tiny, "--freeze", "False", "--encoder_warmup_steps", "500", "--output_folder"]
+    with pytest.raises(UsageError, match=r"encoder_warmup_steps 500: the run has \d+ updates"):
+        run(root, "CommonVoice", "ctc", *manifests, *options, tmp_path / "r")
+    assert not (tmp_path / "r" / "results.json").exists()
+    run(root, "CommonVoice", "ctc", *manifests, *options, tmp_path / "d", "--debug", "--debug_persistently")
+    before, after = (load_file(folder / "model.safetensors") for folder in (tiny, tmp_path / "d" / "encoder"))
+    assert any(not torch.equal(before[name], weights) for name, weights in after.items() if name in before)
+    frozen = ["--ssl_hub", tiny, "--freeze", "True", *options[4:]]
+    run(root, "CommonVoice", "ctc", *manifests, *frozen, tmp_path / "f")
+    assert (tmp_path / "f" / "results.json").exists()
 
 
 def test_a_target_that_no_manifest_has(root, manifests, tmp_path):
