@@ -154,7 +154,8 @@ class SSLBrain(sb.Brain):
             return
         train, valid = self.loader(train_set, TRAIN), self.loader(valid_set, VALID)
         self.total_updates = self.count_updates(train)
-        self.check_warmup()
+        if not self.debug:
+            self.check_warmup()
         self.on_fit_start()
         if self.checkpointer is not None:
             self.checkpointer.check_space(state_bytes(self.checkpointer, self.hparams.optimizer))
@@ -193,12 +194,20 @@ class SSLBrain(sb.Brain):
         return sum(math.ceil(len(loader.share(e)) / self.grad_accumulation_factor) for e in epochs)
 
     def check_warmup(self):
-        """Raises UsageError if an encoder that shall be trained would stay as it is: no run is called
-        end-to-end that was frozen"""
+        """Warns of a learning rate that only rises. Raises UsageError if an encoder that shall be trained
+        would stay as it is: no run is called end-to-end that was frozen"""
+        total, schedule = self.total_updates, self.hparams.schedule
+        if schedule(total, total) > schedule(max(total // 2, 1), total):
+            logger.warning(
+                "The learning rate still rises when the run ends, at %.2g of its peak: it has a warm-up as "
+                "long as the %d updates. Give a shorter one (--schedule '{warmup: ...}') or train longer.",
+                schedule(total, total),
+                total,
+            )
         warmup = getattr(self.hparams, "encoder_warmup_steps", 0)  # pre-training has none
-        if warmup >= self.total_updates > 0 and not self.debug and self.trains_encoder:
+        if warmup >= total > 0 and self.trains_encoder:
             raise UsageError(
-                f"encoder_warmup_steps {warmup}: the run has {self.total_updates} updates, so the encoder "
+                f"encoder_warmup_steps {warmup}: the run has {total} updates, so the encoder "
                 "would never be trained: fewer (--encoder_warmup_steps 0), more epochs, or --freeze True."
             )
 

@@ -174,6 +174,15 @@ def test_an_encoder_to_be_trained_is_trained(root, manifests, tiny, tmp_path):
     assert (tmp_path / "f" / "results.json").exists()
 
 
+def test_a_rate_that_never_falls_is_told(root, manifests, tmp_path):
+    rising = "--schedule=!name:lebench_sb.schedules.inverse_sqrt {warmup: 1000}"
+    for name, words, told in (("short", [rising], True), ("usual", [], False)):
+        options = ["--max_batch_seconds", "6", *words, "--output_folder", tmp_path / name]
+        run(root, "CommonVoice", "ctc", *manifests, *BASELINE, *options)
+        log = (tmp_path / name / "log.txt").read_text(encoding="utf-8")
+        assert ("The learning rate still rises when the run ends" in log) == told
+
+
 def test_a_target_that_no_manifest_has(root, manifests, tmp_path):
     with pytest.raises(UsageError, match="--target text: the training manifest has no such column; wrd"):
         run(
