@@ -21,8 +21,8 @@ from tqdm import tqdm
 
 from lebench_sb.brain import TRAIN
 from lebench_sb.data import load_utterances
-from lebench_sb.encoders import save_encoder
 from lebench_sb.features import FeatureCache
+from lebench_sb.model_folders import save_encoder
 from lebench_sb.run import start
 from lebench_sb.tasks.asr import ASRBrain, Characters, datasets
 

@@ -4,39 +4,33 @@
     frames, frame_lens = encoder(wavs, wav_lens)
 
 The reference is the Hugging Face feature extractor and model on the utterance alone, in eval mode: in a
-padded batch every utterance gets those frames. Axes: B utterances, T samples (16 kHz), F frames, D features,
-M mel frames.
+padded batch every utterance gets those frames. Axes: B utterances, T samples (16 kHz), F frames, D features.
 """
 
 import copy
-import json
 import logging
-import math
-import os
-import pickle
-import re
-import shutil
-from collections import Counter
-from contextlib import contextmanager
-from pathlib import Path
 
-import huggingface_hub
 import torch
 import torch.nn.functional as F
-import transformers
-from huggingface_hub import errors as hub_errors
-from safetensors import SafetensorError
 from torch import nn
-from transformers.audio_utils import mel_filter_bank
 
 from lebench_sb import attention
+from lebench_sb.model_folders import (
+    MEL_FILTERBANK,
+    first_five,
+    load_strictly,
+    locate,
+    preprocessor_of,
+    random_model,
+    read_config,
+    read_preprocessor,
+    write_model,
+)
+from lebench_sb.waveforms import SAMPLE_RATE, LogMel, front_end, mask, standardise, true_lengths
 
 logger = logging.getLogger(__name__)
 
-SAMPLE_RATE = 16000
-MEL_FILTERBANK = "mel_filterbank"
 RANDOM = "random:"
-RANDOM_SEED = 0
 
 # In these an attention mask, `GroupNormFirstConv` and `ZeroPadding` keep the padding out of every frame
 # (tests/encoders compares with the utterance alone). Others run utterances of equal length together.
@@ -50,35 +44,6 @@ PADDED = (
     "unispeech-sat",
     "wav2vec2-bert",
 )
-
-# Heads that task models (CTC, classification, x-vector, pre-training) put on the encoder. They are left out.
-HEADS = (
-    "lm_head",
-    "classifier",
-    "projector",
-    "tdnn",
-    "objective",
-    "layer_weights",
-    "quantizer",
-    "project_q",
-    "project_hid",
-    "final_proj",
-    "ctc_proj",
-    "speaker_proj",
-    "label_embeddings_concat",
-    "layer_norm_for_extract",
-)
-# an x-vector head also has a linear layer with the name of the encoder's extractor
-HEAD_WEIGHTS = ("feature_extractor.weight", "feature_extractor.bias")
-UNUSED = "masked_spec_embed"  # replaces masked frames when pre-training and in SpecAugment, which is off here
-WEIGHTS = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-)
-UNREADABLE = (OSError, EOFError, RuntimeError, pickle.UnpicklingError, SafetensorError)
-IMPORT_HINT = "`lebench import` makes an encoder of a SpeechBrain or fairseq checkpoint (.ckpt, .pt)."
 
 
 def load_encoder(source, layer="last", freeze=True, freeze_extractor=False, frame_norm="none"):
@@ -124,11 +89,11 @@ class SSLEncoder(nn.Module):
         self.frame_norm = frame_norm
         source = str(source)
         untrained = source.startswith(RANDOM)
-        folder = _locate(source.removeprefix(RANDOM), with_weights=not untrained)
-        config = _config(folder)
-        self._describe(source, config, _preprocessor(folder, config), layer, freeze)
+        folder = locate(source.removeprefix(RANDOM), with_weights=not untrained)
+        config = read_config(folder)
+        self._describe(source, config, read_preprocessor(folder, config), layer, freeze)
         config = _without_augmentation(config)
-        model = _random_model(config) if untrained else _load_strictly(folder, config)
+        model = random_model(config) if untrained else load_strictly(folder, config)
         self._take(model, freeze_extractor)
 
     @classmethod
@@ -140,7 +105,7 @@ class SSLEncoder(nn.Module):
         """
         encoder = cls.__new__(cls)
         nn.Module.__init__(encoder)
-        preprocessor = _preprocessor_of(model, do_normalize).to_dict()
+        preprocessor = preprocessor_of(model, do_normalize).to_dict()
         encoder._describe(type(model).__name__, copy.deepcopy(model.config), preprocessor, "last", False)
         model.config.apply_spec_augment, model.config.layerdrop = False, 0.0
         encoder._take(model, freeze_extractor=False)
@@ -149,7 +114,7 @@ class SSLEncoder(nn.Module):
     def _describe(self, source, config, preprocessor, layer, freeze):
         """Sets what follows from config and preprocessor: all attributes but the model's"""
         self._config, self._preprocessor = config, preprocessor
-        self.front = _front_end(config, preprocessor)
+        self.front = front_end(config, preprocessor)
         self.min_samples = self.front.min_samples
         _check_layer(layer, config.num_hidden_layers)
         self.source, self.layer, self.frozen = source, layer, freeze
@@ -249,7 +214,7 @@ class SSLEncoder(nn.Module):
         first = self.num_layers - len(self._layers_above)
         for i, layer in enumerate(self._layers_above, first):
             weights.update({f"encoder.layers.{i}.{name}": w for name, w in layer.state_dict().items()})
-        _write_model(folder, self.model, weights, self._config, self._preprocessor, extra or {})
+        write_model(folder, self.model, weights, self._config, self._preprocessor, extra or {})
 
     def _pads(self, device):
         """Whether a batch runs padded. Not on a CPU, where one utterance after the other takes half the time
@@ -258,7 +223,7 @@ class SSLEncoder(nn.Module):
 
     def _run(self, wavs, wav_lens, read):
         """wavs (B, T), wav_lens (B,) -> what `read` makes of inputs, frame_lens (B,)"""
-        lens = _true_lengths(wavs, wav_lens, self.min_samples)
+        lens = true_lengths(wavs, wav_lens, self.min_samples)
         wavs = wavs[:, : int(lens.max())]
         run = self._run_padded if self._pads(wavs.device) else self._run_by_length
         frames, frame_lens = run(wavs, lens, read)
@@ -269,9 +234,9 @@ class SSLEncoder(nn.Module):
         ragged = bool((lens != lens[0]).any())
         lens = lens.to(wavs.device)
         inputs, input_lens, frame_lens = self.front(wavs, lens)
-        valid = _mask(frame_lens, int(frame_lens.max())) if ragged else None
+        valid = mask(frame_lens, int(frame_lens.max())) if ragged else None
         self._batch.samples, self._batch.valid = lens, valid
-        return read(inputs, _mask(input_lens, inputs.shape[1]).long() if ragged else None), frame_lens
+        return read(inputs, mask(input_lens, inputs.shape[1]).long() if ragged else None), frame_lens
 
     def _run_by_length(self, wavs, lens, read):
         """wavs (B, T), lens (B,) -> frames (B, F, ...), frame_lens (B,): equal lengths together, unpadded"""
@@ -344,7 +309,7 @@ class MelFilterbank(nn.Module):
 
     def forward(self, wavs, wav_lens):
         """wavs (B, T), wav_lens (B,) relative -> frames (B, F, 80), zeros beyond frame_lens (B,) int64"""
-        lens = _true_lengths(wavs, wav_lens, self.min_samples)
+        lens = true_lengths(wavs, wav_lens, self.min_samples)
         with torch.no_grad():
             return self.log_mel(wavs[:, : int(lens.max())], lens.to(wavs.device))
 
@@ -354,103 +319,6 @@ class MelFilterbank(nn.Module):
 
     def layer_weights(self):
         raise ValueError(f"{MEL_FILTERBANK} has no layers, so no layer weights.")
-
-
-# From waveforms to what the model receives
-
-
-class Waveform(nn.Module):
-    """The waveform itself, with mean 0 and variance 1 per utterance where the checkpoint says `do_normalize`.
-
-    As Wav2Vec2FeatureExtractor.zero_mean_unit_var_norm (1e-7 is added to the variance), over the valid
-    samples.
-    """
-
-    def __init__(self, config, normalize):
-        super().__init__()
-        self.normalize = normalize
-        self.convs = list(zip(config.conv_kernel, config.conv_stride, strict=True))
-        self.samples_per_frame = math.prod(config.conv_stride)
-        self.min_samples = getattr(config, "squeeze_factor", 1)  # SEW pools that many frames
-        for kernel, stride in reversed(self.convs):
-            self.min_samples = (self.min_samples - 1) * stride + kernel
-
-    def forward(self, wavs, lens):
-        """wavs (B, T), lens (B,) -> inputs (B, T), lens, frame_lens (B,)"""
-        valid = _mask(lens, wavs.shape[1])
-        wavs = wavs.float().masked_fill(~valid, 0.0)
-        if self.normalize:
-            wavs = _standardise(wavs[:, :, None], lens, correction=0)[:, :, 0]
-        frame_lens = lens
-        for kernel, stride in self.convs:
-            frame_lens = (frame_lens - kernel) // stride + 1
-        return wavs, lens, frame_lens
-
-
-class StackedLogMel(nn.Module):
-    """Log-mel frames stacked by two: the input of wav2vec2-BERT, as SeamlessM4TFeatureExtractor computes it.
-
-    That extractor fills an odd last mel frame up with padding, then masks the pair: it is left out here.
-    """
-
-    def __init__(self, mels, stack):
-        super().__init__()
-        self.log_mel, self.stack = LogMel(mels), stack
-        self.min_samples = LogMel.WINDOW + (stack - 1) * LogMel.HOP
-        self.samples_per_frame = stack * LogMel.HOP
-
-    def forward(self, wavs, lens):
-        """wavs (B, T), lens (B,) -> inputs (B, F, stack * mels), frame_lens (B,), frame_lens"""
-        mels, mel_lens = self.log_mel(wavs, lens)
-        frame_lens = mel_lens // self.stack
-        num_frames = mels.shape[1] // self.stack
-        inputs = mels[:, : num_frames * self.stack].reshape(len(mels), num_frames, -1)
-        return inputs.masked_fill(~_mask(frame_lens, num_frames)[:, :, None], 0.0), frame_lens, frame_lens
-
-
-class LogMel(nn.Module):
-    """Kaldi's log-mel filterbank, each bin with mean 0 and variance 1 over the utterance.
-
-    As kaldi/src/feat/feature-fbank.cc with snip-edges and without dither: samples at 16-bit scale,
-    25 ms windows every 10 ms without their mean, pre-emphasis 0.97, Povey window, power of a 512-point FFT,
-    triangular filters on Kaldi's mel scale from 20 Hz to 8 kHz, logarithm.
-    Computed in float64: in float32 the rounding of a loud window reaches its silent bins.
-    """
-
-    WINDOW, HOP, FFT = 400, 160, 512  # samples at 16 kHz
-    FLOOR = 1.192092955078125e-07  # float32's epsilon, as in Kaldi
-
-    def __init__(self, mels=80):
-        super().__init__()
-        filters = mel_filter_bank(
-            self.FFT // 2 + 1, mels, 20, SAMPLE_RATE // 2, SAMPLE_RATE, None, "kaldi", True
-        )
-        window = torch.hann_window(self.WINDOW, periodic=False, dtype=torch.float64) ** 0.85
-        self.register_buffer("filters", torch.from_numpy(filters), persistent=False)  # (257, mels)
-        self.register_buffer("window", window, persistent=False)
-
-    def forward(self, wavs, lens):
-        """wavs (B, T), lens (B,) samples -> log-mel (B, M, mels) float32, zeros beyond mel_lens (B,)"""
-        windows = (wavs.double() * 2**15).unfold(-1, self.WINDOW, self.HOP)
-        windows = windows - windows.mean(-1, keepdim=True)
-        previous = torch.cat([windows[..., :1], windows[..., :-1]], -1)
-        spectrum = torch.fft.rfft((windows - 0.97 * previous) * self.window.double(), self.FFT)
-        power = spectrum.real.square() + spectrum.imag.square()
-        mels = (power @ self.filters.double()).clamp_min(self.FLOOR).log()
-        mel_lens = (lens - self.WINDOW) // self.HOP + 1
-        return _standardise(mels, mel_lens, correction=1).float(), mel_lens
-
-
-def _front_end(config, preprocessor):
-    """The module that makes the model's inputs, their lengths and the numbers of frames of wavs and lens."""
-    if hasattr(config, "conv_kernel") and hasattr(config, "conv_stride"):
-        return Waveform(config, preprocessor.get("do_normalize", True))
-    if preprocessor.get("feature_extractor_type") == "SeamlessM4TFeatureExtractor":
-        return StackedLogMel(preprocessor.get("num_mel_bins", 80), preprocessor.get("stride", 2))
-    raise ValueError(
-        f"model type {config.model_type!r} is no encoder of waveforms: it has no convolutional extractor, "
-        "nor the log-mel frames of SeamlessM4TFeatureExtractor."
-    )
 
 
 # Keeping the padding out of the frames
@@ -490,7 +358,7 @@ class GroupNormFirstConv(nn.Module):
         kernel, stride = self.conv.kernel_size[0], self.conv.stride[0]
         windows = wavs.unfold(-1, kernel, stride)  # (B, N, K)
         counts = (self.batch.samples - kernel) // stride + 1
-        valid = _mask(counts, windows.shape[1])[:, :, None]
+        valid = mask(counts, windows.shape[1])[:, :, None]
         counts = counts[:, None]
         mean = windows.masked_fill(~valid, 0.0).sum(1) / counts  # (B, K)
         centred = (windows - mean[:, None]).masked_fill(~valid, 0.0)
@@ -530,60 +398,18 @@ def _keep_padding_out(model):
     return batch
 
 
-def _true_lengths(wavs, wav_lens, min_samples):
-    """wavs (B, T), wav_lens (B,) relative -> samples (B,) int64, on the CPU. Raises ValueError."""
-    if wavs.dim() != 2 or wav_lens.shape != wavs.shape[:1]:
-        raise ValueError(
-            f"an encoder takes wavs (B, T) and wav_lens (B,), not {tuple(wavs.shape)} and "
-            f"{tuple(wav_lens.shape)}."
-        )
-    relative = wav_lens.detach().cpu().double()
-    if not bool(((relative > 0) & (relative <= 1 + 1e-6)).all()):
-        raise ValueError(
-            f"wav_lens are relative lengths in (0, 1], not {relative.tolist()[:5]}: divide the numbers of "
-            f"samples by the longest, {wavs.shape[1]}."
-        )
-    lens = (relative * wavs.shape[1]).round().long()
-    short = [i for i, length in enumerate(lens.tolist()) if length < min_samples]
-    if short:
-        raise ValueError(
-            f"utterance {short[0]} of the batch has {int(lens[short[0]])} samples; the shortest with one "
-            f"frame has {min_samples} ({1000 * min_samples / SAMPLE_RATE:.1f} ms). Raise min_duration, or "
-            f"drop {len(short)} of these {len(lens)}."
-        )
-    return lens
-
-
-def _mask(lens, size):
-    """lens (B,) -> (B, size) bool, True within the length"""
-    return torch.arange(size, device=lens.device) < lens[:, None]
-
-
-def _standardise(values, lens, correction):
-    """values (B, N, D), lens (B,) -> mean 0, variance 1 over the first lens[b] of N, zeros beyond
-
-    correction: 1 divides the sum of squares by n - 1 (by 1 if n is 1), 0 by n.
-    """
-    padding = ~_mask(lens, values.shape[1])[:, :, None]
-    counts = lens[:, None, None]
-    mean = values.masked_fill(padding, 0.0).sum(1, keepdim=True) / counts
-    centred = (values - mean).masked_fill(padding, 0.0)
-    variance = centred.square().sum(1, keepdim=True) / (counts - correction).clamp_min(1)
-    return centred / (variance + 1e-7).sqrt()
-
-
 def _without_padding(frames, frame_lens):
     """frames (B, F, D), frame_lens (B,) -> zeros beyond frame_lens"""
-    return frames.masked_fill(~_mask(frame_lens, frames.shape[1])[:, :, None], 0.0)
+    return frames.masked_fill(~mask(frame_lens, frames.shape[1])[:, :, None], 0.0)
 
 
 def _cmvn(frames, frame_lens):
-    return _standardise(frames, frame_lens, correction=0)
+    return standardise(frames, frame_lens, correction=0)
 
 
 def _normalise_utterance(frames, frame_lens):
     values = frames.flatten(1)[:, :, None]
-    return _standardise(values, frame_lens * frames.shape[2], correction=0).view_as(frames)
+    return standardise(values, frame_lens * frames.shape[2], correction=0).view_as(frames)
 
 
 FRAME_NORMS = {"none": _without_padding, "cmvn": _cmvn, "utterance": _normalise_utterance}
@@ -623,237 +449,7 @@ def _check_layer(layer, num_layers):
     )
 
 
-# Finding and loading a checkpoint
-
-
 def _without_augmentation(config):
     config = copy.deepcopy(config)
     config.apply_spec_augment, config.layerdrop = False, 0.0
     return config
-
-
-def _locate(source, with_weights):
-    """The folder of a source: itself, or a Hub id's in the cache, filled first if need be."""
-    path = Path(source).expanduser()
-    if path.is_dir():
-        return path
-    if path.exists():
-        raise ValueError(f"{source} is a file: give the Hugging Face folder. {IMPORT_HINT}")
-    if is_hub_id(source):
-        return _download(source, with_weights)
-    raise FileNotFoundError(
-        f"{source}: no such folder in {os.getcwd()}. Give a Hugging Face folder, a Hub id "
-        f"(organisation/name) or {MEL_FILTERBANK}."
-    )
-
-
-def is_hub_id(source):
-    """organisation/name, where there is no folder `organisation`"""
-    return bool(re.fullmatch(r"\w[\w.-]*/[\w.-]+", source)) and not Path(source).parent.exists()
-
-
-def _download(hub_id, with_weights):
-    """The folder of a Hub id in the cache. Raises FileNotFoundError: not found, gated, or not reachable."""
-    config = fetch(hub_id, "config.json")
-    for name in ("preprocessor_config.json", "processor_config.json"):
-        fetch(hub_id, name, required=False)
-    for name in WEIGHTS if with_weights else ():
-        path = fetch(hub_id, name, required=False)
-        if path and name.endswith(".index.json"):
-            for shard in set(read_json(path)["weight_map"].values()):
-                fetch(hub_id, shard)
-        if path:
-            break
-    return config.parent
-
-
-def fetch(hub_id, name, required=True):
-    """The path of a file of a Hub id in the cache, downloaded if it is not there; None if there is none"""
-    try:
-        return Path(huggingface_hub.hf_hub_download(hub_id, name))
-    except hub_errors.GatedRepoError:
-        terms = f"accept its terms at https://huggingface.co/{hub_id}, then `hf auth login`"
-        raise FileNotFoundError(f"{hub_id} is gated (401): {terms}.") from None
-    except hub_errors.RepositoryNotFoundError:
-        raise FileNotFoundError(
-            f"{hub_id} is neither a folder here nor a public model of the Hub: misspelt, or private "
-            "(`hf auth login`)."
-        ) from None
-    except hub_errors.LocalEntryNotFoundError:
-        if not required:
-            return None
-        why = "HF_HUB_OFFLINE=1" if huggingface_hub.constants.HF_HUB_OFFLINE else "the Hub cannot be reached"
-        raise FileNotFoundError(
-            f"{hub_id} is not a folder here, and as a Hub id its {name} is not in the cache while {why}: "
-            f"`hf download {hub_id}` where there is a network."
-        ) from None
-    except hub_errors.EntryNotFoundError:
-        if not required:
-            return None
-        raise FileNotFoundError(f"{hub_id} holds no {name}. {IMPORT_HINT}") from None
-
-
-def read_json(path):
-    """The object in a file, None if there is no such file"""
-    if not path.exists():
-        return None
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not JSON: {error}.") from None
-
-
-def _config(folder):
-    if not (folder / "config.json").exists():
-        if any(folder.glob("*.ckpt")) or any(folder.glob("checkpoint*.pt")):
-            raise ValueError(f"{folder} has no config.json but another toolkit's checkpoints. {IMPORT_HINT}")
-        raise FileNotFoundError(f"{folder} holds no config.json: it is not a Hugging Face folder.")
-    read_json(folder / "config.json")  # names the file if it is broken
-    try:
-        return transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    except ValueError as error:
-        raise ValueError(f"{folder}/config.json: {first_line(error)}") from None
-
-
-def _preprocessor(folder, config):
-    """The feature extractor's settings, as a dict. Raises FileNotFoundError saying what to write."""
-    values = read_json(folder / "preprocessor_config.json")
-    if values is None:  # a processor saved by transformers 5 keeps them among its own
-        values = (read_json(folder / "processor_config.json") or {}).get("feature_extractor")
-    if values is None:
-        example = {"feature_extractor_type": "Wav2Vec2FeatureExtractor", "sampling_rate": SAMPLE_RATE}
-        if config.model_type == "wav2vec2-bert":
-            example["feature_extractor_type"] = "SeamlessM4TFeatureExtractor"
-        else:
-            example["do_normalize"] = getattr(config, "feat_extract_norm", "layer") == "layer"
-        raise FileNotFoundError(
-            f"{folder} holds no preprocessor_config.json, so nothing says whether the waveforms were "
-            f"normalised. Write there {json.dumps(example)} (do_normalize: true for layer-norm extractors, "
-            "false for group-norm, unless the model was trained otherwise)."
-        )
-    if values.get("sampling_rate", SAMPLE_RATE) != SAMPLE_RATE:
-        raise ValueError(
-            f"{folder}/preprocessor_config.json: sampling_rate {values['sampling_rate']}, but encoders take "
-            f"{SAMPLE_RATE} Hz."
-        )
-    return values
-
-
-def _random_model(config):
-    """The architecture of `config`, from RANDOM_SEED; the random generators are left as they were."""
-    with torch.random.fork_rng(devices=[]), quiet_transformers():
-        torch.random.default_generator.manual_seed(RANDOM_SEED)
-        return transformers.AutoModel.from_config(config, dtype=torch.float32)
-
-
-def _load_strictly(folder, config):
-    """The base model in float32 with the folder's weights. Raises ValueError naming each that does not fit,
-    except those of heads, which are logged."""
-    try:
-        with torch.random.fork_rng(devices=[]), quiet_transformers():
-            model, report = transformers.AutoModel.from_pretrained(
-                folder,
-                config=config,
-                dtype=torch.float32,  # else the file's: float16 weights would meet float32 audio
-                weights_only=True,
-                trust_remote_code=False,
-                ignore_mismatched_sizes=True,  # reported below, by name
-                output_loading_info=True,
-            )
-    except UNREADABLE as error:
-        if isinstance(error, OSError) and error.errno is None:  # transformers': no such file
-            raise FileNotFoundError(f"{folder} holds no weights: {first_line(error)} {IMPORT_HINT}") from None
-        raise ValueError(
-            f"{folder}: its weights cannot be read ({type(error).__name__}: {first_line(error)}). The file "
-            "is damaged, cut short or a Git LFS pointer, or a pickle of more than tensors, which is not read."
-        ) from None
-    _check_report(folder, report)
-    return model
-
-
-def _check_report(folder, report):
-    heads = [n for n in report["unexpected_keys"] if n.split(".")[0] in HEADS or n in HEAD_WEIGHTS]
-    problems = {
-        "missing": set(report["missing_keys"]) - {UNUSED},
-        "unexpected": set(report["unexpected_keys"]) - set(heads) - {UNUSED},
-        "of another size": {mismatch[0] for mismatch in report["mismatched_keys"]},
-    }
-    found = [f"{len(names)} {kind}: {first_five(names)}" for kind, names in problems.items() if names]
-    if found:
-        raise ValueError(f"{folder}: the weights do not fit config.json. {'; '.join(found)}.")
-    if heads:
-        prefixes = Counter(name.split(".")[0] for name in heads)
-        listed = ", ".join(f"{prefix} ({count})" for prefix, count in sorted(prefixes.items()))
-        logger.warning("%s: left out the weights of heads: %s", folder, listed)
-    if UNUSED in report["missing_keys"]:
-        logger.info("%s: no %s, which is not used: SpecAugment is off", folder, UNUSED)
-
-
-def first_line(error):
-    return (str(error).splitlines() or [""])[0]
-
-
-def first_five(names):
-    names = sorted(names)
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-
-
-@contextmanager
-def quiet_transformers():
-    """Without progress bars and loading tables: `_check_report` says what matters."""
-    level, bar = transformers.logging.get_verbosity(), transformers.logging.is_progress_bar_enabled()
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers.logging.set_verbosity(level)
-        if bar:
-            transformers.logging.enable_progress_bar()
-
-
-# Saving
-
-
-def save_encoder(model, folder, do_normalize, extra=None):
-    """Write a Hugging Face folder: config.json, model.safetensors, preprocessor_config.json, and the `extra`
-    files.
-
-    model: a transformers model that takes waveforms; `model.base_model` for one without its heads.
-    do_normalize: whether it was trained on waveforms of mean 0 and variance 1.
-    extra: {file name: text}.
-    The folder appears whole; one that `save_encoder` wrote before is replaced. Raises FileExistsError for
-    another.
-    """
-    extractor = _preprocessor_of(model, do_normalize)
-    _write_model(folder, model, model.state_dict(), model.config, extractor.to_dict(), extra or {})
-
-
-def _preprocessor_of(model, do_normalize):
-    return transformers.Wav2Vec2FeatureExtractor(
-        sampling_rate=SAMPLE_RATE,
-        do_normalize=do_normalize,
-        return_attention_mask=getattr(model.config, "feat_extract_norm", "layer") == "layer",
-    )
-
-
-def _write_model(folder, model, weights, config, preprocessor, extra):
-    """Everything goes into `<folder>.tmp`, which is then renamed."""
-    folder = Path(folder)
-    if folder.exists() and any(folder.iterdir()) and not (folder / "config.json").exists():
-        raise FileExistsError(f"{folder} exists and is not a Hugging Face folder: not replaced.")
-    new, old = folder.with_name(folder.name + ".tmp"), folder.with_name(folder.name + ".old")
-    shutil.rmtree(new, ignore_errors=True)
-    with quiet_transformers():
-        model.save_pretrained(new, state_dict=weights)
-    config = copy.deepcopy(config)
-    config.architectures, config.dtype = [type(model).__name__], torch.float32
-    config.save_pretrained(new)
-    preprocessor = json.dumps(preprocessor, indent=2, sort_keys=True) + "\n"
-    for name, text in {"preprocessor_config.json": preprocessor, **extra}.items():
-        (new / name).write_text(text, encoding="utf-8")
-    if folder.exists():
-        shutil.rmtree(old, ignore_errors=True)
-        folder.rename(old)
-    new.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)

@@ -12,7 +12,8 @@ from pathlib import Path
 import torch
 import transformers
 
-from lebench_sb.encoders import (
+from lebench_sb.importing import fairseq, speechbrain
+from lebench_sb.model_folders import (
     UNREADABLE,
     fetch,
     first_five,
@@ -22,7 +23,6 @@ from lebench_sb.encoders import (
     read_json,
     save_encoder,
 )
-from lebench_sb.importing import fairseq, speechbrain
 from lebench_sb.pretraining.moments import write_moments
 
 logger = logging.getLogger(__name__)

@@ -6,7 +6,7 @@ LeBenchmark models are published so) and `Wav2Vec2`, its fine-tuned encoder (`mo
 `model.encoder.*` ...).
 """
 
-from lebench_sb.encoders import first_five
+from lebench_sb.model_folders import first_five
 
 FILE = "wav2vec2.ckpt"
 PREFIX = "model."

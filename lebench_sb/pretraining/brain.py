@@ -29,9 +29,9 @@ from lebench_sb.data import (
     sample_lengths,
     send,
 )
-from lebench_sb.encoders import save_encoder
 from lebench_sb.manifest import UsageError
 from lebench_sb.metrics.errors import mean, rate
+from lebench_sb.model_folders import save_encoder
 from lebench_sb.plots import codebook_usage, learning_curves
 from lebench_sb.pretraining import log_mel
 from lebench_sb.pretraining.batch_hours import describe_hours, seconds_per_batch

@@ -17,9 +17,9 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from lebench_sb.data import sample_lengths
-from lebench_sb.encoders import LogMel
 from lebench_sb.pretraining.extractor import extract, hop_and_field, output_length
 from lebench_sb.schedules import linear_decay
+from lebench_sb.waveforms import LogMel
 
 logger = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ import torch
 import transformers
 from torch import nn
 
-from lebench_sb.encoders import UNREADABLE
 from lebench_sb.manifest import UsageError
+from lebench_sb.model_folders import UNREADABLE
 
 TRAINER = "optimizer.pt"
 KINDS = ("exp_avg", "exp_avg_sq")  # of Adam and AdamW

@@ -14,7 +14,7 @@ import yaml
 from toy_recipe import lebench
 
 from lebench_sb.benchmark.command import benchmark
-from lebench_sb.encoders import save_encoder
+from lebench_sb.model_folders import save_encoder
 from lebench_sb.results import read_results
 
 ROOT = Path(__file__).parents[2]

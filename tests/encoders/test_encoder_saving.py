@@ -8,7 +8,8 @@ import transformers
 from safetensors.torch import load_file
 from tiny_encoders import ARCHITECTURES, LAYER, PRETRAINING, SIZES, new_model, relative
 
-from lebench_sb.encoders import load_encoder, save_encoder
+from lebench_sb.encoders import load_encoder
+from lebench_sb.model_folders import save_encoder
 
 
 def load_with_report(kind, folder):

@@ -13,7 +13,8 @@ PACKAGE = ROOT / "lebench_sb"
 ALLOWED = {
     "storage/members": [],  # files in tar shards, which every reader of audio must open
     "storage": ["manifest"],
-    "manifest": ["storage"], "text": [], "metrics": [], "attention": [], "encoders": ["attention"],
+    "manifest": ["storage"], "text": [], "metrics": [], "attention": [],
+    "waveforms": [], "model_folders": ["waveforms"], "encoders": ["attention", "model_folders", "waveforms"],
     "schedules": [], "augment": [], "checkpoints": ["manifest"], "signals": [], "sharding": [], "updates": [],
     "selection": ["manifest", "storage"],
     "data": ["manifest", "selection", "signals", "storage"],
@@ -38,10 +39,10 @@ ALLOWED = {
     # a finished recognition run, then a parser of text: scored as the task of speech parsing
     "cascade": ["annotations", "command_line", "data", "manifest", "metrics", "results", "tasks"],
     "pretraining": [
-        "attention", "brain", "checkpoints", "data", "encoders", "manifest", "metrics", "plots", "results",
-        "schedules", "sharding",
+        "attention", "brain", "checkpoints", "data", "encoders", "manifest", "metrics", "model_folders",
+        "plots", "results", "schedules", "sharding", "waveforms",
     ],
-    "importing": ["encoders", "pretraining"],
+    "importing": ["model_folders", "pretraining"],
     "benchmark": ["command_line", "data", "manifest", "results"],
     "demo": ["results", "plots", "benchmark", "manifest"],
 }  # fmt: skip
