@@ -561,9 +561,10 @@ class SSLBrain(sb.Brain):
 
     def details(self):
         """What results.json says of this task alone: {name: JSON value}"""
-        encoder = self.modules["encoder"] if "encoder" in self.modules else None
-        norm = {} if encoder is None else {"frame_norm": without_ddp(encoder).frame_norm}
-        return {"tested": self.tested, **norm}
+        found = {"tested": self.tested}
+        if "encoder" in self.modules:  # pre-training has none
+            found["frame_norm"] = without_ddp(self.modules["encoder"]).frame_norm
+        return found
 
     @property
     def busy_seconds(self):

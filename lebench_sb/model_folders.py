@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 MEL_FILTERBANK = "mel_filterbank"  # what stands for the encoder that needs no folder
 RANDOM_SEED = 0
+
 # Heads that task models (CTC, classification, x-vector, pre-training) put on the encoder. They are left out.
 HEADS = (
     "lm_head",

@@ -394,6 +394,11 @@ def cell(record):
     return json.dumps([[record[key] for key in keys], overrides, yamls], sort_keys=True, ensure_ascii=False)
 
 
+def frame_norm(record):
+    """How the frames of a record's encoder were normalised; "" where it does not say"""
+    return record.get("details", {}).get("frame_norm", "")
+
+
 def system_name(system):
     """`system` for a reader: an absolute path becomes relative to the working folder, or loses its head.
 
@@ -483,7 +488,7 @@ def _row(record, metrics, cells):
     Columns empty in every row, and a frame norm that all rows share, are left out later.
     """
     row = {"system": system_name(record["system"]), "mode": record["mode"], "layer": str(record["layer"])}
-    row[FRAME_NORM] = record.get("details", {}).get("frame_norm", "")
+    row[FRAME_NORM] = frame_norm(record)
     row["seed"] = str(record["seed"]) if _has_seeds(record, cells) else ""
     for name in metrics:
         entry = record["metrics"].get(name)
@@ -573,7 +578,7 @@ def _csv_row(path, record, metrics, cells):
     row["encoder_parameters"] = record["parameters"]["encoder"]
     row["trained_parameters"] = record["parameters"]["trained"]
     row["train_s"] = record["time"]["train_s"]
-    row["frame_norm"] = record.get("details", {}).get("frame_norm", "")
+    row["frame_norm"] = frame_norm(record)
     row["stamps"] = "; ".join(stamps_of(record, _has_seeds(record, cells)))
     row["results"] = str(path)
     return row
@@ -717,7 +722,7 @@ def _described_difference(found, entry, other):
 
 def _describe(path, record):
     system = f"{system_name(record['system'])}, {record['mode']}, layer {record['layer']}"
-    if norm := record.get("details", {}).get("frame_norm"):
+    if norm := frame_norm(record):
         system += f", frame norm {norm}"
     return f"{path} ({system}, seed {record['seed']})"
 
