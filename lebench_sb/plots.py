@@ -142,7 +142,7 @@ def det_curve(systems, output_png):
     axes.set(xlim=limits, ylim=limits, aspect="equal")
     axes.grid(color="#E5E5E5", linewidth=0.7)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, loc="upper right")
+    figure.legend(frameon=False, loc="outside upper center")
     return _save(figure, output_png)
 
 

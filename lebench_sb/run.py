@@ -29,6 +29,8 @@ from lebench_sb.features import FeatureCache
 
 logger = logging.getLogger(__name__)
 SPLITS = ("train", "valid", "test")
+# log.txt is of level DEBUG: without these it is a search for fonts, thousands of lines long
+QUIETER = {"speechbrain.utils.checkpoints": logging.ERROR, "matplotlib": logging.INFO}
 
 
 def start(argv):
@@ -108,7 +110,8 @@ def make_run_folder(hparams, path, overrides, script, run_opts):
             shutil.copy(script, folder / script.name)
         log = {"handlers": {"file_handler": {"filename": str(folder / "log.txt")}}}
         sb.utils.logger.setup_logging(run_opts.log_config or DEFAULT_LOG_CONFIG, log)
-        logging.getLogger("speechbrain.utils.checkpoints").setLevel(logging.ERROR)
+        for name, level in QUIETER.items():
+            logging.getLogger(name).setLevel(level)
         description = sb.utils.logger.get_environment_description()
         (folder / "env.log").write_text(description, encoding="utf-8")
         logger.info("Run folder: %s", folder)

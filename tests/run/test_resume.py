@@ -46,6 +46,7 @@ def test_a_run_leaves_its_files(uninterrupted):
                  "utterances.csv", "health.html", "health.png", "learning_curves.png", "codebook_usage.png",
                  "encoder/config.json", "pretraining/model.safetensors"):  # fmt: skip
         assert (uninterrupted / name).exists(), name
+    assert "findfont" not in (uninterrupted / "log.txt").read_text(encoding="utf-8")  # it drew pictures
 
 
 def test_the_exported_folders_load_whole(uninterrupted):
