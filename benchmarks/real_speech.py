@@ -156,7 +156,7 @@ def grid(folders, packs, output, encoder, exclude):
             "ASR-mdw": task(*CTC, mdw, [0.003, 0.001], **asr | {"number_of_epochs": 4}),
             "AST-mdw-fr": task(
                 *TRANSLATION, mdw, [0.002, 0.0007], once,
-                target_language="fr", **ast | {"number_of_epochs": 4},
+                target_language="fr", **ast | {"number_of_epochs": 2},  # nearly the updates of fr-en
             ),
         },
         "modes": {
