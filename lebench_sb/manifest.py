@@ -310,10 +310,14 @@ def _segment_faults(u):
         return ["start and stop must both be seconds, or both be None for the whole file"]
     if u.start < 0 or u.start >= u.stop:
         return ["start must be at least 0 and before stop"]
-    # 20 ms: segment times are often rounded to hundredths of a second
-    if _seconds(u.duration) and abs(u.stop - u.start - u.duration) > 0.02 + 0.05 * u.duration:
+    if _seconds(u.duration) and not segments_agree(u.duration, u.start, u.stop):
         return ["duration differs from stop - start by over 5 %"]
     return []
+
+
+def segments_agree(duration, start, stop):
+    """Whether a duration is stop - start, to 5 % and 20 ms (times are often rounded); numbers or arrays"""
+    return abs(stop - start - duration) <= 0.02 + 0.05 * duration
 
 
 def _seconds(value):

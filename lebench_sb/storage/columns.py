@@ -1,8 +1,8 @@
 """Manifests of millions of utterances: columns mapped into memory, in place of one object per row.
 
-The CSV stays what users see and write. When a large one is first opened, its rows are checked once, one at a
-time, and copied to `<manifest>.arrow`, an Arrow file that names the CSV's sha256. Later openings compare the
-hash and map the file: pages are read when a row is asked for, and processes on one machine share them.
+The CSV stays what users see and write. When a large one is first opened, its rows are checked once and copied
+to `<manifest>.arrow`, an Arrow file that names the CSV's sha256. Later openings compare the hash and map the
+file: pages are read when a row is asked for, and processes on one machine share them.
 """
 
 import fcntl
@@ -36,6 +36,7 @@ from lebench_sb.manifest import (
     read_text,
     root_prefix,
 )
+from lebench_sb.storage.plain_csv import NotPlain, plain_tables
 
 logger = logging.getLogger(__name__)
 FORMAT = 1  # raised when the columns or the checks of rows change: files of another format are built anew
@@ -220,13 +221,16 @@ def build(path, target, sha256):
     shown = {"total": os.path.getsize(path), "unit": "B", "unit_scale": True, "desc": Path(path).name}
     try:
         with open(path, "rb") as raw, tqdm(**shown) as bar:
-            text = io.TextIOWrapper(raw, encoding="utf-8-sig", newline="")
-            _write(manifest_rows(path, text, ROOT, problems), temporary, sha256, lines, raw, bar)
-        if lines:
-            _add_doubles(problems, _mapped(temporary)["ID"], lines)
+            if not _write_plain(raw, temporary, sha256, bar):
+                raw.seek(0)
+                bar.reset()
+                text = io.TextIOWrapper(raw, encoding="utf-8-sig", newline="")
+                rows = manifest_rows(path, text, ROOT, problems)
+                _write(_batches(rows, lines), temporary, sha256, raw, bar)
+                if not lines:
+                    raise DataError(f"{path}: {NO_ROWS}")
+                _add_doubles(problems, _mapped(temporary)["ID"], lines)
         problems.raise_if_any()
-        if not lines:
-            raise DataError(f"{path}: {NO_ROWS}")
         if manifest_hash(path) != sha256:
             raise DataError(f"{path}: changed while it was read; start again when it is finished.")
         os.replace(temporary, target)
@@ -237,18 +241,26 @@ def build(path, target, sha256):
         temporary.unlink(missing_ok=True)
 
 
-def _write(rows, temporary, sha256, lines, raw, bar):
-    """Writes the rows (line, Utterance) in batches; fills `lines`, moves the bar with the place in `raw`."""
+def _write_plain(raw, temporary, sha256, bar):
+    """Writes a manifest in which nothing needs a second look; returns False for any other."""
+    try:
+        _write(plain_tables(raw), temporary, sha256, raw, bar)
+        ids = _mapped(temporary)["ID"]
+        return 0 < len(ids) == len(ids.unique())
+    except NotPlain:
+        return False
+
+
+def _write(tables, temporary, sha256, raw, bar):
+    """Writes tables below each other; moves the bar to the place in `raw`."""
     import pyarrow as pa  # here: small manifests do without
 
     writer = None
     with open(temporary, "wb") as sink:
-        while batch := list(islice(rows, ROWS)):
-            lines.extend(line for line, _ in batch)
-            labels = list(batch[0][1].labels)
-            schema = _schema(labels, sha256)
-            writer = writer or pa.ipc.new_file(sink, schema)
-            writer.write_batch(_record_batch([u for _, u in batch], schema))
+        for table in tables:
+            written_of = {"format": str(FORMAT), "sha256": sha256}
+            writer = writer or pa.ipc.new_file(sink, table.schema.with_metadata(written_of))
+            writer.write_table(table, max_chunksize=ROWS)
             bar.update(raw.tell() - bar.n)
         if writer is not None:
             writer.close()
@@ -256,23 +268,21 @@ def _write(rows, temporary, sha256, lines, raw, bar):
         os.fsync(sink.fileno())
 
 
-def _schema(labels, sha256):
+def _batches(rows, lines):
+    """Tables of the rows (line, Utterance), ROWS at a time; fills `lines`."""
     import pyarrow as pa
 
-    types = {name: pa.float64() if name in NUMBERS else pa.string() for name in (*COLUMNS, *labels)}
-    return pa.schema(types, metadata={"format": str(FORMAT), "sha256": sha256})
+    while batch := list(islice(rows, ROWS)):
+        lines.extend(line for line, _ in batch)
+        names = [*COLUMNS, *batch[0][1].labels]
+        columns = zip(*(_fields(u) for _, u in batch), strict=True)
+        types = [pa.float64() if name in NUMBERS else pa.string() for name in names]
+        yield pa.table({n: pa.array(c, t) for n, c, t in zip(names, columns, types, strict=True)})
 
 
-def _record_batch(utterances, schema):
-    import pyarrow as pa
-
-    rows = [
-        (u.id, u.duration, u.wav, u.start, u.stop, u.speaker, u.gender, u.language, *u.labels.values())
-        for u in utterances
-    ]
-    columns = zip(*rows, strict=True)
-    arrays = [pa.array(values, type) for values, type in zip(columns, schema.types, strict=True)]
-    return pa.record_batch(arrays, schema=schema)
+def _fields(u):
+    """The columns of one row"""
+    return (u.id, u.duration, u.wav, u.start, u.stop, u.speaker, u.gender, u.language, *u.labels.values())
 
 
 def _add_doubles(problems, ids, lines):

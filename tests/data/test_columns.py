@@ -23,7 +23,7 @@ from lebench_sb.data import (
     speakers_of,
 )
 from lebench_sb.manifest import COLUMNS, DataError, read_manifest
-from lebench_sb.storage import columns
+from lebench_sb.storage import columns, plain_csv
 from lebench_sb.storage.columns import Utterances, columnar, open_utterances
 
 HEADER = ",".join(COLUMNS)
@@ -117,6 +117,81 @@ def test_every_check_of_rows_is_made_and_said_alike(tmp_path, large, rows, words
         open_utterances([path], tmp_path)
     assert str(opened.value) == str(listed.value)
     assert not list(tmp_path.glob("*.arrow")) and not list(tmp_path.glob("*.tmp"))
+
+
+TEXTS = ["", "é", '"un, deux"', '"sept"', ' "x" ', '"dit ""oui"""', '"deux\nlignes"', 'a"b', "$data_root/t"]
+FIELDS = {
+    "ID": st.sampled_from([f"u{k}" for k in range(40)]) | st.sampled_from(["", "é", "\ufeffu"]),
+    "duration": st.sampled_from(["1", "2.5", "1e0", "0.25E1", "0", "1,5", "-1", "1e999", "x", "", " 1", "١"]),
+    "wav": st.sampled_from(["$data_root/a.wav", '"$data_root/a, b.wav"', "/a.wav", "$data_root/"]),
+    "segment": st.sampled_from([",", "0,1", "1.5,4", "0,1.07", "0,1.071", "1,", "4,1", "3,3"]),
+    "spk_id": st.sampled_from(["s1", "", '"s 1"']),
+    "gender": st.sampled_from(["F", "M", "U", "f", ""]),
+    "language": st.sampled_from(["fr", "", "fr\t"]),
+    "wrd": st.sampled_from(TEXTS),
+}
+GOOD = {name: st.just(value) for name, value in {"duration": "1", "segment": ",", "gender": "F"}.items()}
+LINES = st.tuples(*(GOOD.get(name, values) | values for name, values in FIELDS.items())).map(",".join)
+ENDS = st.sampled_from(["\n", "\n", "\r\n"])
+SPOILT = st.sampled_from(["", "", "", "\n", "\r", '"', ",", "\ufeff", "\x00", "\n\n", " "])
+
+
+def opened_both_ways(path):
+    """What a manifest holds, or the error: [opened as a list, opened as columns]"""
+    found = []
+    for limit in (1 << 30, 0):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(columns, "LARGE", limit)
+            patch.setattr(plain_csv, "BLOCK", 60)
+            try:
+                found.append(list(open_utterances([path], path.parent)))
+            except DataError as error:
+                found.append(str(error))
+    return found
+
+
+@settings(deadline=None, max_examples=400)
+@given(st.lists(LINES, max_size=6), SPOILT, st.floats(0, 1), ENDS, st.booleans())
+def test_blocks_and_rows_are_read_alike(tmp_path_factory, lines, spoilt, place, end, closed):
+    folder = tmp_path_factory.mktemp("alike")
+    text = end.join([f"{HEADER},wrd", *lines]) + (end if closed else "")
+    place = round(place * len(text))
+    (folder / "m.csv").write_text(text[:place] + spoilt + text[place:], encoding="utf-8", newline="")
+    listed, opened = opened_both_ways(folder / "m.csv")
+    shutil.rmtree(folder)
+    assert opened == listed
+
+
+ODD = {
+    "gender": ("1,$data_root/a,,,s,f,fr,t", "wrd"),
+    "infinite": ("1e999,$data_root/a,,,s,F,fr,t", "wrd"),
+    "long field": ("1,$data_root/a,,,s,F,fr," + "a" * 140_000, "wrd"),
+    "carriage return": ("1,$data_root/a,,,s,F,fr,a\rb", "wrd"),
+    "null": ("1,$data_root/a,,,s,F,fr,a\0b", "wrd"),
+    "tags": ("1,$data_root/a,,,s,F,fr,un > deux", "semantics"),
+    "quoted header": ("1,$data_root/a,,,s,F,fr,a,b", '"wrd,t"'),
+    "column named twice": ("1,$data_root/a,,,s,F,fr,a,b", "wrd,wrd"),
+    "text after a quotation": ('1,$data_root/a,,,s,F,fr,"a"b', "wrd"),
+}
+
+
+@pytest.mark.parametrize("row, labels", ODD.values(), ids=ODD)
+def test_a_single_oddity_is_read_alike(tmp_path, row, labels):
+    path = write(tmp_path / "m.csv", [f"u1,{row}"], f"{HEADER},{labels}")
+    listed, opened = opened_both_ways(path)
+    assert opened == listed
+
+
+def test_plain_rows_are_checked_in_blocks(tmp_path, large, monkeypatch):
+    monkeypatch.setattr(plain_csv, "BLOCK", 60)
+    texts = ["l'été", "", '"un, deux"', '"trois"', "$data_root/x 5 $US"]
+    rows = [f"u{k},1.5,$data_root/{k}.wav,{k},{k + 1.5},s,F,fr,{texts[k % 5]},t" for k in range(8)]
+    written = write(tmp_path / "m.csv", [*rows, ""]).read_text("utf-8")
+    listed = read_manifest(tmp_path / "m.csv", tmp_path)
+    monkeypatch.setattr(columns, "manifest_rows", None)  # reads rows one at a time
+    assert list(open_utterances([tmp_path / "m.csv"], tmp_path)) == listed and len(listed) == 8
+    (tmp_path / "w.csv").write_text(written, encoding="utf-8-sig", newline="\r\n")  # as Windows writes it
+    assert list(open_utterances([tmp_path / "w.csv"], tmp_path)) == listed
 
 
 def test_encoding_and_absence_are_said_alike(tmp_path, large):
