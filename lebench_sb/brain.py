@@ -205,9 +205,10 @@ class SSLBrain(sb.Brain):
                 total,
             )
         warmup = getattr(self.hparams, "encoder_warmup_steps", 0)  # pre-training has none
-        if warmup >= total > 0 and self.trains_encoder:
+        updates = min(total, self.optimizer_step_limit or total)
+        if warmup >= updates > 0 and self.trains_encoder:
             raise UsageError(
-                f"encoder_warmup_steps {warmup}: the run has {total} updates, so the encoder "
+                f"encoder_warmup_steps {warmup}: the run has {updates} updates, so the encoder "
                 "would never be trained: fewer (--encoder_warmup_steps 0), more epochs, or --freeze True."
             )
 

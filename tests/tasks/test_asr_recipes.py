@@ -166,6 +166,9 @@ def test_an_encoder_to_be_trained_is_trained(root, manifests, tiny, tmp_path):
     with pytest.raises(UsageError, match=r"encoder_warmup_steps 500: the run has \d+ updates"):
         run(root, "CommonVoice", "ctc", *manifests, *options, tmp_path / "r")
     assert not (tmp_path / "r" / "results.json").exists()
+    stopped = ["--optimizer_step_limit", "1", "--encoder_warmup_steps", "1"]
+    with pytest.raises(UsageError, match="encoder_warmup_steps 1: the run has 1 updates"):
+        run(root, "CommonVoice", "ctc", *manifests, *options[:4], *stopped, "--output_folder", tmp_path / "s")
     run(root, "CommonVoice", "ctc", *manifests, *options, tmp_path / "d", "--debug", "--debug_persistently")
     before, after = (load_file(folder / "model.safetensors") for folder in (tiny, tmp_path / "d" / "encoder"))
     assert any(not torch.equal(before[name], weights) for name, weights in after.items() if name in before)
