@@ -95,7 +95,8 @@ class WordEncoder(nn.Module):
 
     def __init__(self, input_size, hidden=500, layers=2, dropout=0.15):
         super().__init__()
-        self.lstm = nn.LSTM(input_size, hidden, layers, batch_first=True, dropout=dropout)
+        between = dropout if layers > 1 else 0.0  # layers; PyTorch warns of a dropout without place
+        self.lstm = nn.LSTM(input_size, hidden, layers, batch_first=True, dropout=between)
         self.output_size = hidden
 
     def forward(self, states, spans):
