@@ -1,14 +1,17 @@
-"""Linear layers in float32 on CPU through oneDNN, which is up to twice as fast as MKL there.
+"""Linear layers in float32 on AMD processors with AVX-512 through oneDNN, twice as fast as MKL there.
 
-N rows, D inputs, O outputs. PyTorch sends float32 matrix products to MKL, whose product of AMD processors
-runs at half of what they can do, and float32 convolutions to oneDNN. A linear layer is a convolution: each
-row is two neighbouring frames of D / 2 channels, the kernel has two taps and the stride is two. No memory is
-moved for it. (As a convolution of one tap it would be no faster than MKL.)
+N rows, D inputs, O outputs. PyTorch sends float32 matrix products to MKL, which on these processors reaches
+half of what they can do, and float32 convolutions to oneDNN. A linear layer is a convolution: each row is two
+neighbouring frames of D / 2 channels, the kernel has two taps and the stride is two. No memory is moved for
+it. (As a convolution of one tap it would be no faster than MKL.) On processors without AVX-512 MKL is as fast
+in the forward pass, and up to twice as fast in the backward one.
 """
+
+from functools import cache
+from pathlib import Path
 
 import torch
 from torch.autograd.function import once_differentiable
-from torch.nn import functional as F
 
 convolution_backward = torch.ops.aten.convolution_backward
 
@@ -16,9 +19,17 @@ convolution_backward = torch.ops.aten.convolution_backward
 def linear(layer, x):
     """nn.Linear `layer` on x (N, D) -> (N, O)"""
     plain = x.device.type != "cpu" or x.dtype != torch.float32 or torch.is_autocast_enabled("cpu")
-    if plain or layer.weight.shape[1] % 2 or not len(x):
-        return F.linear(x, layer.weight, layer.bias)
+    if plain or layer.weight.shape[1] % 2 or not len(x) or not convolutions_win():
+        return layer(x)
     return LinearByConvolution.apply(x, layer.weight, layer.bias)
+
+
+@cache
+def convolutions_win(description="/proc/cpuinfo"):
+    """Whether this is an AMD processor with AVX-512; no where the system has no such file"""
+    path = Path(description)
+    text = path.read_text() if path.exists() else ""
+    return "AuthenticAMD" in text and "avx512f" in text
 
 
 def feed_forward(block, x):

@@ -1,4 +1,5 @@
-"""`attend` equals torch's own attention, and transformers models use it unless there is padding to mask"""
+"""`attend` equals torch's own attention, with dropout its definition, and transformers models use it unless
+there is padding to mask"""
 
 import pytest
 import torch
@@ -38,9 +39,80 @@ def test_written_out_only_in_bfloat16(monkeypatch):
     attention.attend(*qkv(5, 5, torch.bfloat16))
     assert not fused
     attention.attend(*qkv(5, 5, torch.float32))
-    attention.attend(*qkv(5, 5, torch.bfloat16), dropout=0.5)
     attention.attend(*qkv(5, attention.LONGEST + 1, torch.bfloat16))
-    assert len(fused) == 3
+    assert len(fused) == 2
+
+
+def drop_and_attend(queries, keys, values, dropout, scale, together):
+    """What attention with dropout is: all weights at once, with the mask that `attend` draws next"""
+    state, heads = torch.get_rng_state(), queries.shape[1]
+    step = max(together // max(queries.shape[2] * keys.shape[2], 1), 1)
+    weights = (scale * queries @ keys.transpose(2, 3)).softmax(dim=-1)
+    masks = [
+        torch.cat([attention.kept(weights[i, h : h + step], dropout) for h in range(0, heads, step)])
+        for i in range(len(queries))
+    ]
+    torch.set_rng_state(state)
+    return (weights * torch.stack(masks) / (1 - dropout)) @ values
+
+
+@pytest.mark.parametrize("together", [1, 100, 2**20])
+@pytest.mark.parametrize("queries, keys", [(7, 7), (3, 40), (1, 1), (0, 5)])
+@pytest.mark.parametrize(
+    "dtype, tolerance", [(torch.float64, 1e-9), (torch.float32, 1e-5), (torch.bfloat16, 0.1)]
+)
+def test_dropout_and_its_gradients(dtype, tolerance, queries, keys, together, monkeypatch):
+    monkeypatch.setattr(attention, "TOGETHER", together)
+    ours = qkv(queries, keys, dtype)
+    reference = [x.detach().double().requires_grad_() for x in ours]
+    direction = torch.randn(2, 3, queries, 16, dtype=torch.float64)
+    expected = drop_and_attend(*reference, 0.25, 0.3, together)
+    with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+        found = attention.attend(*ours, dropout=0.25, scale=0.3)
+    assert found.dtype == dtype
+    torch.testing.assert_close(found.double(), expected, rtol=tolerance, atol=tolerance)
+    torch.rand(3)  # the backward pass draws the same mask again, whatever was drawn since
+    found.backward(direction.to(dtype))
+    expected.backward(direction)
+    for one, other in zip(ours, reference, strict=True):
+        torch.testing.assert_close(one.grad.double(), other.grad, rtol=2 * tolerance, atol=2 * tolerance)
+
+
+@pytest.mark.parametrize("dropout", [0.1, 0.5, 0.999, 2**-16])
+def test_as_many_weights_are_dropped_as_asked_for(dropout):
+    torch.manual_seed(0)
+    weights = torch.empty(4, 1000, 1001)
+    dropped = int((attention.kept(weights, dropout) == 0).sum())
+    expected = dropout * weights.numel()
+    assert abs(dropped - expected) < 4 * expected**0.5
+
+
+@pytest.mark.parametrize("dropout", [1e-9, 0.5, 1 - 1e-9, 1.0])
+def test_any_dropout_is_finite_and_reaches_every_input(dropout):
+    inputs = qkv(7, 9, torch.float32)
+    attended = attention.attend(*inputs, dropout=dropout)
+    attended.sum().backward()
+    assert attended.isfinite().all() and all(x.grad.isfinite().all() for x in inputs)
+    if dropout < 1e-6:
+        torch.testing.assert_close(attended, F.scaled_dot_product_attention(*inputs))
+    if dropout == 1.0:
+        assert (attended == 0).all()
+
+
+def test_the_mean_over_draws_is_attention_without_dropout():
+    torch.manual_seed(0)
+    inputs = [x.detach().double() for x in qkv(5, 8, torch.float32)]
+    draws = torch.stack([attention.attend(*inputs, dropout=0.3) for _ in range(4000)])
+    error = (draws.mean(dim=0) - F.scaled_dot_product_attention(*inputs)).abs()
+    assert (error < 5 * draws.std(dim=0) / 4000**0.5).all()
+    assert draws.std(dim=0).min() > 0
+
+
+def test_no_weights_are_kept_for_the_backward_pass():
+    sizes = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: sizes.append(x.numel()) or x, lambda x: x):
+        attention.attend(*qkv(200, 200, torch.float32), dropout=0.1)
+    assert sum(sizes) == 3 * 2 * 3 * 200 * 16
 
 
 def test_transformers_use_it(checkpoints, monkeypatch):

@@ -2,6 +2,7 @@
 autocast."""
 
 import copy
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from transformers import Wav2Vec2Config, Wav2Vec2ForPreTraining
 
 from lebench_sb.pretraining.extractor import STRETCH, extract, output_length
-from lebench_sb.pretraining.linear import linear
+from lebench_sb.pretraining.linear import convolutions_win, linear
 from lebench_sb.pretraining.masking import draw_masks
 from lebench_sb.pretraining.model import PretrainingModel
 
@@ -106,11 +107,28 @@ def test_output_length_is_zero_below_the_receptive_field():
 def test_linear_and_its_gradients_equal_pytorch(rows, inputs, outputs, bias):
     layer, x = torch.nn.Linear(inputs, outputs, bias=bias), torch.randn(rows, inputs, requires_grad=True)
     weight, variables = torch.randn(rows, outputs), [x, *layer.parameters()]
-    ours, theirs = linear(layer, x), layer(x)
+    with patch("lebench_sb.pretraining.linear.convolutions_win", return_value=True):
+        ours = linear(layer, x)
+    theirs = layer(x)
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
     gradients = torch.autograd.grad((ours * weight).sum(), variables)
     for one, other in zip(gradients, torch.autograd.grad((theirs * weight).sum(), variables), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "description, expected",
+    [
+        ("vendor_id\t: AuthenticAMD\nflags\t\t: fpu avx2 avx512f avx512dq\n", True),
+        ("vendor_id\t: AuthenticAMD\nflags\t\t: fpu avx avx2\n", False),
+        ("vendor_id\t: GenuineIntel\nflags\t\t: fpu avx2 avx512f\n", False),
+        (None, False),
+    ],
+)
+def test_linear_layers_are_convolutions_on_amd_with_avx512(description, expected, tmp_path):
+    if description is not None:
+        (tmp_path / "cpuinfo").write_text(description)
+    assert convolutions_win(str(tmp_path / "cpuinfo")) is expected
 
 
 @pytest.mark.parametrize("norm", [GROUP, LAYER])
