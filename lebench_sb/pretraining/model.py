@@ -24,6 +24,7 @@ from lebench_sb.data import send
 from lebench_sb.pretraining import conformer, losses
 from lebench_sb.pretraining.extractor import extract, output_length
 from lebench_sb.pretraining.linear import feed_forward, linear
+from lebench_sb.pretraining.positions import positions
 
 CONFORMER = "wav2vec2-conformer"
 
@@ -296,22 +297,6 @@ def transform(encoder, hidden, batch, layers, checkpointing):
         # nobody looks at the last layer's other frames
         queries = layer_function(layers[-1], queries, hidden, batch.masked_counts, batch.frame_lens)
     return encoder.layer_norm(queries) if stable else queries
-
-
-def positions(pos_conv_embed, hidden, frame_lens):
-    """Convolutional position embedding: hidden (N, D) -> (N, D)
-
-    The utterances go through one convolution, kept apart by as many zeros as half its kernel.
-    """
-    gap = hidden.new_zeros(pos_conv_embed.conv.kernel_size[0] // 2, hidden.shape[1])
-    row = torch.cat([part for utterance in hidden.split(frame_lens) for part in (utterance, gap)])
-    lens = [n for frames in frame_lens for n in (frames, len(gap))]
-    if row.is_cuda:  # in bfloat16 cuDNN's grouped convolution takes many times as long
-        with torch.autocast("cuda", enabled=False):
-            row = pos_conv_embed(row.float()[None])[0]
-    else:
-        row = pos_conv_embed(row[None])[0]
-    return torch.cat(row.split(lens)[::2])
 
 
 def pre_norm_layer(layer, queries, keys, query_lens, key_lens):
