@@ -5,10 +5,9 @@ this machine.
 
 Systems, interleaved round by round in one process, with the same threads and allocator:
   ours          lebench_sb.pretraining
-  transformers  Wav2Vec2ForPreTraining with its own masking functions: same weights, batch, masking rule,
-  dropouts,
-                scaled_dot_product_attention, clipping and fused AdamW. With dropouts 0 and the same masks and
-                noise its losses must equal ours, or the exit code is 1.
+  transformers  Wav2Vec2ForPreTraining with its own masking functions and scaled_dot_product_attention: same
+                weights, batch, masking rule, dropouts, clipping and fused AdamW. With dropouts 0 and the same
+                masks and noise its losses must equal ours, or the exit code is 1.
   fairseq       with --fairseq PYTHON:SOURCE (see fairseq_peer.py): its own model in its own process, with the
                 same weights, batch, masking rule, dropouts, clipping and fused AdamW, without the projection
                 before the transformer where extractor and transformer are equally wide (26m); its losses of
