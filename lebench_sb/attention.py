@@ -53,7 +53,7 @@ class AttentionWithDropout(torch.autograd.Function):
     def forward(ctx, queries, keys, values, dropout, scale):
         ctx.dropout, ctx.scale = min(round(dropout * 2**16), 2**16 - 1) / 2**16, scale
         ctx.random_state = torch.get_rng_state()
-        attended = empty_like(queries)
+        attended = empty_by_frame(queries)
         with torch.autocast("cpu", enabled=False):
             for part in groups_of_heads(queries, keys):
                 weights = softmax(queries[part] * scale, keys[part])
@@ -66,7 +66,7 @@ class AttentionWithDropout(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad):
         inputs = ctx.saved_tensors
-        grads = [empty_like(x) for x in inputs]
+        grads = [empty_by_frame(x) for x in inputs]
         generator = torch.Generator()
         generator.set_state(ctx.random_state)
         grad = grad / (1 - ctx.dropout)
@@ -83,8 +83,8 @@ class AttentionWithDropout(torch.autograd.Function):
         return (*grads, None, None)
 
 
-def empty_like(x):
-    """(B, heads, F, d) -> the same, with the heads of a frame side by side in memory"""
+def empty_by_frame(x):
+    """(B, heads, F, d) -> an empty tensor of its shape, with the heads of a frame side by side in memory"""
     return x.new_empty(x.shape[0], x.shape[2], x.shape[1], x.shape[3]).transpose(1, 2)
 
 

@@ -18,10 +18,14 @@ convolution_backward = torch.ops.aten.convolution_backward
 
 def linear(layer, x):
     """nn.Linear `layer` on x (N, D) -> (N, O)"""
-    plain = x.device.type != "cpu" or x.dtype != torch.float32 or torch.is_autocast_enabled("cpu")
-    if plain or layer.weight.shape[1] % 2 or not len(x) or not convolutions_win():
-        return layer(x)
-    return LinearByConvolution.apply(x, layer.weight, layer.bias)
+    if convolutions_win() and in_float32_on_cpu(x) and layer.weight.shape[1] % 2 == 0 and len(x):
+        return LinearByConvolution.apply(x, layer.weight, layer.bias)
+    return layer(x)
+
+
+def in_float32_on_cpu(x):
+    """Whether a product with x is computed there in float32"""
+    return x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
 
 
 @cache

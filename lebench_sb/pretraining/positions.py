@@ -11,6 +11,8 @@ import torch
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from lebench_sb.pretraining.linear import in_float32_on_cpu
+
 
 def positions(pos_conv_embed, hidden, frame_lens):
     """HF Wav2Vec2PositionalConvEmbedding on hidden (N, D) of utterances of frame_lens -> (N, D)
@@ -23,18 +25,12 @@ def positions(pos_conv_embed, hidden, frame_lens):
     if row.is_cuda:  # in bfloat16 cuDNN's grouped convolution takes many times as long
         with torch.autocast("cuda", enabled=False):
             row = pos_conv_embed(row.float()[None])[0]
-    elif is_fast(row):
+    elif in_float32_on_cpu(row) and torch.backends.mkl.is_available():  # complex products are slow without
         conv = pos_conv_embed.conv
         row = pos_conv_embed.activation(ConvolutionByFFT.apply(row, conv.weight, conv.groups) + conv.bias)
     else:
         row = pos_conv_embed(row[None])[0]
     return torch.cat(row.split(lens)[::2])
-
-
-def is_fast(row):
-    """Whether the transform wins: in float32 on a CPU whose complex matrix products are MKL's"""
-    plain = row.device.type == "cpu" and row.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-    return plain and torch.backends.mkl.is_available()
 
 
 class ConvolutionByFFT(torch.autograd.Function):

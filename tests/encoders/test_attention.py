@@ -43,17 +43,15 @@ def test_written_out_only_in_bfloat16(monkeypatch):
     assert len(fused) == 2
 
 
-def drop_and_attend(queries, keys, values, dropout, scale, together):
-    """What attention with dropout is: all weights at once, with the mask that `attend` draws next"""
-    state, heads = torch.get_rng_state(), queries.shape[1]
-    step = max(together // max(queries.shape[2] * keys.shape[2], 1), 1)
+def drop_and_attend(queries, keys, values, dropout, scale):
+    """What attention with dropout is: all weights at once, with the masks that `attend` draws next"""
+    state = torch.get_rng_state()
     weights = (scale * queries @ keys.transpose(2, 3)).softmax(dim=-1)
-    masks = [
-        torch.cat([attention.kept(weights[i, h : h + step], dropout) for h in range(0, heads, step)])
-        for i in range(len(queries))
-    ]
+    masks = torch.full_like(weights, torch.nan)
+    for part in attention.groups_of_heads(queries, keys):
+        masks[part] = attention.kept(weights[part], dropout)
     torch.set_rng_state(state)
-    return (weights * torch.stack(masks) / (1 - dropout)) @ values
+    return (weights * masks / (1 - dropout)) @ values
 
 
 @pytest.mark.parametrize("together", [1, 100, 2**20])
@@ -66,7 +64,7 @@ def test_dropout_and_its_gradients(dtype, tolerance, queries, keys, together, mo
     ours = qkv(queries, keys, dtype)
     reference = [x.detach().double().requires_grad_() for x in ours]
     direction = torch.randn(2, 3, queries, 16, dtype=torch.float64)
-    expected = drop_and_attend(*reference, 0.25, 0.3, together)
+    expected = drop_and_attend(*reference, 0.25, 0.3)
     with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
         found = attention.attend(*ours, dropout=0.25, scale=0.3)
     assert found.dtype == dtype
