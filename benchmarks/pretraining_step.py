@@ -202,7 +202,7 @@ class Trainer:
 
 
 class Fairseq:
-    """As Trainer, of a process that runs fairseq_peer.py"""
+    """As Trainer, of a process that runs fairseq_peer.py and ends with the `with` block"""
 
     def __init__(self, args):
         python, source = args.fairseq.split(":")
@@ -221,6 +221,12 @@ class Fairseq:
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
             )
             self.losses = self.ask("losses")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.communicate()  # the end of its input ends it, and gives its memory back
 
     def ask(self, what):
         print(what, file=self.process.stdin, flush=True)
@@ -412,10 +418,10 @@ def peak_memory(name):
     """MB at the peak of a process that runs three steps of one system"""
     if name == "fairseq":
         args = parse(sys.argv[1:])
-        trainer = Fairseq(args)
-        for _ in range(3):
-            trainer.step()
-        return trainer.ask("memory")
+        with Fairseq(args) as peer:
+            for _ in range(3):
+                peer.step()
+            return peer.ask("memory")
     command = [sys.executable, os.path.abspath(__file__), *sys.argv[1:], "--memory_of", name]
     run = subprocess.run(command, check=True, capture_output=True, text=True)
     return float(run.stdout.split()[-1])
@@ -477,7 +483,8 @@ def main(argv):
     names = [name for name in SYSTEMS if name not in args.without]
     if args.fairseq:
         names.insert(2, "fairseq")
-        difference = Fairseq(args).difference(args)
+        with Fairseq(args) as peer:
+            difference = peer.difference(args)
         print(f"losses of ours and fairseq differ by {difference:.1e} (relative, one utterance, no dropout)")
         if difference > TOLERANCE[args.precision]:
             print(f"more than {TOLERANCE[args.precision]}: not the same work, nothing timed", file=sys.stderr)
