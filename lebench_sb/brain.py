@@ -166,8 +166,9 @@ class SSLBrain(sb.Brain):
         )  # fmt: skip
         with bar, signals.noted() as self.stop:
             for epoch in self.hparams.epoch_counter:
+                bar.set_description(f"{self.bar_name}, epoch {epoch}", refresh=False)
                 self._fit_train(train, epoch, bar)
-                self._fit_valid(valid, epoch, bar)
+                self._fit_valid(valid, epoch)
                 if self.is_last(epoch):
                     break
         if self.checkpointer is not None:
@@ -483,8 +484,7 @@ class SSLBrain(sb.Brain):
 
     # ---- valid and test
 
-    def _fit_valid(self, loader, epoch, bar):
-        bar.set_description(f"{self.bar_name}, epoch {epoch}", refresh=False)
+    def _fit_valid(self, loader, epoch):
         try:
             loss = self.run_stage(loader, VALID, epoch)
         except Stopped as stopped:
