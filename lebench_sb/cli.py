@@ -18,9 +18,9 @@ import typer
 
 import lebench_sb
 from lebench_sb import text
+from lebench_sb.core.errors import exit_code, one_line, printable_output
 from lebench_sb.manifest import DataError, UsageError, nearest, read_manifest, read_marker
 
-PATH_ERRORS = (FileNotFoundError, NotADirectoryError, IsADirectoryError, FileExistsError, PermissionError)
 CORPORA = Path(__file__).parent / "corpora"
 
 SETTINGS = {"token_normalize_func": lambda name: name.replace("-", "_")}  # --data-root is --data_root
@@ -46,6 +46,7 @@ def main(argv=None):
 
 def run(argv=None):
     """Runs the command line `argv` (default: the process's) and returns the exit code."""
+    printable_output()
     command = typer.main.get_command(app)
     try:
         result = command.main(args=argv, prog_name="lebench", standalone_mode=False)
@@ -66,14 +67,9 @@ def _explain(error):
             typer.echo(error.format_message())
             return 2
         return _fail(error.format_message(), 2)
-    if isinstance(error, DataError):
-        return _fail(error, 3)
-    if isinstance(error, OSError) and isinstance(error, PATH_ERRORS):
-        named = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else error
-        return _fail(named, 2)
-    # recipes raise a class of their own with this name
-    if isinstance(error, UsageError) or type(error).__name__ == "UsageError":
-        return _fail(error, 2)
+    code = exit_code(error)
+    if code is not None:
+        return _fail(one_line(error), code)
     traceback.print_exc()
     return 1
 

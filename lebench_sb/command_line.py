@@ -25,20 +25,19 @@ from ruamel.yaml.nodes import MappingNode, ScalarNode
 from speechbrain.utils.run_opts import RunOptions
 
 from lebench_sb import signals
+from lebench_sb.core.errors import exit_code, one_line, printable_output
 from lebench_sb.manifest import DataError, UsageError
-
-# 75 besides, after a signal: signals.TRY_AGAIN
-EXIT_CODES = {DataError: 3, UsageError: 2, FileNotFoundError: 2, NotADirectoryError: 2, FileExistsError: 2}
 
 
 def launch(main):
     """Runs a recipe's `main(argv)`.
 
-    A user's mistake prints one line (once under torchrun) and ends with the code of EXIT_CODES;
+    A user's mistake prints one line (once under torchrun) and ends with the code of core.errors.exit_code;
     LEBENCH_TRACEBACK=1 shows where it was raised. Anything else is a failed run: code 1. SIGTERM and SIGUSR1
     end it with signals.TRY_AGAIN, training with a checkpoint: the same command goes on.
     """
     signals.end_at_once()
+    printable_output()
     code = 0
     try:
         main(sys.argv[1:])
@@ -50,11 +49,12 @@ def launch(main):
             print(end.code, file=sys.stderr)
         code = 1 if isinstance(end.code, str) else end.code or 0
     except Exception as error:
-        code = next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), 1)
-        if code == 1 or os.environ.get("LEBENCH_TRACEBACK") == "1":
+        code = exit_code(error)
+        if code is None or os.environ.get("LEBENCH_TRACEBACK") == "1":
             traceback.print_exc()
         elif os.environ.get("RANK", "0") == "0":
             print(f"error: {one_line(error)}", file=sys.stderr)
+        code = 1 if code is None else code
     leave(code)
 
 
@@ -73,14 +73,6 @@ def leave(code):
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
-
-
-def one_line(error):
-    """The message of an error; of one raised in a data-loading worker, its last line"""
-    if isinstance(error, OSError) and error.filename and error.strerror:
-        return f"{error.filename}: {error.strerror}"
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    return lines[-1].split("DataError: ")[-1] if lines[0].startswith("Caught ") else " ".join(lines)
 
 
 def parse(argv):

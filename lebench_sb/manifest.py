@@ -22,6 +22,8 @@ from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 
+from lebench_sb.core.errors import SHOWN, DataError, Problems, UsageError  # noqa: F401  named from here too
+from lebench_sb.core.files import write_atomically
 from lebench_sb.storage.members import first_bytes, open_audio
 
 FORMAT = 1  # in the parameters' hash: raised when the rules of writing change, to rebuild old manifests
@@ -29,7 +31,6 @@ COLUMNS = ("ID", "duration", "wav", "start", "stop", "spk_id", "gender", "langua
 PATH_LABELS = ("trace", "tree")  # labels that may hold a path; a `tree` that is a key is left alone
 ROOT = "$data_root/"
 GENDERS = ("F", "M", "U")
-SHOWN = 5
 CONTROL = re.compile("[\x00-\x1f\x7f]")
 QUOTED = re.compile('[,"\r\n]|^ | $')  # fields written in quotation marks
 SECONDS = re.compile(r"\d+(\.\d+)?([eE][-+]?\d+)?")
@@ -37,41 +38,6 @@ TAG = re.compile(r"<[^<>\s]+>")  # opens a concept in `semantics`; CLOSE closes 
 CLOSE = ">"
 NO_ROWS = "0 utterances, only a header; was the preparation interrupted?"
 READERS = 8  # threads: opening files waits on the disk or the network, not on the processor
-
-
-class DataError(ValueError):
-    """The content of the data is wrong (exit code 3 on the command line)."""
-
-
-class UsageError(ValueError):
-    """An option names what is not there or contradicts another (exit code 2 on the command line)."""
-
-
-class Problems:
-    """Everything wrong with one source, by kind, so that a user mends a corpus once and not once per line."""
-
-    def __init__(self, where):
-        self.where = where
-        self.found = {}
-
-    def add(self, kind, item):
-        """kind: what is wrong, in words; item: the id, line or path it is wrong with."""
-        self.found.setdefault(kind, []).append(str(item))
-
-    def __bool__(self):
-        return bool(self.found)
-
-    def __str__(self):
-        parts = []
-        for kind, items in self.found.items():
-            more = f" and {len(items) - SHOWN} more" if len(items) > SHOWN else ""
-            parts.append(f"{kind} ({len(items)}): {', '.join(items[:SHOWN])}{more}")
-        return f"{self.where}: " + "; ".join(parts)
-
-    def raise_if_any(self):
-        """Raises DataError with the first five items of each kind and their number."""
-        if self.found:
-            raise DataError(str(self))
 
 
 @dataclass(frozen=True)
@@ -247,16 +213,6 @@ def write_manifest(path, utterances, data_root, parameters, required=(), dropped
     write_atomically(path, content)
     write_atomically(marker_path(path), (json.dumps(marker, indent=1, ensure_ascii=False) + "\n").encode())
     return marker
-
-
-def write_atomically(path, content):
-    """Writes `path`.tmp, flushes it to the disk, renames: `path` is the old file or the whole new one."""
-    temporary = f"{path}.tmp"
-    with open(temporary, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 def _check(utterances, path, data_root, required):
