@@ -19,9 +19,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from lebench_sb.benchmark.fingerprint import NO_BARS, changed, fingerprint
 from lebench_sb.benchmark.plan import PREPARED
 from lebench_sb.manifest import write_atomically
+from lebench_sb.training.fingerprint import NO_BARS, changed, fingerprint
 
 BEGUN, CONSOLE = "begun.json", "console.txt"
 TETHERED = Path(__file__).with_name("tethered.py")

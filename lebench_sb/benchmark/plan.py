@@ -15,11 +15,11 @@ from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 
-from lebench_sb.benchmark.fingerprint import NO_BARS, digest
 from lebench_sb.benchmark.grid import ASR_FIRST, BASELINE, CONTINUED, END_TO_END, MEL, OURS, stop_at
 from lebench_sb.benchmark.words import MISTAKES, slug, word
 from lebench_sb.command_line import parse, plain_value
 from lebench_sb.manifest import UsageError
+from lebench_sb.training.fingerprint import NO_BARS, digest
 
 RUN = "results.json"  # a recipe writes it last
 PREPARED = "prepared.json"  # for `lebench prepare`, whose manifests have no order, it is written for it

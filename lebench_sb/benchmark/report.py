@@ -8,10 +8,10 @@ from tabulate import tabulate
 from lebench_sb import results
 from lebench_sb.benchmark.choice import NothingToChoose, choose, declared_metric
 from lebench_sb.benchmark.execute import CONSOLE, FAILED, NOT_RUN, REUSED, Outcome, read_begun
-from lebench_sb.benchmark.fingerprint import fingerprint
 from lebench_sb.benchmark.grid import BASELINE
 from lebench_sb.benchmark.plan import point_name
 from lebench_sb.manifest import write_atomically
+from lebench_sb.training.fingerprint import fingerprint
 
 
 def write_report(grid, plan, outcomes):

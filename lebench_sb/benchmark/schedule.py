@@ -12,10 +12,10 @@ from statistics import fmean
 
 from tqdm import tqdm
 
-from lebench_sb.benchmark import fingerprint
 from lebench_sb.benchmark.choice import NothingToChoose, choose
 from lebench_sb.benchmark.execute import FAILED, NOT_RUN, REUSED, Outcome, run_step, say, stop_running
 from lebench_sb.manifest import UsageError, nearest
+from lebench_sb.training import fingerprint
 
 COMMON = ("timeout_min", "mem_gb", "nodes", "cpus_per_task", "gpus_per_node", "tasks_per_node", "name")
 

@@ -16,8 +16,8 @@ import pytest
 from toy_recipe import lebench, make_toy, runs
 
 from lebench_sb.benchmark.command import only_one
-from lebench_sb.benchmark.fingerprint import PACKAGE, forget, imported, listing, module_files, reached
 from lebench_sb.benchmark.schedule import Lanes, run_plan
+from lebench_sb.training.fingerprint import PACKAGE, forget, imported, listing, module_files, reached
 
 ONE = dict(encoders={"ours": "encoder"}, modes=["frozen"], seeds=[1])
 PLACE = "grid/TOY/ours/frozen"
@@ -143,7 +143,7 @@ def test_relative_and_local_imports_are_followed(tmp_path, monkeypatch):
     (package / "part" / "one.py").write_text("def f():\n    from .. import two")
     (package / "two.py").write_text("import os, numpy.random")
     (tmp_path / "train.py").write_text("from lebench_sb import part")
-    monkeypatch.setattr("lebench_sb.benchmark.fingerprint.PACKAGE", package)
+    monkeypatch.setattr("lebench_sb.training.fingerprint.PACKAGE", package)
     names = {str(path.relative_to(tmp_path)) for path in reached([tmp_path / "train.py"], [])}
     assert names == {
         "train.py",

@@ -44,7 +44,8 @@ ALLOWED = {
         "plots", "results", "schedules", "sharding", "waveforms",
     ],
     "importing": ["model_folders", "pretraining"],
-    "benchmark": ["command_line", "data", "manifest", "results"],
+    "training": ["command_line", "data", "manifest"],
+    "benchmark": ["command_line", "data", "manifest", "results", "training"],
     "demo": ["results", "plots", "benchmark", "manifest"],
 }  # fmt: skip
 

@@ -1,0 +1,1 @@
+"""A run: its folder, what it began with, its processes."""
