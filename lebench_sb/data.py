@@ -23,6 +23,7 @@ from lebench_sb.manifest import DataError, UsageError, manifest_hash, read_marke
 from lebench_sb.selection import select
 from lebench_sb.storage.columns import RowsById, Utterances, durations_of, open_utterances
 from lebench_sb.storage.members import open_audio
+from lebench_sb.storage.named import manifest_paths
 
 logger = logging.getLogger(__name__)
 SAMPLE_RATE = 16000
@@ -210,13 +211,6 @@ def load_utterances(hparams):
         if not utterances:
             raise DataError(f"{hparams[split + '_csv']}: no utterance left for {split}.")
     return splits
-
-
-def manifest_paths(value):
-    """One path, a comma-separated string or a list -> list of paths"""
-    if isinstance(value, (list, tuple)):
-        return [Path(p) for p in value]
-    return [Path(p.strip()) for p in str(value).split(",")]
 
 
 def speakers_of(utterances):

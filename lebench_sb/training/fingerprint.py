@@ -7,7 +7,9 @@
   installed package and a changed working tree count as what they are. Other packages are not in it
   (`results.json` has versions).
 - `data`: of a data folder, the path, size and time of change of every file (hidden ones and `skip` left
-  out); where the command names manifests, their content, and size and time of change of the files they list.
+  out); where the command names manifests, their content, and size and time of change of the files they list
+  (recordings, shards, traces, trees). With it the content of every other file that a value names (a text for
+  the language model, trials, another run's results).
   A folder is listed once per process.
 - `encoder`: config, preprocessor and weights of the folder; of an id of the Hub, the commit in the cache; of
   random weights, what decides them: the config. With it the results of the run whose head it starts from.
@@ -16,7 +18,6 @@ Whether progress bars are shown is not in it.
 """
 
 import ast
-import csv
 import hashlib
 import json
 import os
@@ -25,11 +26,12 @@ import threading
 from functools import lru_cache
 from pathlib import Path
 
+import yaml
 from hyperpyyaml import resolve_references
 
 import lebench_sb
 from lebench_sb.command_line import as_yaml, parse
-from lebench_sb.data import manifest_paths
+from lebench_sb.storage.named import files_in, manifest_paths, named_in_manifest, yaml_values
 
 PACKAGE = Path(lebench_sb.__file__).parent
 TAG = re.compile(r"!(?:new|name|apply|module):(lebench_sb[\w.]*)")
@@ -37,6 +39,9 @@ WEIGHTS = (".safetensors", ".bin", ".json", ".ckpt")
 ENCODER_KEYS = ("ssl_hub", "init_from")
 NO_BARS = "--noprogressbar"
 SPLITS = ("train", "valid", "test")
+CSV_KEYS = tuple(f"{split}_csv" for split in SPLITS)
+OWN_FOLDERS = ("output_folder", "save_folder", "feature_cache")  # what the run writes, and reads again
+SMALL = 64 << 20  # bytes of a file whose content is hashed; of larger ones size and time of change
 # one at a time: Python 3.11 counts the depth of all threads' trees together, and then raises a SystemError
 PARSING = threading.Lock()
 NAMES = {"command": "command", "yaml": "YAML", "code": "code", "data": "data", "encoder": "encoder"}
@@ -50,7 +55,9 @@ def fingerprint(words, skip=()):
     if words[0] == "-m":
         folder = words[words.index("--data_folder") + 1]
         code = reached([], [f"lebench_sb.corpora.{words[3]}"])
-        return {"command": digest(words), "code": code_hash(code), "data": listing(folder, skip)}
+        named = [[word, manifest_state(word, folder)] for word in words[4:] if os.path.isfile(word)]
+        data = digest([listing(folder, skip), named])
+        return {"command": digest(words), "code": code_hash(code), "data": data}
     words = [word for word in words if word != NO_BARS]
     path, _, overrides = parse(list(words[1:]))
     resolved = resolve(path, overrides)
@@ -62,7 +69,7 @@ def fingerprint(words, skip=()):
         "command": digest(words),
         "yaml": digest(resolved),
         "code": code_hash(code),
-        "data": data_hash(overrides, skip),
+        "data": data_hash(overrides, resolved, skip),
         "encoder": digest(encoders),
     }
 
@@ -151,33 +158,70 @@ def code_hash(files):
 # ---- data and encoder
 
 
-def data_hash(overrides, skip):
-    """Of the manifests the command names and the files they list, else of the whole data folder"""
-    root, caches = overrides.get("data_folder", ""), filter(None, [overrides.get("feature_cache")])
-    manifests = [p for s in SPLITS if f"{s}_csv" in overrides for p in named_paths(overrides[f"{s}_csv"])]
-    if manifests:
-        return digest([manifest_state(str(path), root) for path in manifests])
-    return listing(root, [*skip, *caches]) if root else ""
+def data_hash(overrides, resolved, skip):
+    """Of the manifests the command names and the files they list, else of the whole data folder; and of every
+    other file that a value of the YAML or of the command names.
+
+    resolved: text of the YAML, overrides included. What lies in the run's own folders is its result.
+    """
+    values = {keys[0]: value for keys, value in yaml_values(resolved) if len(keys) == 1} | overrides
+    root, given = values.get("data_folder", ""), [key for key in CSV_KEYS if key in overrides]
+    manifests = [str(path) for key in given for path in named_paths(overrides[key])]
+    states = [manifest_state(path, root) for path in manifests]
+    hashed = {*OWN_FOLDERS, "data_folder", *(key for key in ENCODER_KEYS if key in overrides)}
+    for key, paths in sorted(files_in(resolved).items()):
+        # where the command names a manifest nothing is prepared: another one that is there is read as it is
+        own = [] if given and key in CSV_KEYS else [values[k] for k in OWN_FOLDERS if values.get(k)]
+        others = [path for path in paths if path not in manifests and not _below(path, own)]
+        states += [[key, Path(path).name, named_state(path, root)] for path in others if key not in hashed]
+    if not given and (root and "data_folder" in overrides or os.path.isdir(root)):
+        states.append(listing(root, [*skip, *filter(None, [values.get("feature_cache")])]))
+    return digest(states)
+
+
+def _below(path, folders):
+    """Whether a path lies in one of the folders, by its name"""
+    return any(Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder)) for folder in folders)
 
 
 def named_paths(written):
     """The value of a *_csv key as typed, one path or a YAML list -> paths"""
-    return manifest_paths([part.strip(" '\"") for part in written.strip("[] ").split(",") if part.strip()])
+    value = yaml.safe_load(written) if written.lstrip().startswith("[") else written
+    return manifest_paths(value)
+
+
+def named_state(path, root):
+    """What decides the result of reading a file or folder that a value names"""
+    if os.path.isdir(path):
+        return folder_state(path)
+    if os.path.getsize(path) > SMALL:
+        return state(path)
+    return manifest_state(str(path), root)
+
+
+def folder_state(path):
+    """Of a run, its results; of a model, what encoder_hash reads, by size and time; None for other folders"""
+    results = Path(path) / "results.json"
+    if results.is_file():
+        return file_hash(results)
+    if not (Path(path) / "config.json").is_file():
+        return None
+    files = sorted(file for file in Path(path).iterdir() if file.suffix in WEIGHTS and file.is_file())
+    return [[file.name, state(file)] for file in files]
 
 
 @lru_cache(None)
 def manifest_state(path, root):
-    """Content of a manifest; size and time of change of each file it names (None for one that is missing)"""
-    with open(path, encoding="utf-8", newline="") as file:
-        wavs = sorted({row.get("wav") or "" for row in csv.DictReader(file)})
-    states = [state(Path(wav.replace("$data_root", root))) for wav in wavs]
-    return [file_hash(path), digest(states)]
+    """Content of a file; where it is a manifest, also size and time of change of each file it names (None for
+    one that is missing), and of the shard where that lies inside one"""
+    named = named_in_manifest(path, root)
+    return [file_hash(path), digest([[Path(name).name, state(name)] for name in named or []])]
 
 
 def state(path):
     try:
         found = os.stat(path)
-    except FileNotFoundError:
+    except (OSError, ValueError):  # ValueError: NUL in a path; the run that reads it says what is wrong
         return None
     return [found.st_size, found.st_mtime_ns]
 

@@ -44,7 +44,7 @@ ALLOWED = {
         "plots", "results", "schedules", "sharding", "waveforms",
     ],
     "importing": ["model_folders", "pretraining"],
-    "training": ["command_line", "data", "manifest"],
+    "training": ["command_line", "data", "manifest", "storage"],
     "benchmark": ["command_line", "data", "manifest", "results", "training"],
     "demo": ["results", "plots", "benchmark", "manifest"],
 }  # fmt: skip
