@@ -25,6 +25,7 @@ import numpy as np
 from tabulate import tabulate
 
 from lebench_sb import __version__
+from lebench_sb.core.errors import UsageError
 from lebench_sb.metrics import classification, concordance, translation, verification
 from lebench_sb.metrics.bootstrap import OVER_SPEAKERS, paired_interval
 from lebench_sb.metrics.errors import mean, rate
@@ -199,6 +200,41 @@ def _is_finite(value):
     """Whether a plain or numpy number is finite"""
     number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
     return number and bool(np.isfinite(value))
+
+
+def check_begin(values):
+    """What results.json will refuse of a run's settings, told before the training and not after it.
+
+    values: the loaded YAML of a run, {key: value}; of its keys `task`, `corpus`, `mode`, `normaliser`,
+    `layer`, `stamps` and `seed`, those that are there. Raises UsageError naming each key and its value.
+    """
+    problems = [
+        f"--{key} {values[key]!r}: {what}"
+        for key, (fits, what) in BEGIN.items()
+        if key in values and not fits(values[key])
+    ]
+    stamps = values.get("stamps")
+    for stamp in stamps if isinstance(stamps, (list, tuple)) else ():
+        if stamp not in STAMPS:
+            problems.append(f"--{_unknown(stamp, STAMPS, 'stamps: ')}")
+    if problems:
+        raise UsageError("; ".join(problems))
+
+
+def _is_name(value):
+    return isinstance(value, str) and value.isprintable() and bool(value.strip())
+
+
+def _is_whole(value):
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+BEGIN = {  # key of a YAML: what its value must be, and that in words
+    **dict.fromkeys(("task", "corpus", "mode", "normaliser"), (_is_name, "a text of one line is expected")),
+    "layer": (lambda v: _is_name(v) or _is_whole(v), "a number or a text is expected"),
+    "seed": (lambda v: _is_whole(v) and 0 <= v < 2**32, "a whole number from 0 to 4294967295 is expected"),
+    "stamps": (lambda v: isinstance(v, (list, tuple)), "a list is expected, as in [synthetic speech]"),
+}
 
 
 def check_record(record):

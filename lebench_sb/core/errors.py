@@ -5,15 +5,23 @@ Exit codes: 0 done; 1 the run failed; 2 usage (option, key, YAML, missing path);
 
 import errno
 import io
+import os
+import re
 import sys
+from concurrent.futures import BrokenExecutor
 
 SHOWN = 5
 # What the system says of a path that the user named: another path or another right mends it
 OF_PATHS = (
-    errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EACCES, errno.EPERM, errno.EROFS,
-    errno.ENAMETOOLONG, errno.ELOOP, errno.ENXIO, errno.EINVAL,
+    errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY, errno.EACCES, errno.EPERM,
+    errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP, errno.ENXIO, errno.EINVAL, errno.ENODEV, errno.EXDEV,
 )  # fmt: skip
-OF_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE)
+OF_PATH_KINDS = (FileNotFoundError, NotADirectoryError, FileExistsError, IsADirectoryError, PermissionError)
+OF_US = (errno.EBADF, errno.ECHILD, errno.ESRCH)  # nothing that a user did: with a traceback
+# How a number of the system stands in the text of an error: of Python, of Rust's libraries
+NUMBER = re.compile(r"\[Errno (\d+)\]|\(os error (\d+)\)|\bcode: (\d+), kind:")
+# Torch's file writer tells of a full disk in words of its own
+OF_WRITERS = re.compile(r"inline_container|PytorchStreamWriter|iostream error|unexpected pos \d+ vs")
 ADVICE = {
     errno.EROFS: "the file system is read-only: give another folder",
     errno.EACCES: "no permission: give another folder, or ask for the right to it",
@@ -63,30 +71,71 @@ class Problems:
 def exit_code(error):
     """2 or 3 for a user's mistake, 1 for what the machine did not let us do, None for a fault of ours, which
     keeps its traceback"""
-    if isinstance(error, DataError):
-        return 3
-    if isinstance(error, UsageError):
+    if isinstance(error, (DataError, UsageError)):
+        return 3 if isinstance(error, DataError) else 2
+    if isinstance(error, (MemoryError, BrokenExecutor)):
+        return 1
+    if isinstance(error, ValueError):  # a path with NUL, or with bytes that are no text
+        return 2 if re.search("embedded null|surrogates not allowed", str(error)) else None
+    if (number := system_number(error)) is not None:
+        return None if number in OF_US else 2 if number in OF_PATHS else 1
+    if isinstance(error, OF_PATH_KINDS):
         return 2
-    if isinstance(error, OSError):
-        if error.errno in OF_DISKS:
-            return 1
-        known = (FileNotFoundError, NotADirectoryError, FileExistsError, IsADirectoryError, PermissionError)
-        return 2 if error.errno in OF_PATHS or isinstance(error, known) else None
-    if isinstance(error, ValueError) and "null byte" in str(error):  # a path with NUL
-        return 2
-    return None
+    beneath = beneath_of(error)
+    if beneath is not None and exit_code(beneath) is not None:
+        return exit_code(beneath)
+    return 1 if isinstance(error, RuntimeError) and OF_WRITERS.search(str(error)) else None
+
+
+def system_number(error):
+    """The errno of what the system refused, also where a library or a worker process has told it in words;
+    None of anything else"""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    wraps = isinstance(error, (OSError, RuntimeError)) or type(error).__name__ == "SafetensorError"
+    found = NUMBER.search(str(error)) if wraps else None
+    return int(next(filter(None, found.groups()))) if found else None
+
+
+def beneath_of(error):
+    """What a library's RuntimeError was raised from, or while handling; a fault of ours hides nothing"""
+    if type(error).__name__ not in ("RuntimeError", "SafetensorError"):
+        return None
+    return error.__cause__ or (None if error.__suppress_context__ else error.__context__)
 
 
 def one_line(error):
     """The message of an error; of the system's, with the file and the way out; of one raised in a
     data-loading worker, its last line"""
     if isinstance(error, OSError) and error.strerror:
-        advice = ADVICE.get(error.errno)
-        said = f"{error.strerror}" + (f" ({advice})" if advice else "")
-        return shorten(f"{error.filename}: {said}" if error.filename else said)
+        return shorten(f"{named(error)}{told(error.errno, error.strerror)}")
+    if isinstance(error, MemoryError):
+        return shorten(f"not enough memory: {error}" if str(error) else "not enough memory")
+    beneath = beneath_of(error)
+    if beneath is not None and exit_code(beneath) is not None:
+        return one_line(beneath)
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    text = lines[-1].split("DataError: ")[-1] if lines[0].startswith("Caught ") else " ".join(lines)
-    return shorten(text)
+    text = " ".join(lines)
+    if lines[0].startswith("Caught "):  # in a worker: the message is that of its last exception
+        last = max(
+            k for k, line in enumerate(lines) if k == 0 or re.match(r"[\w.]+(Error|Exception)\b", line)
+        )
+        text = re.sub(r"^[\w.]+: ", "", " ".join(lines[last:]))
+    number = system_number(error)
+    if number is None and isinstance(error, RuntimeError) and OF_WRITERS.search(text):
+        text = f"a file could not be written whole ({ADVICE[errno.ENOSPC]}): {text}"
+    return shorten(f"{text} ({ADVICE[number]})" if number in ADVICE else text)
+
+
+def named(error):
+    """The files that an error of the system is about, with a colon"""
+    names = [os.fsdecode(n) if isinstance(n, bytes) else str(n) for n in (error.filename, error.filename2)
+             if n is not None]  # fmt: skip
+    return f"{' -> '.join(names)}: " if names else ""
+
+
+def told(number, said):
+    return said + (f" ({ADVICE[number]})" if number in ADVICE else "")
 
 
 def shorten(text, limit=2000):

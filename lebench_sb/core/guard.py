@@ -2,16 +2,25 @@
 
 import json
 import os
+import re
 import stat
 from pathlib import Path
 from xml.etree import ElementTree
+from xml.parsers import expat
 
 import yaml
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
-from lebench_sb.core.errors import DataError
+from lebench_sb.core.errors import DataError, UsageError
+from lebench_sb.core.tags import foreign_in, foreign_tags  # noqa: F401  (the guard of what a YAML may call)
 
 MAX_BYTES = 64 << 20  # of a text file read whole (configuration, annotation); tables may be larger
 MAX_DEPTH = 100  # of nested brackets or elements
+MAX_NODES = 1_000_000  # of a YAML, with what its aliases stand for
+STRINGS = re.compile(r'"(?:[^"\\]|\\.)*"', re.S)
+# libyaml where it is compiled in: the guard must cost less than the parser behind it
+EVENTS = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def regular(path, error=DataError):
@@ -32,17 +41,26 @@ def read_small(path, error=DataError, limit=MAX_BYTES):
     return path.read_bytes()
 
 
+def read_text(path, error=DataError, limit=MAX_BYTES):
+    """The text of a regular file of at most `limit` bytes; `error` with the line for what is not UTF-8"""
+    return decode(read_small(path, error, limit), path, error)
+
+
 def too_deep(text, limit=MAX_DEPTH):
-    """Whether brackets are nested deeper than `limit`, strings not looked into: counted before any parser
-    that calls itself"""
+    """Whether the brackets of a JSON text, those in its strings left out, are nested deeper than `limit`:
+    counted before any parser that calls itself"""
+    if text.count("[") + text.count("{") <= limit:
+        return False
+    return _depth_over(limit, STRINGS.sub("", text))
+
+
+def _depth_over(limit, text):
     depth = 0
-    for character in text:
-        if character in "[{":
-            depth += 1
-            if depth > limit:
-                return True
-        elif character in "]}":
-            depth = max(depth - 1, 0)
+    for bracket in re.sub(r"[^\[\]{}]+", "", text):
+        depth += 1 if bracket in "[{" else -1
+        if depth > limit:
+            return True
+        depth = max(depth, 0)
     return False
 
 
@@ -61,7 +79,7 @@ def parse_json(text, where, error=DataError, kind=dict):
 
 def read_json(path, error=DataError, kind=dict):
     """A JSON file -> its value, of `kind` (None: any). Raises `error` naming the file."""
-    return parse_json(decode(read_small(path, error), path, error), path, error, kind)
+    return parse_json(read_text(path, error), path, error, kind)
 
 
 def decode(content, where, error=DataError):
@@ -72,48 +90,99 @@ def decode(content, where, error=DataError):
         raise error(f"{where}: line {line} is not UTF-8.") from None
 
 
-def check_yaml(text, where, error=DataError, loader=yaml.SafeLoader):
-    """Raises `error` for YAML nested over MAX_DEPTH deep or with aliases (which can grow without end)"""
-    depth = 0
+def check_yaml(text, where, error=UsageError):
+    """Raises `error` for YAML nested over MAX_DEPTH deep, or grown over MAX_NODES by its aliases. What does
+    not parse is left to the parser that reads it, which is told in its own words."""
+    if _depth_over(10 * MAX_DEPTH, text):  # whose scanner takes the square of their number in time
+        raise error(f"{where}: brackets nested over {MAX_DEPTH} deep.")
     try:
-        for event in yaml.parse(text, Loader=loader):
-            if isinstance(event, yaml.AliasEvent):
-                line = event.start_mark.line + 1
-                raise error(f"{where}: line {line}: an alias (*{event.anchor}) is not read.")
-            opens = isinstance(event, (yaml.SequenceStartEvent, yaml.MappingStartEvent))
-            closes = isinstance(event, (yaml.SequenceEndEvent, yaml.MappingEndEvent))
-            depth += opens - closes
-            if depth > MAX_DEPTH:
-                raise error(f"{where}: line {event.start_mark.line + 1}: nested over {MAX_DEPTH} deep.")
-    except (yaml.YAMLError, RecursionError) as fault:
-        raise error(f"{where}: {' '.join(str(fault).split())}") from None
+        _walk(yaml.parse(text, Loader=EVENTS), where, error)
+    except (yaml.YAMLError, RecursionError):
+        try:  # what libyaml does not read, the reader behind this may
+            _walk(YAML(typ="safe", pure=True).parse(text), where, error)
+        except (YAMLError, RecursionError) as fault:
+            raise error(f"{where}: {' '.join(str(fault).split())}") from None
+
+
+def _walk(events, where, error):
+    """Follows the events of a YAML with the size and the height of every anchored node"""
+    open_nodes, known = [[None, 0, 0]], {}  # of each: anchor, nodes below it, depth below it
+    for event in events:
+        kind, line = type(event).__name__, event.start_mark.line + 1
+        anchor, size, height = getattr(event, "anchor", None), 0, 0
+        if kind in ("SequenceStartEvent", "MappingStartEvent"):
+            open_nodes.append([anchor, 0, 0])
+        elif kind in ("SequenceEndEvent", "MappingEndEvent"):
+            anchor, size, height = open_nodes.pop()
+        elif kind == "AliasEvent":
+            if anchor not in known:
+                raise error(f"{where}: line {line}: the alias *{anchor} stands for nothing before it.")
+            size, height = known[anchor]
+        elif kind != "ScalarEvent":
+            continue
+        if not kind.endswith("StartEvent"):
+            top = open_nodes[-1]
+            known |= {anchor: (size, height)} if anchor and kind != "AliasEvent" else {}
+            top[1], top[2] = top[1] + size + 1, max(top[2], height + 1)
+        if len(open_nodes) + height > MAX_DEPTH + 1:
+            raise error(f"{where}: line {line}: nested over {MAX_DEPTH} deep.")
+        if open_nodes[-1][1] > MAX_NODES:
+            raise error(f"{where}: line {line}: its aliases make over {MAX_NODES} values.")
+
+
+def read_yaml(path, error=UsageError):
+    """A YAML file of plain values -> its mapping. Raises `error` naming the file (and the line) for what is
+    no regular file, too large, too deep, no YAML, no mapping or holds tags."""
+    text = read_text(path, error)
+    check_yaml(text, path, error)
+    try:
+        found = YAML(typ="safe").load(text)
+    # the parser's own: dates that are none, numbers of 5,000 digits, tags around what they do not fit
+    except (
+        YAMLError,
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+        OverflowError,
+        RecursionError,
+    ) as fault:
+        raise error(f"{path}: {' '.join(str(fault).split())}") from None
+    if not isinstance(found, dict):
+        raise error(f"{path}: not a mapping of keys to values.")
+    return found
 
 
 def read_xml(path, error=DataError):
     """An XML file -> its root element. Raises `error` for what does not parse, is nested over MAX_DEPTH deep
     or declares entities."""
-    depth = 0
     content = read_small(path, error)
-    if b"<!ENTITY" in content:
+    depth = 0
+
+    def begins(name, attributes):
+        nonlocal depth
+        depth += 1
+        if depth > MAX_DEPTH:
+            raise error(f"{path}: elements nested over {MAX_DEPTH} deep.")
+
+    def ends(name):
+        nonlocal depth
+        depth -= 1
+
+    def entity(*told):
         raise error(f"{path}: XML with entities of its own is not read.")
-    parser = ElementTree.XMLPullParser(("start", "end"))
-    root = None
+
+    parser = expat.ParserCreate()
+    parser.StartElementHandler, parser.EndElementHandler, parser.EntityDeclHandler = begins, ends, entity
     try:
-        for at in range(0, len(content), 1 << 16):
-            parser.feed(content[at : at + (1 << 16)])
-            for kind, element in parser.read_events():
-                root = element if root is None else root
-                depth += 1 if kind == "start" else -1
-                if depth > MAX_DEPTH:
-                    raise error(f"{path}: elements nested over {MAX_DEPTH} deep.")
-        parser.close()
-    except (ElementTree.ParseError, LookupError, ValueError) as fault:
+        parser.Parse(content, True)
+        return ElementTree.fromstring(content)
+    except (expat.ExpatError, ElementTree.ParseError, LookupError) as fault:
+        raise error(f"{path}: not XML: {fault}.") from None
+    except ValueError as fault:
         if isinstance(fault, error):
             raise
         raise error(f"{path}: not XML: {fault}.") from None
-    if root is None:
-        raise error(f"{path}: no XML element.")
-    return root
 
 
 def inside(path, folder):
