@@ -1,8 +1,9 @@
 """The manifest: one CSV per split, and the only way into it.
 
 A corpus yields `Utterance`s; `write_manifest` checks all of them, sorts, writes a temporary file, renames it
-and writes the marker `<manifest>.done.json` last, so that a preparation killed half-way is never taken for a
-finished one. Everything is checked here, once; code that reads a manifest trusts it.
+and finishes the marker `<manifest>.done.json` last (`manifests.markers`), so that a preparation killed
+half-way is never taken for a finished one. Everything is checked here, once; code that reads a manifest
+trusts it.
 
 The file is UTF-8 CSV with standard quoting and the header
 `ID,duration,wav,start,stop,spk_id,gender,language`, then the label columns. `wav` begins with `$data_root/`.
@@ -11,9 +12,7 @@ Only `wav`, `trace` and `tree` are expanded: a transcript may say "5 $US".
 
 import csv
 import difflib
-import hashlib
 import io
-import json
 import math
 import os
 import re
@@ -23,21 +22,38 @@ from itertools import chain
 from pathlib import Path
 
 from lebench_sb.core.errors import SHOWN, DataError, Problems, UsageError  # noqa: F401  named from here too
-from lebench_sb.core.files import write_atomically
+from lebench_sb.core.files import write_atomically  # noqa: F401
+from lebench_sb.manifests.markers import (  # noqa: F401  markers are named from here
+    PATH_COLUMNS,
+    READERS,
+    ROOT,
+    Told,
+    file_states,
+    files_in,
+    is_prepared,
+    manifest_hash,
+    marker_path,
+    parameters_hash,
+    plain,
+    prepared,
+    read_marker,
+    refuse_foreign,
+    remove_marked,
+    state_digest,
+    write_marked,
+)
 from lebench_sb.storage.members import first_bytes, open_audio
 
-FORMAT = 1  # in the parameters' hash: raised when the rules of writing change, to rebuild old manifests
 COLUMNS = ("ID", "duration", "wav", "start", "stop", "spk_id", "gender", "language")
-PATH_LABELS = ("trace", "tree")  # labels that may hold a path; a `tree` that is a key is left alone
-ROOT = "$data_root/"
+PATH_LABELS = PATH_COLUMNS[1:]  # labels that may hold a path; a `tree` that is a key is left alone
 GENDERS = ("F", "M", "U")
 CONTROL = re.compile("[\x00-\x1f\x7f]")
 QUOTED = re.compile('[,"\r\n]|^ | $')  # fields written in quotation marks
 SECONDS = re.compile(r"\d+(\.\d+)?([eE][-+]?\d+)?")
 TAG = re.compile(r"<[^<>\s]+>")  # opens a concept in `semantics`; CLOSE closes it
 CLOSE = ">"
+MISSING = "missing file"
 NO_ROWS = "0 utterances, only a header; was the preparation interrupted?"
-READERS = 8  # threads: opening files waits on the disk or the network, not on the processor
 
 
 @dataclass(frozen=True)
@@ -72,7 +88,7 @@ def audio_fault(path):
     try:
         head = first_bytes(path, 64)
     except FileNotFoundError:
-        return "missing file"
+        return MISSING
     except OSError as error:
         return f"unreadable file, {error.strerror}"
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
@@ -114,16 +130,23 @@ def _pooled(function, items):
         return list(pool.map(function, items, chunksize=1))
 
 
-def _add_file_faults(problems, utterances):
-    """Adds each missing, empty or foreign file once, for `wav` and for labels that are absolute paths."""
+def _usable(problems, utterances, dropped):
+    """The utterances whose files are there and look sane. Each faulty file is a problem, once, for `wav` and
+    for labels that are absolute paths; one that is no audio in train may be left out (Told.spare)."""
     wavs = sorted({u.wav for u in utterances})
-    for path, fault in zip(wavs, _pooled(audio_fault, wavs), strict=True):
-        if fault:
-            problems.add(fault, path)
+    faults = {path: fault for path, fault in zip(wavs, _pooled(audio_fault, wavs), strict=True) if fault}
     paths = {u.labels[name] for u in utterances for name in PATH_LABELS if _is_path(u.labels.get(name, ""))}
     for path in sorted(paths):
         if not os.path.isfile(path) or not os.path.getsize(path):
             problems.add("missing or empty file of a label", path)
+    empty = {path for path, fault in faults.items() if fault != MISSING}
+    lost = [(faults[u.wav], u.wav) for u in utterances if u.wav in empty]
+    if isinstance(dropped, Told) and dropped.spare(lost, len(utterances), Problems(problems.where)):
+        faults = {path: fault for path, fault in faults.items() if path not in empty}
+        utterances = [u for u in utterances if u.wav not in empty]
+    for path, fault in faults.items():
+        problems.add(fault, path)
+    return utterances
 
 
 def audio_duration(path):
@@ -135,7 +158,7 @@ def audio_duration(path):
     import soundfile  # here: writing and reading a manifest needs no audio library
 
     fault = audio_fault(path)
-    if fault == "missing file":
+    if fault == MISSING:
         raise FileNotFoundError(f"{path}: missing audio file.")
     if fault:
         raise DataError(f"{path}: {fault}.")
@@ -195,27 +218,33 @@ def write_manifest(path, utterances, data_root, parameters, required=(), dropped
 
     data_root: folder above every audio file; parameters: everything the result depends on (JSON values,
     paths, functions); required: label columns that must not be empty; dropped: {reason: count} of utterances
-    the caller left out. Raises DataError that lists, for each kind of problem, the first five and their
-    number; nothing is written then.
+    the caller left out, or Told, which then also says what of train may be left out here. Raises DataError
+    that lists, for each kind of problem, the first five and their number, and UsageError for a file at `path`
+    that we did not make or that was changed since; nothing is written then.
     """
     path, utterances = Path(path), sorted(utterances, key=lambda u: u.id)
     data_root = os.path.abspath(data_root)
     if not utterances:
         raise DataError(f"{path}: 0 utterances; does the corpus under {data_root} hold this split?")
-    _check(utterances, path, data_root, required)
+    utterances = _check(utterances, path, data_root, required, dropped)
     labels = sorted({name for u in utterances for name in u.labels})
-    rows = chain([[*COLUMNS, *labels]], (_row(u, labels, data_root) for u in utterances))
-    marker = _marker(path, utterances, parameters) | {"dropped": dict(dropped or {}), "stamps": list(stamps)}
-    content = "".join(map(_csv_line, rows)).encode()
-    marker["sha256"] = hashlib.sha256(content).hexdigest()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    marker_path(path).unlink(missing_ok=True)  # an old marker never stands beside a new manifest
-    write_atomically(path, content)
-    write_atomically(marker_path(path), (json.dumps(marker, indent=1, ensure_ascii=False) + "\n").encode())
-    return marker
+    rows = [_row(u, labels, data_root) for u in utterances]
+    places = [2, *(len(COLUMNS) + labels.index(name) for name in PATH_LABELS if name in labels)]
+    files = file_states(files_in(row[place] for row in rows for place in places), data_root)
+    marker = _marker(path, utterances, parameters, data_root, files)
+    marker |= {"dropped": dict(dropped or {}), "changed": _counted(dropped), "stamps": list(stamps)}
+    content = "".join(map(_csv_line, chain([[*COLUMNS, *labels]], rows))).encode()
+    return write_marked(path, content, marker)
 
 
-def _check(utterances, path, data_root, required):
+def _counted(dropped):
+    """{character: count} of what the normaliser changed, the most frequent first"""
+    changed = getattr(dropped, "changed", {})
+    return dict(sorted(changed.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _check(utterances, path, data_root, required, dropped):
+    """The utterances, without those of train that may be left out (Told); DataError for what is wrong"""
     problems, seen = Problems(path), {}
     for u in utterances:
         seen[u.id] = seen.get(u.id, 0) + 1
@@ -223,8 +252,9 @@ def _check(utterances, path, data_root, required):
     for name, count in seen.items():
         if count > 1:
             problems.add("duplicate ID", f"{name} ({count} times)")
-    _add_file_faults(problems, utterances)
+    utterances = _usable(problems, utterances, dropped)
     problems.raise_if_any()
+    return utterances
 
 
 def _check_one(problems, u, data_root, required):
@@ -327,63 +357,18 @@ def _csv_line(fields):
     return ",".join('"' + f.replace('"', '""') + '"' if QUOTED.search(f) else f for f in fields) + "\n"
 
 
-def marker_path(path):
-    """Where the marker of the manifest `path` is."""
-    return Path(f"{path}.done.json")
-
-
-def _marker(path, utterances, parameters):
-    """What the marker says of the utterances and where they come from."""
+def _marker(path, utterances, parameters, data_root, files):
+    """What the marker says of the utterances and where they come from; files: their {name: state}"""
     return {
         "manifest": path.name,
-        "parameters": _plain(parameters),
+        "parameters": plain(parameters),
         "parameters_sha256": parameters_hash(parameters),
         "utterances": len(utterances),
         "speakers": len({u.speaker for u in utterances if u.speaker}),
         "hours": round(sum(u.duration for u in utterances) / 3600, 4),
+        "data_root": data_root,
+        "audio": {"files": len(files), "sha256": state_digest(files)},
     }
-
-
-def _plain(value):
-    """`value` as JSON knows it: paths become text, functions their full name."""
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, (set, frozenset)):
-        return sorted(_plain(item) for item in value)
-    if callable(value):
-        return f"{value.__module__}.{value.__qualname__}"
-    return str(value) if isinstance(value, os.PathLike) else value
-
-
-def parameters_hash(parameters):
-    """sha256 (hex) of the parameters of a preparation, whatever their order."""
-    content = {"format": FORMAT, "parameters": _plain(parameters)}
-    text = json.dumps(content, sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def manifest_hash(path):
-    """sha256 (hex) of the manifest's bytes."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def read_marker(path):
-    """The content of the marker of the manifest `path`; {} when there is none or it is no JSON object."""
-    try:
-        marker = json.loads(marker_path(path).read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return {}
-    return marker if isinstance(marker, dict) else {}
-
-
-def is_prepared(path, parameters):
-    """True when `path` was finished with these parameters and its bytes have not changed since."""
-    marker = read_marker(path)
-    same = marker.get("parameters_sha256") == parameters_hash(parameters)
-    return same and Path(path).is_file() and marker.get("sha256") == manifest_hash(path)
 
 
 def read_manifest(path, data_root):

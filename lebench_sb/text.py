@@ -10,6 +10,8 @@ import re
 import unicodedata
 from functools import lru_cache
 
+from lebench_sb.core.errors import UsageError
+
 FR1_LETTERS = "abcdefghijklmnopqrstuvwxyzàâçéèêëîïôùûüÿ"
 
 # Words whose apostrophe ends them; between other letters it is spelling: aujourd'hui, prud'homme, o'connor
@@ -41,12 +43,12 @@ class UnreadableText(ValueError):
 
 
 def normaliser(name):
-    """The function str -> str called `name`. Raises ValueError with the nearest name for any other."""
+    """The function str -> str called `name`. Raises UsageError with the nearest name for any other."""
     if name in NORMALISERS:
         return NORMALISERS[name]
     close = difflib.get_close_matches(str(name), NORMALISERS, n=1, cutoff=0.3)
     hint = f" Did you mean {close[0]}?" if close else ""
-    raise ValueError(f"unknown text normaliser {name!r}.{hint} There are: {', '.join(NORMALISERS)}.")
+    raise UsageError(f"unknown text normaliser {name!r}.{hint} There are: {', '.join(NORMALISERS)}.")
 
 
 def none(text):

@@ -14,7 +14,8 @@ ALLOWED = {
     "core": [],  # and every part may import it
     "storage/members": [],  # files in tar shards, which every reader of audio must open
     "storage": ["manifest"],
-    "manifest": ["storage"], "text": [], "metrics": [], "attention": [],
+    "manifests": ["storage"],  # markers, which may stand for shards
+    "manifest": ["manifests", "storage"], "text": [], "metrics": [], "attention": [],
     "waveforms": [], "model_folders": ["waveforms"], "encoders": ["attention", "model_folders", "waveforms"],
     "schedules": [], "augment": [], "checkpoints": ["manifest"], "signals": [], "sharding": [], "updates": [],
     "selection": ["manifest", "storage"],
