@@ -16,6 +16,7 @@ import io
 import math
 import os
 import re
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import chain
@@ -42,7 +43,9 @@ from lebench_sb.manifests.markers import (  # noqa: F401  markers are named from
     state_digest,
     write_marked,
 )
-from lebench_sb.storage.members import first_bytes, open_audio
+from lebench_sb.storage.formats import HEAD, format_of, refuse_other_formats
+from lebench_sb.storage.members import file_of, first_bytes, open_audio
+from lebench_sb.storage.named import path_fault
 
 COLUMNS = ("ID", "duration", "wav", "start", "stop", "spk_id", "gender", "language")
 PATH_LABELS = PATH_COLUMNS[1:]  # labels that may hold a path; a `tree` that is a key is left alone
@@ -54,6 +57,7 @@ TAG = re.compile(r"<[^<>\s]+>")  # opens a concept in `semantics`; CLOSE closes 
 CLOSE = ">"
 MISSING = "missing file"
 NO_ROWS = "0 utterances, only a header; was the preparation interrupted?"
+MOST_COLUMNS = 10_000  # of a table
 
 
 @dataclass(frozen=True)
@@ -379,6 +383,7 @@ def read_manifest(path, data_root):
     long rows, numbers, duplicate IDs.
     """
     root = root_prefix(data_root)
+    refuse_other_formats(path, "a manifest")
     problems, lines, utterances = Problems(path), {}, []
     text = io.StringIO(read_text(path), newline="")
     for line, u in manifest_rows(path, text, root, problems):
@@ -448,15 +453,16 @@ def _utterance(row, labels, root, problems, line):
     duration = _read_seconds(row, "duration", problems, line)
     if not row["ID"]:
         problems.add("empty ID", f"line {line}")
-    if not row["wav"].startswith(ROOT):
-        problems.add(f"wav does not begin with {ROOT}", f"line {line} {row['wav']!r}")
+    if "\0" in row["ID"]:
+        problems.add("ID with a NUL byte", f"line {line} {row['ID']!r}")
+    _check_places(row, root, problems, line)
     if row["gender"] not in GENDERS:
         problems.add("gender not F, M or U", f"line {line} {row['gender']!r}")
     values = {name: row[name] for name in labels}
     for name in PATH_LABELS:
         if name in values:
-            values[name] = expand(values[name], root)
-    wav, speaker, gender, language = expand(row["wav"], root), row["spk_id"], row["gender"], row["language"]
+            values[name] = _expand(values[name], root)
+    wav, speaker, gender, language = _expand(row["wav"], root), row["spk_id"], row["gender"], row["language"]
     u = Utterance(row["ID"], wav, duration, start, stop, speaker, gender, language, values)
     if duration <= 0:
         problems.add("duration not positive", f"line {line} {row['duration']!r}")
@@ -467,8 +473,40 @@ def _utterance(row, labels, root, problems, line):
     return u
 
 
+def _check_places(row, root, problems, line):
+    """Adds what is wrong with the paths of a row. root: as of `manifest_rows`; a `$data_root/` in its place
+    stands for a folder that is not known yet."""
+    if not row["wav"].startswith(ROOT):
+        problems.add(f"wav does not begin with {ROOT}", f"line {line} {row['wav']!r}")
+    for name in ("wav", *PATH_LABELS):
+        if fault := place_fault(name, row.get(name, ""), root):
+            problems.add(f"{name} {fault}", f"line {line} {row[name]!r}")
+
+
+def place_fault(name, value, root):
+    """What is wrong with the value of a path column, "" for a path in data_root or no path. root: the folder,
+    ending with /, or `$data_root/` where it is not known yet."""
+    if not value or name == "tree" and ("\t" in value or "\n" in value):  # a sentence in CoNLL-U
+        return ""
+    if fault := path_fault(value):
+        return fault
+    known, path = root != ROOT, _expand(value, root)
+    if name != "wav" and known and os.path.isabs(path) and not path.startswith(root):
+        return f"is not in data_root {root}"
+    if "\\" in value and known and name != "tree" and not os.path.exists(file_of(path)):
+        return "is not found: folders are separated by /, not by a backslash"
+    return ""
+
+
 def expand(value, root):
-    """`value` with `root` in place of a `$data_root/` at its beginning."""
+    """`value` with `root` in place of a `$data_root/` at its beginning. Raises DataError for a path that
+    leaves the folder."""
+    if fault := path_fault(value) if value.startswith(ROOT) else "":
+        raise DataError(f"{value!r} {fault}.")
+    return _expand(value, root)
+
+
+def _expand(value, root):
     return root + value[len(ROOT) :] if value.startswith(ROOT) else value
 
 
@@ -488,6 +526,7 @@ def read_table(path, delimiter, quotes=True):
     fault, a broken quotation, or a row whose number of fields is not the header's
     (all such rows are counted).
     """
+    refuse_other_formats(path, "a table")
     text = io.StringIO(read_text(path), newline="")
     rows = list(_table_rows(path, text, delimiter, csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE))
     header, problems = rows.pop(0)[1], Problems(path)
@@ -516,7 +555,11 @@ def _table_rows(path, text, delimiter, quoting):
 
 
 def _check_names(path, header):
-    doubled = sorted({name for name in header if header.count(name) > 1})
+    if len(header) > MOST_COLUMNS:
+        raise DataError(f"{path}: {len(header)} columns, at most {MOST_COLUMNS} are read; is it a table?")
+    if any("\0" in name for name in header):
+        raise DataError(f"{path}: NUL bytes in its first line; is it UTF-16? Save it as UTF-8.")
+    doubled = sorted(name for name, count in Counter(header).items() if count > 1)
     if doubled:
         raise DataError(f"{path}: columns named twice: {', '.join(doubled)}.")
 
@@ -544,6 +587,8 @@ def read_text(path):
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
+        if kind := format_of(data[:HEAD]):
+            raise DataError(f"{path} is {kind}, not text in UTF-8.") from None
         line = data[: error.start].count(b"\n") + 1
         hint = "it looks like Latin-1; `iconv -f ISO-8859-1 -t UTF-8 IN > OUT` converts it"
         raise DataError(f"{path}: line {line} is not UTF-8, {hint}.") from None

@@ -1,8 +1,10 @@
 """Files and folders that appear whole or not at all, under names that can be nobody else's."""
 
 import os
+import re
 import secrets
 import shutil
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,6 +15,24 @@ def temporary_name(path):
     """A path beside `path` that nobody else has: `.name.<16 hex digits>.tmp`"""
     path = Path(path)
     return path.with_name(f".{path.name[:200]}.{secrets.token_hex(8)}.tmp")
+
+
+def remove_leftovers(path, idle=0.0):
+    """Removes what killed writers of `path` left beside it: files with names of `temporary_name`, not written
+    to for `idle` seconds. The caller holds the lock under which `path` is written."""
+    path = Path(path)
+    names = re.compile(re.escape(f".{path.name[:200]}.") + r"[0-9a-f]{16}\.tmp")
+    for found in path.parent.iterdir():
+        if names.fullmatch(found.name) and not found.is_dir() and time.time() - _changed(found) >= idle:
+            found.unlink(missing_ok=True)
+
+
+def _changed(path):
+    """Seconds since 1970 of a file's last change; now, where it has gone meanwhile"""
+    try:
+        return path.lstat().st_mtime
+    except FileNotFoundError:
+        return time.time()
 
 
 def write_atomically(path, content):

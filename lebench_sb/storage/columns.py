@@ -1,25 +1,29 @@
 """Manifests of millions of utterances: columns mapped into memory, in place of one object per row.
 
 The CSV stays what users see and write. When a large one is first opened, its rows are checked once and copied
-to `<manifest>.arrow`, an Arrow file that names the CSV's sha256. Later openings compare the hash and map the
-file: pages are read when a row is asked for, and processes on one machine share them.
+to `<manifest>.arrow`, an Arrow file that names the CSV's sha256, with a digest of its own bytes behind it.
+Later openings compare both and map the file: rows are made when they are asked for, and processes on one
+machine share its pages. A copy that is damaged, of another manifest or of another format is built anew.
 """
 
 import fcntl
 import io
 import logging
+import mmap
 import operator
 import os
 from array import array
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 from tqdm.auto import tqdm
 
+from lebench_sb.core.files import remove_leftovers, temporary_name
 from lebench_sb.manifest import (
     COLUMNS,
     NO_ROWS,
@@ -32,17 +36,22 @@ from lebench_sb.manifest import (
     expand,
     manifest_hash,
     manifest_rows,
+    place_fault,
     read_manifest,
     read_text,
     root_prefix,
 )
+from lebench_sb.storage.digests import digest_of
+from lebench_sb.storage.formats import refuse_other_formats
 from lebench_sb.storage.plain_csv import NotPlain, plain_tables
 
 logger = logging.getLogger(__name__)
-FORMAT = 1  # raised when the columns or the checks of rows change: files of another format are built anew
+FORMAT = 2  # raised when the columns or the checks of rows change: files of another format are built anew
 LARGE = 16 << 20  # bytes of CSV of a split (about 100,000 rows) from which on it is opened as columns
 ROWS = 1 << 16  # rows of one record batch, and those turned into Utterances at once when all are visited
 NUMBERS = ("duration", "start", "stop")
+IDLE = 600.0  # seconds without a write, after which a half-made copy is taken for that of a killed process
+DIGEST = 64  # bytes behind the Arrow file: the digest of all before them, in hex
 
 
 class Utterances(Sequence):
@@ -53,9 +62,11 @@ class Utterances(Sequence):
     other processes open the files themselves.
     """
 
-    def __init__(self, files, data_root, positions=None):
+    def __init__(self, files, data_root, positions=None, digests=None):
         self.files, self.data_root, self.positions = [str(file) for file in files], str(data_root), positions
-        self.root = root_prefix(data_root)
+        self.root, self.digests = root_prefix(data_root), [_written_digest(file) for file in self.files]
+        if digests not in (None, self.digests):
+            raise DataError(f"{', '.join(self.files)}: replaced while it was read; start again.")
         self.table = _one_table([_mapped(file) for file in self.files])
         self.labels = [name for name in self.table.column_names if name not in COLUMNS]
         batches = self.table.to_batches()
@@ -63,7 +74,7 @@ class Utterances(Sequence):
         self.starts = np.cumsum([0, *(batch.num_rows for batch in batches)]).tolist()
 
     def __reduce__(self):
-        return Utterances, (self.files, self.data_root, self.positions)
+        return Utterances, (self.files, self.data_root, self.positions, self.digests)
 
     def __len__(self):
         return self.starts[-1] if self.positions is None else len(self.positions)
@@ -102,7 +113,7 @@ class Utterances(Sequence):
     def take(self, positions):
         """Utterances at positions (n,) of this sequence, in that order"""
         rows = positions if self.positions is None else self.positions[positions]
-        return Utterances(self.files, self.data_root, np.asarray(rows, dtype=np.int64))
+        return Utterances(self.files, self.data_root, np.asarray(rows, dtype=np.int64), self.digests)
 
     def where(self, mask):
         """Those for which mask (n,) bool is true"""
@@ -164,11 +175,29 @@ def open_utterances(paths, data_root):
     else:
         root_prefix(data_root)
         utterances = Utterances([columnar(path) for path in paths], data_root)
+        _check_places(utterances, ", ".join(map(str, paths)))
         ids = utterances.column("ID") if len(paths) > 1 else []
         count = len(ids.unique()) if len(paths) > 1 else 0
     if count < len(ids):
         raise DataError(f"{_shared(paths, data_root)} Prefix the IDs of each corpus with its name.")
     return utterances
+
+
+def _check_places(utterances, where):
+    """Raises DataError for paths that `place_fault` refuses now that data_root is known"""
+    import pyarrow.compute as pc
+
+    problems = Problems(where)
+    for name in [name for name in ("wav", *PATH_LABELS) if name in utterances.table.column_names]:
+        column = utterances.column(name).fill_null("")
+        odd = pc.or_(pc.match_substring(column, ".."), pc.match_substring(column, "\\"))
+        if name != "wav":
+            odd = pc.or_(odd, pc.starts_with(column, "/"))
+        ids = utterances.column("ID").filter(odd).to_pylist()
+        for found, value in zip(ids, column.filter(odd).to_pylist(), strict=True):
+            if fault := place_fault(name, value, utterances.root):
+                problems.add(f"{name} {fault}", f"{found} {value!r}")
+    problems.raise_if_any()
 
 
 def _shared(paths, data_root):
@@ -185,6 +214,7 @@ def columnar(path):
     """The columnar copy of the manifest `path`, built first when there is none of these bytes."""
     if not os.path.isfile(path):
         read_text(path)  # raises FileNotFoundError in the words of every manifest
+    refuse_other_formats(path, "a manifest")
     sha256 = manifest_hash(path)
     target = copy_path(path, sha256)
     if not _is_copy(target, sha256):
@@ -205,10 +235,19 @@ def copy_path(path, sha256):
 
 @contextmanager
 def _alone(path):
-    """Waits until no other process holds the lock file `path`"""
-    with open(path, "a", encoding="utf-8") as handle:
+    """Waits until no other process holds the lock file `path`; goes on without where there can be none (of
+    somebody else, no locks on this disk): copies are whole either way, at worst they are made twice"""
+    handle = None
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
         fcntl.lockf(handle, fcntl.LOCK_EX)
+    except OSError as error:
+        logger.info("%s: no lock (%s)", path, error.strerror)
+    try:
         yield
+    finally:
+        if handle is not None:
+            os.close(handle)
 
 
 def build(path, target, sha256):
@@ -217,7 +256,8 @@ def build(path, target, sha256):
     Shows progress. Raises what `read_manifest` raises.
     """
     logger.info("%s: first opening; its rows are checked and copied to %s", path, target)
-    temporary, problems, lines = Path(f"{target}.tmp"), Problems(path), array("q")
+    remove_leftovers(target, IDLE)
+    temporary, problems, lines = temporary_name(target), Problems(path), array("q")
     shown = {"total": os.path.getsize(path), "unit": "B", "unit_scale": True, "desc": Path(path).name}
     try:
         with open(path, "rb") as raw, tqdm(**shown) as bar:
@@ -256,7 +296,7 @@ def _write(tables, temporary, sha256, raw, bar):
     import pyarrow as pa  # here: small manifests do without
 
     writer = None
-    with open(temporary, "wb") as sink:
+    with open(temporary, "w+b") as sink:
         for table in tables:
             written_of = {"format": str(FORMAT), "sha256": sha256}
             writer = writer or pa.ipc.new_file(sink, table.schema.with_metadata(written_of))
@@ -264,6 +304,9 @@ def _write(tables, temporary, sha256, raw, bar):
             bar.update(raw.tell() - bar.n)
         if writer is not None:
             writer.close()
+            sink.flush()
+            with mmap.mmap(sink.fileno(), 0, access=mmap.ACCESS_READ) as written:
+                sink.write(digest_of(written).encode())
         sink.flush()
         os.fsync(sink.fileno())
 
@@ -299,24 +342,65 @@ def _add_doubles(problems, ids, lines):
 
 
 def _is_copy(path, sha256):
-    """True for a whole columnar file of the CSV with this hash."""
+    """True for a whole columnar file of the CSV with this hash, whose bytes are those that were written."""
     import pyarrow as pa
 
     if not path.is_file():
         return False
     try:
-        found = _mapped(path).schema.metadata
-    except (pa.ArrowInvalid, OSError) as error:
+        if not _is_intact(path):
+            logger.warning("%s: not what was written, or of another version: built anew", path)
+            return False
+        table = _mapped(path)
+        table.validate(full=True)
+    except (pa.ArrowException, OSError, ValueError) as error:
         logger.warning("%s: not readable (%s), built anew", path, error)
         return False
-    return found == {b"format": str(FORMAT).encode(), b"sha256": sha256.encode()}
+    of_this = {b"format": str(FORMAT).encode(), b"sha256": sha256.encode()}
+    return table.schema.metadata == of_this and _has_columns(table)
+
+
+def _has_columns(table):
+    """Whether a table has the columns of manifests, and nothing is missing but times"""
+    import pyarrow as pa
+
+    names = table.column_names
+    types = [pa.float64() if name in NUMBERS else pa.string() for name in names]
+    whole = all(column.null_count == 0 for name, column in zip(names, table.columns, strict=True)
+                if name not in ("start", "stop"))  # fmt: skip
+    return tuple(names[: len(COLUMNS)]) == COLUMNS and table.schema.types == types and whole
+
+
+@lru_cache(None)
+def _checked(path, *state):
+    """Whether the digest behind a file is that of its bytes; state: what tells that it is the same file"""
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        with memoryview(data) as view:
+            return digest_of(view[:-DIGEST]) == bytes(view[-DIGEST:]).decode("ascii", "replace")
+
+
+def _is_intact(path):
+    """Whether a file is what `_write` wrote: read whole, once per process"""
+    found = os.stat(path)
+    if found.st_size <= DIGEST:
+        return False
+    times = found.st_mtime_ns, found.st_ctime_ns
+    return _checked(str(path), found.st_dev, found.st_ino, found.st_size, *times)
+
+
+def _written_digest(path):
+    """The digest behind a columnar file"""
+    with open(path, "rb") as file:
+        file.seek(-DIGEST, os.SEEK_END)
+        return file.read().decode("ascii", "replace")
 
 
 def _mapped(path):
     """The table of an Arrow file, mapped into memory"""
     import pyarrow as pa
 
-    return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+    source = pa.memory_map(str(path))
+    return pa.ipc.open_file(source.read_buffer(source.size() - DIGEST)).read_all()
 
 
 def _one_table(tables):

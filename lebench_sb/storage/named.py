@@ -5,6 +5,7 @@ One rule for all who ask: the run that reads them, and the grid that asks whethe
 
 import csv
 import os
+import re
 from pathlib import Path
 
 import yaml
@@ -14,6 +15,7 @@ from lebench_sb.storage.members import file_of
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 ROOT = "$data_root/"
+UP = re.compile(r"(?:^|/|\\|::)\.\.(?=/|\\|#|$)")  # `..` as a folder, also in a shard
 PATHS = ("wav", "trace", "tree")  # columns of a manifest that may hold paths
 COMMON_PIECES = 200  # commas in one value: more are no list of manifests
 
@@ -111,9 +113,19 @@ def named_in_manifest(path, root):
 
 def files_behind(value, root):
     """A field of a manifest that may be a path -> the files on disk that decide what it gives"""
-    if value.startswith(ROOT):
-        value = os.path.join(root, value[len(ROOT) :])
-    elif not os.path.isabs(value):
-        return []  # a key of an inline tree
-    shard = file_of(value)
-    return [shard] if shard == value else [shard, f"{shard}.index"]
+    if not value or "\t" in value or "\n" in value:
+        return []  # a sentence in CoNLL-U
+    path = os.path.join(root, value.removeprefix(ROOT))
+    if "#" in value and not os.path.isfile(path):
+        path = path.rpartition("#")[0]  # a file of trees and the key of a sentence
+    shard = file_of(path)
+    return [path] if shard == path else [shard, f"{shard}.index"]
+
+
+def path_fault(value):
+    """What is wrong with a path below data_root as it is written, "" for nothing"""
+    if "\0" in value:
+        return "holds a NUL byte"
+    if ".." in value and UP.search(value):
+        return "leaves data_root: `..` is not read"
+    return ""

@@ -9,7 +9,7 @@ import re
 
 import numpy as np
 
-from lebench_sb.manifest import COLUMNS, GENDERS, ROOT, segments_agree
+from lebench_sb.manifest import COLUMNS, GENDERS, MOST_COLUMNS, PATH_LABELS, ROOT, segments_agree
 
 BLOCK = 16 << 20  # bytes read at once
 LONGEST = 100_000  # bytes of a field; csv refuses fields of more than 131,072 characters
@@ -44,7 +44,7 @@ def _names(line):
     line = line.removeprefix(BOM).rstrip(b"\r\n")
     _demand(line.isascii() and b'"' not in line)
     names = line.decode().split(",")
-    _demand(set(COLUMNS) <= set(names) and len(set(names)) == len(names))
+    _demand(len(names) <= MOST_COLUMNS and set(COLUMNS) <= set(names) and len(set(names)) == len(names))
     _demand("semantics" not in names)  # tags are read one after the other
     return names
 
@@ -59,6 +59,7 @@ def _checked(block, names):
     import pyarrow as pa
     from pyarrow import csv
 
+    _demand(b"\0" not in block)
     _demand(block.count(b'"') == 2 * len(ENCLOSED.findall(block)) and BOM not in block)
     try:
         table = csv.read_csv(
@@ -98,10 +99,21 @@ def _check(table):
         if column.type == pa.string():
             _demand((pc.max(pc.binary_length(column)).as_py() or 0) <= LONGEST)
     _demand(pc.all(pc.not_equal(table["ID"], ""), min_count=0).as_py())
-    _demand(pc.all(pc.starts_with(table["wav"], ROOT), min_count=0).as_py())
+    for name in {"wav", *PATH_LABELS} & set(table.column_names):
+        _check_places(table[name], label=name != "wav")
     _demand(pc.all(pc.is_in(table["gender"], pa.array(GENDERS)), min_count=0).as_py())
     duration, start, stop = (table[name].to_numpy() for name in ("duration", "start", "stop"))
     whole = np.isnan(start)
     _demand((duration > 0).all() and (whole == np.isnan(stop)).all())
     duration, start, stop = duration[~whole], start[~whole], stop[~whole]
     _demand((start < stop).all() and segments_agree(duration, start, stop).all())
+
+
+def _check_places(paths, label):
+    """Paths (n,) below $data_root, of labels also other text: what might lead elsewhere is looked at again"""
+    import pyarrow.compute as pc
+
+    inside = pc.invert(pc.starts_with(paths, "/")) if label else pc.starts_with(paths, ROOT)
+    _demand(pc.all(inside, min_count=0).as_py())
+    for mark in ("..", "\\"):
+        _demand(not pc.any(pc.match_substring(paths, mark), min_count=0).as_py())
