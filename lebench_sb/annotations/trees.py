@@ -81,14 +81,14 @@ def read_blocks(path, problems, columns=COLUMNS, fewest=None):
     least; what stands beyond is not read. Raises FileNotFoundError, or DataError for a file that is not
     UTF-8.
     """
-    for line, lines in _sentences(read_text(path)):
+    for line, lines in sentences(read_text(path)):
         yield from parse_block(os.path.basename(path), line, lines, problems, columns, fewest)
 
 
 def parse_block(file, line, lines, problems, columns=COLUMNS, fewest=None):
     """The lines of one sentence -> [Block], or [] with what is wrong added to `problems`, one thing a
     sentence"""
-    bare = Block(file, line, _metadata(lines), ())
+    bare = Block(file, line, metadata(lines), ())
     rows = [(line + k, text) for k, text in enumerate(lines) if not text.startswith("#")]
     if fault := _line_fault(rows, fewest or len(columns), fewest is not None):
         problems.add(fault[0], f"{file}, line {fault[1]}, sent_id {bare.name or 'missing'}")
@@ -105,8 +105,8 @@ def parse_block(file, line, lines, problems, columns=COLUMNS, fewest=None):
     return [] if faults else [block]
 
 
-def _sentences(text):
-    """(line number, lines) of each run of lines between empty ones; comments alone are no sentence"""
+def sentences(text):
+    """Yields (line number, lines) of each run of lines between empty ones; comments alone are no sentence"""
     lines, first = [], 1
     for number, line in enumerate([*text.split("\n"), ""], 1):
         line = line.rstrip("\r")
@@ -119,7 +119,8 @@ def _sentences(text):
             lines = []
 
 
-def _metadata(lines):
+def metadata(lines):
+    """{key: value} of the lines `# key = value`"""
     pairs = [line[1:].partition("=") for line in lines if line.startswith("#")]
     return {key.strip(): value.strip() for key, equals, value in pairs if equals}
 

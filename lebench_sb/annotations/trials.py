@@ -15,10 +15,13 @@ name that an enrolment file explains (`model a b` a line, Kaldi's spk2utt). Cosi
 import csv
 import io
 import logging
+import math
 import random
 import re
+from bisect import bisect_right
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import PurePath
 
 import numpy as np
@@ -263,8 +266,9 @@ def _describe(path, trials, utterances):
 def make_trials(utterances, seed, most=20_000):
     """Trials out of speaker-labelled Utterances: pairs of one speaker, and ten times as many of two.
 
-    At most `most` trials; which ones depends on the seed and the IDs alone. Raises DataError if some speaker
-    is unknown, or if there are no two utterances of one speaker, or no two speakers.
+    At most `most` trials; which ones depends on the seed and the IDs alone. No list of all pairs is made: an
+    hour of speech and a hundred hours take as long. Raises DataError if some speaker is unknown, or if there
+    are no two utterances of one speaker, or no two speakers.
     """
     ordered = sorted(utterances, key=lambda u: u.id)
     unknown = [u.id for u in ordered if not u.speaker]
@@ -274,20 +278,41 @@ def make_trials(utterances, seed, most=20_000):
     for u in ordered:
         of_speaker[u.speaker].append(u.id)
     rng = random.Random(f"trials-{seed}")
-    pairs = [(a, b) for ids in of_speaker.values() for k, b in enumerate(ids) for a in ids[:k]]
-    if not pairs or len(of_speaker) < 2:
+    groups = list(of_speaker.values())
+    ends = list(accumulate(len(ids) * (len(ids) - 1) // 2 for ids in groups))
+    if not groups or not ends[-1] or len(groups) < 2:
         raise DataError(
-            f"{len(ordered)} utterances of {len(of_speaker)} speakers make no trials: it takes two speakers, "
+            f"{len(ordered)} utterances of {len(groups)} speakers make no trials: it takes two speakers, "
             "and two utterances of one of them."
         )
-    pairs = sorted(rng.sample(pairs, min(len(pairs), max(1, most // 11))))
-    others = _of_two_speakers(ordered, rng, min(10 * len(pairs), most - len(pairs)))
+    numbers = rng.sample(range(ends[-1]), min(ends[-1], max(1, most // 11)))
+    pairs = sorted(_pair_of_one(groups, ends, number) for number in numbers)
+    others = _of_two_speakers(ordered, groups, rng, min(10 * len(pairs), most - len(pairs)))
     enrol, test = zip(*pairs, *others, strict=True)
     return Trials(list(enrol), list(test), np.arange(len(enrol)) < len(pairs))
 
 
-def _of_two_speakers(ordered, rng, wanted):
-    """Up to `wanted` different pairs of IDs of two speakers, sorted"""
+def _pair_of_one(groups, ends, number):
+    """The pair of IDs `number` (from 0) of all pairs within groups, of which ends[g] lie in groups 0 to g: in
+    each group (0, 1), (0, 2), (1, 2), (0, 3), ..."""
+    group = bisect_right(ends, number)
+    number -= ends[group - 1] if group else 0
+    second = (1 + math.isqrt(1 + 8 * number)) // 2
+    return groups[group][number - second * (second - 1) // 2], groups[group][second]
+
+
+def _pair_of_two(groups, ends, starts, number):
+    """The pair of IDs `number` (from 0) of all pairs of different groups: each ID with every ID of the groups
+    before its own, of which there are starts[g]; ends[g] pairs lie in groups 0 to g"""
+    group = bisect_right(ends, number)
+    own, other = divmod(number - (ends[group - 1] if group else 0), starts[group])
+    before = bisect_right(starts, other) - 1
+    a, b = groups[before][other - starts[before]], groups[group][own]
+    return min(a, b), max(a, b)
+
+
+def _of_two_speakers(ordered, groups, rng, wanted):
+    """Up to `wanted` different pairs of IDs of two speakers, sorted; all pairs are as likely"""
     speakers = {u.id: u.speaker for u in ordered}
     ids, found = list(speakers), set()
     if len(ids) < 400:  # few enough to list
@@ -298,8 +323,12 @@ def _of_two_speakers(ordered, rng, wanted):
         if speakers[a] != speakers[b]:
             found.add((min(a, b), max(a, b)))
         if len(found) == wanted:
-            break
-    return sorted(found)
+            return sorted(found)
+    # nearly all of one speaker: two that are drawn are rarely of two, so pairs are drawn instead
+    starts = [0, *accumulate(map(len, groups))][:-1]
+    ends = list(accumulate(len(ids) * start for ids, start in zip(groups, starts, strict=True)))
+    numbers = rng.sample(range(ends[-1]), min(ends[-1], max(1, wanted)))
+    return sorted(_pair_of_two(groups, ends, starts, number) for number in numbers)
 
 
 def trials_csv(trials):

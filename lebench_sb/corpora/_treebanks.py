@@ -2,14 +2,18 @@
 
 The manifest's label `tree` holds the tree as CoNLL-U over the spoken words (`trees.spoken_tree`), `wrd` those
 words, so that a manifest needs no other file than the audio.
+
+A sentence is cut from the begin of its first word to the end of its last. Punctuation is not heard, and what
+Rhapsodie writes as its times is often 0 or the wrong way round: its times are not read. A word of over
+APART seconds (a begin of 0 stands for an unknown one), or two words that are further apart than that, would
+put the speech of others into the piece: such a sentence is a fault.
 """
 
 import os
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-from lebench_sb.annotations.trees import as_conllu, normalised
+from lebench_sb.annotations.trees import PUNCTUATION, as_conllu, normalised
 from lebench_sb.corpora._stamps import synthetic
 from lebench_sb.manifest import Problems, Utterance, probe_durations, read_marker, write_manifest
 from lebench_sb.text import normaliser as text_normaliser
@@ -17,31 +21,49 @@ from lebench_sb.text import normaliser as text_normaliser
 NAMES = {"train": "train", "valid": "dev", "test": "test"}  # ours: theirs
 AUDIO = (".wav", ".flac", ".mp3", ".ogg")
 LATE = 0.1  # seconds a sentence may end after its recording: times are rounded
+APART = 5.0  # seconds a word may last, or that may pass between two words of a sentence
 WAY_OUT = "mend these sentences, or leave them out, counted, with --drop_bad True"
 EMPTY = "without a spoken word"
 
 
+class Faults(Problems):
+    """Problems that remember of which recording and sentence each is, to tell which split has lost it."""
+
+    def __init__(self, where):
+        super().__init__(where)
+        self.place, self.lost = ("", ""), []
+
+    def add(self, kind, item):
+        super().add(kind, item)
+        self.lost.append((*self.place, kind))
+
+
 class Reader:
-    """Turns Blocks into Utterances. What is wrong is collected; `left_out` counts what is no fault.
+    """Turns Blocks into Utterances. What is wrong is collected; `left_out` lists what is no fault.
 
     audio: {name or stem of a file below the corpus: [paths]}.
     """
 
     def __init__(self, where, root, normaliser, multiword):
-        self.problems = Problems(where)
+        self.problems = Faults(where)
         self.normalise, self.multiword = text_normaliser(normaliser), multiword
-        self.audio, self.left_out = _audio_files(root), Counter()
+        self.audio, self.left_out = _audio_files(root), []
+
+    def at(self, recording, sentence):
+        """Of which recording and sentence the faults that follow are"""
+        self.problems.place = recording, sentence
 
     def times(self, block, read):
-        """[(begin, end) in seconds, ...] of the lines of a Block that have times, in order; None, with a
-        problem noted, where `read(line)` raises ValueError"""
+        """[(begin, end) in seconds, ...] of the lines of a Block that have times, in order, punctuation left
+        out; None, with a problem noted, where `read(line)` raises ValueError"""
+        heard = [token for token in block.tokens if token["upos"] not in PUNCTUATION]
         try:
-            return [pair for pair in map(read, block.tokens) if pair is not None]
+            return [pair for pair in map(read, heard) if pair is not None]
         except ValueError as error:
             self.problems.add("times that are no numbers", f"{block.place} {error}")
             return None
 
-    def utterance(self, block, recording, times, speaker=""):
+    def utterance(self, block, recording, times, speaker="", gender="U"):
         """One Block -> Utterance, or None. recording: possible names of its file, the best first; times: of
         `times`"""
         if times is None:
@@ -53,7 +75,7 @@ class Reader:
         if tree is None:
             return None
         if not tree:
-            self.left_out[EMPTY] += 1
+            self.left_out.append((*self.problems.place, EMPTY))
             return None
         span, wav = self._span(block, times), self._recording(block, recording)
         if span is None or wav is None:
@@ -61,10 +83,10 @@ class Reader:
         labels = {"wrd": tree.text, "tree": as_conllu(tree)}
         speaker = speaker or Path(wav).stem
         start, stop = (round(t, 4) for t in span)
-        return Utterance(block.name, wav, round(stop - start, 4), start, stop, speaker, labels=labels)
+        return Utterance(block.name, wav, round(stop - start, 4), start, stop, speaker, gender, labels=labels)
 
     def _span(self, block, known):
-        """(start, stop) of a sentence from the times of its lines"""
+        """(start, stop) of a sentence from the times of its words"""
         begins = [begin for begin, _ in known]
         if not known:
             self.problems.add("sentences without times", block.place)
@@ -72,6 +94,8 @@ class Reader:
             self.problems.add("times that go backwards", block.place)
         elif begins[0] >= (stop := max(end for _, end in known)):
             self.problems.add("sentences that last 0 s", block.place)
+        elif fault := _gap(known):
+            self.problems.add(fault[0], f"{block.place}, {fault[1]}")
         else:
             return begins[0], stop
         return None
@@ -94,29 +118,44 @@ class Reader:
         """The utterances, their ends cut to the recordings'; one that ends later or is there twice is a
         problem"""
         durations, faults = probe_durations(u.wav for u in utterances)
-        for path, fault in faults.items():
-            self.problems.add(fault, path)
         kept, seen = [], set()
         for u in utterances:
+            self.at(Path(u.wav).stem, u.id)
             seconds = durations.get(u.wav)
             if u.id in seen:
                 self.problems.add("sent_id there twice", u.id)
-            elif seconds is not None and u.stop > seconds + LATE:
+            elif seconds is None:
+                self.problems.add(faults[u.wav], f"{u.wav} ({u.id})")
+            elif u.stop > seconds + LATE:
                 late = f"{u.id} [{u.start}, {u.stop}] of {seconds:.2f} s"
                 self.problems.add("sentences that end after their recording", late)
-            elif seconds is not None:
+            else:
                 stop = min(u.stop, seconds)
                 kept.append(replace(u, stop=stop, duration=round(stop - u.start, 4)))
             seen.add(u.id)
         return kept
 
     def finish(self, drop_bad):
-        """Raises DataError for the problems, unless drop_bad: then {what: count} of all that is left out"""
+        """Raises DataError for the problems, unless drop_bad: then [(recording, sent_id, why), ...] of all
+        that is left out"""
         if not drop_bad and self.problems:
             self.problems.where = f"{self.problems.where} ({WAY_OUT})"
             self.problems.raise_if_any()
-        counts = {kind: len(items) for kind, items in self.problems.found.items()}
-        return {**self.left_out, **counts}
+        return [*self.left_out, *self.problems.lost]
+
+
+def _gap(known):
+    """(what is wrong, where) for a word or a silence of over APART seconds; known: (begin, end) in order of
+    begin"""
+    reached = known[0][0]
+    for begin, end in known:
+        if end - begin > APART:
+            return f"words of over {APART:g} s (is one of their times missing?)", f"{begin:g} to {end:g} s"
+        if begin - reached > APART:
+            kind = f"words over {APART:g} s apart: not one piece of the recording"
+            return kind, f"{reached:g} to {begin:g} s"
+        reached = max(reached, end)
+    return None
 
 
 def _rank(path):

@@ -14,7 +14,7 @@ import random
 from collections import Counter
 from pathlib import Path
 
-from lebench_sb.annotations.trees import read_blocks
+from lebench_sb.annotations.trees import metadata, parse_block, sentences
 from lebench_sb.corpora._treebanks import NAMES, Reader, write_splits
 from lebench_sb.manifest import (
     SECONDS,
@@ -30,6 +30,7 @@ from lebench_sb.manifest import (
 # names with a mark are read as text: what stands there need not follow Universal Dependencies
 TIMED = (*"id form lemma upos xpos_ feats_ head deprel deps_ misc_".split(), "begin", "end")
 SPEAKER = "speaker"
+UNLISTED = "in no list of a split"
 LAYOUT = (
     "data_folder must hold *.orfeo files (CoNLL-U with begin and end of each word) and their recordings; to "
     "choose the splits, also folders train/, dev/, test/ or lists train.txt, dev.txt, test.txt (a recording "
@@ -66,11 +67,9 @@ def prepare_orfeo(
         return {split: read_marker(path) for split, path in manifests.items()}
     reader = Reader(folder, folder, normaliser, multiword)
     found = reader.within_recordings(list(_utterances(files, reader)))
-    dropped = reader.finish(drop_bad)
-    splits, unlisted = _split(folder, files, found, ratios, seed)
-    # of which split a faulty sentence would have been is not always known: all are counted with train
-    lost = {"train": dropped | ({"in no list of a split": unlisted} if unlisted else {})}
-    return write_splits(manifests, splits, lost, data_folder, parameters)
+    lost = reader.finish(drop_bad)
+    splits, dropped = _split(folder, files, found, lost, ratios, seed)
+    return write_splits(manifests, splits, dropped, data_folder, parameters)
 
 
 def utterances(data_folder, normaliser="fr-1", multiword="merge"):
@@ -98,13 +97,20 @@ def _hashes(paths, root):
 
 def _utterances(files, reader):
     for path in files:
-        for block in read_blocks(path, reader.problems, (*TIMED, SPEAKER), len(TIMED)):
-            times = reader.times(block, _times)
-            speaker = Counter(t.get(SPEAKER) or "_" for t in block.nodes).most_common(1)[0][0]
-            name = path.stem if speaker == "_" else f"{path.stem}-{speaker}"
-            u = reader.utterance(block, (path.stem,), times, name)
-            if u is not None:
-                yield u
+        for line, lines in sentences(read_text(path)):
+            reader.at(path.stem, metadata(lines).get("sent_id", ""))
+            columns = (*TIMED, SPEAKER)
+            for block in parse_block(path.name, line, lines, reader.problems, columns, len(TIMED)):
+                u = _utterance(block, path.stem, reader)
+                if u is not None:
+                    yield u
+
+
+def _utterance(block, stem, reader):
+    """A Block of the recording `stem` -> Utterance, or None"""
+    times = reader.times(block, _times)
+    speaker = Counter(t.get(SPEAKER) or "_" for t in block.nodes).most_common(1)[0][0]
+    return reader.utterance(block, (stem,), times, stem if speaker == "_" else f"{stem}-{speaker}")
 
 
 def _times(token):
@@ -130,19 +136,34 @@ def _lists(data_folder):
     return paths if there else {}
 
 
-def _split(data_folder, files, found, ratios, seed):
-    """-> {split: utterances}, how many are in none"""
+def _split(data_folder, files, found, lost, ratios, seed):
+    """-> {split: utterances}, {split: {why something is left out: how often}}; lost: of `Reader.finish`"""
     if lists := _lists(data_folder):
-        return _by_lists(lists, files, found)
-    tops = {path.relative_to(data_folder).parts[0] for path in files}
-    if tops == set(NAMES.values()):
-        return _by_folders(data_folder, files, found), 0
-    return _drawn(data_folder, found, ratios, seed), 0
+        choose = _by_lists(lists, files, found, lost)
+    elif {path.relative_to(data_folder).parts[0] for path in files} == set(NAMES.values()):
+        ours = {name: split for split, name in NAMES.items()}
+        split_of = {path.stem: ours[path.relative_to(data_folder).parts[0]] for path in files}
+        choose = lambda recording, sentence: split_of[recording]  # noqa: E731
+    else:
+        split_of = _drawn(data_folder, found, ratios, seed)
+        choose = lambda recording, sentence: split_of.get(recording, "train")  # noqa: E731
+    splits, dropped = {split: [] for split in NAMES}, {split: Counter() for split in NAMES}
+    for u in found:
+        if split := choose(_stem(u), u.id):
+            splits[split].append(u)
+        else:
+            dropped["train"][UNLISTED] += 1
+    for recording, sentence, why in lost:
+        if split := choose(recording, sentence):
+            dropped[split][why] += 1
+    return splits, dropped
 
 
-def _by_lists(lists, files, found):
+def _by_lists(lists, files, found, lost):
+    """-> function (recording, sent_id) -> split, or "" where no list names either"""
     split_of, problems = {}, Problems("lists of splits")
-    known = {path.stem for path in files} | {u.id for u in found}
+    sentences_of = {(_stem(u), u.id) for u in found} | {(stem, name) for stem, name, _ in lost}
+    known = {path.stem for path in files} | {name for _, name in sentences_of}
     for split, path in lists.items():
         for number, line in enumerate(read_text(path).splitlines(), 1):
             name = line.strip().removesuffix(".orfeo")
@@ -151,33 +172,19 @@ def _by_lists(lists, files, found):
                 problems.add("names of no recording or sentence", f"{path.name}:{number} {name}{hint}")
             elif name and split_of.setdefault(name, split) != split:
                 problems.add("names in two lists", f"{path.name}:{number} {name}")
-    splits, unlisted = {split: [] for split in NAMES}, 0
-    for u, stem in ((u, _stem(u)) for u in found):
-        chosen = {split_of[name] for name in (u.id, stem) if name in split_of}
-        if len(chosen) > 1:
-            problems.add("sentences in one list, their recording in another", u.id)
-        for split in sorted(chosen)[:1]:
-            splits[split].append(u)
-        unlisted += not chosen
+    for stem, name in sorted(sentences_of):
+        if len({split_of[key] for key in (name, stem) if key in split_of}) > 1:
+            problems.add("sentences in one list, their recording in another", name)
     problems.raise_if_any()
-    return splits, unlisted
+    return lambda recording, sentence: split_of.get(sentence) or split_of.get(recording, "")
 
 
 def _stem(u):
     return Path(u.wav).stem
 
 
-def _by_folders(data_folder, files, found):
-    ours = {name: split for split, name in NAMES.items()}
-    split_of = {path.stem: ours[path.relative_to(data_folder).parts[0]] for path in files}
-    splits = {split: [] for split in NAMES}
-    for u in found:
-        splits[split_of[_stem(u)]].append(u)
-    return splits
-
-
 def _drawn(data_folder, found, ratios, seed):
-    """Whole recordings to test, valid, train; each split gets at least one"""
+    """{recording: split} of those drawn for test and valid; train gets the others, at least one"""
     seconds = Counter()
     for u in found:
         seconds[_stem(u)] += u.duration
@@ -191,7 +198,4 @@ def _drawn(data_folder, found, ratios, seed):
         while len(order) > reserved and (share == 0 or share + seconds[order[-1]] / 2 < ratio * total):
             share += seconds[order[-1]]
             split_of[order.pop()] = split
-    splits = {split: [] for split in NAMES}
-    for u in found:
-        splits[split_of.get(_stem(u), "train")].append(u)
-    return splits
+    return split_of

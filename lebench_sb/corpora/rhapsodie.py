@@ -10,11 +10,13 @@ https://universaldependencies.org/treebanks/fr_rhapsodie/ (Lacheret-Dujour, Kaha
 import hashlib
 import os
 import re
+from collections import Counter
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from lebench_sb.annotations.trees import read_blocks
 from lebench_sb.corpora._treebanks import NAMES, Reader, write_splits
+from lebench_sb.corpora.own import GENDERS
 from lebench_sb.manifest import is_prepared, read_marker
 
 FILE = "*_rhapsodie-ud-{}.conllu"
@@ -63,14 +65,15 @@ def _file(data_folder, split):
 
 
 def _read(path, data_folder, normaliser, multiword, drop_bad):
-    """-> utterances, {what is left out: how often}"""
+    """-> utterances, {why something is left out: how often}"""
     reader, found = Reader(path, data_folder, normaliser, multiword), []
     for block in read_blocks(path, reader.problems):
         times = reader.times(block, _times)
         speaker = next((block.metadata[k] for k in ("speaker_id", "speaker") if block.metadata.get(k)), "")
-        found.append(reader.utterance(block, recording_names(block), times, speaker))
+        gender = GENDERS.get(block.metadata.get("speaker_sex", "").lower(), "U")
+        found.append(reader.utterance(block, recording_names(block), times, speaker, gender))
     kept = reader.within_recordings([u for u in found if u is not None])
-    return kept, reader.finish(drop_bad)
+    return kept, Counter(why for *_, why in reader.finish(drop_bad))
 
 
 def recording_names(block):

@@ -111,7 +111,7 @@ BAD = {
     "roots": FIRST.replace("5	à	à	PRE	PRE	_	4", "5	à	à	PRE	PRE	_	0"),
     "seconds": FIRST.replace("0.98\t1.05", "0,98\t1.05"),
     "back": FIRST.replace("0.98\t1.05", "0.30\t1.05"),
-    "late": FIRST.replace("1.05\t1.50", "1.05\t9.50"),
+    "late": FIRST.replace("1.05\t1.50", "1.05\t2.50"),
     "twice": FIRST.replace("cefc-{n}-1", "cefc-good-1"),
     "name": FIRST.replace("# sent_id = cefc-{n}-1\n", ""),
     "untimed": "\n".join(line.rsplit("\t", 3)[0] + "\t_\t_" if line[0] != "#" else line
@@ -122,7 +122,7 @@ SAID = [
     "lines without 12 columns or more (1): columns.orfeo, line 4 has 11, sent_id cefc-columns-1",
     "no root, cycle (1): cycle.orfeo, line 1, sent_id cefc-cycle-1", "more than one root (1): roots.orfeo",
     "numbers (1): seconds.orfeo, line 1, sent_id cefc-seconds-1 '0,98'", "backwards (1): back.orfeo",
-    "after their recording (1): cefc-late-1 [0.1, 9.5] of 2.00 s", "there twice (1): cefc-good-1",
+    "after their recording (1): cefc-late-1 [0.1, 2.5] of 2.00 s", "there twice (1): cefc-good-1",
     "without sent_id (1): name.orfeo, line 1", "without times (1): untimed.orfeo", "letter.orfeo",
     "or leave them out, counted, with --drop_bad True",
 ]  # fmt: skip
@@ -140,6 +140,34 @@ def test_all_faults_are_listed_or_left_out_and_counted(tmp_path):
     markers = prepare_orfeo(folder, tmp_path / "m", drop_bad=True)
     assert sum(m["utterances"] for m in markers.values()) == 4
     assert sum(markers["train"]["dropped"].values()) == len(BAD) + 1
+
+
+def test_what_is_left_out_is_told_by_its_split(tmp_path):
+    """A sentence lost from test is told with test: by folder, by list (of recordings, of sentences), drawn"""
+    cycle = SECOND.replace("1.60	1.80", "1.80	1.60")
+    names = ["train/a", "dev/b", "test/c", "test/d"]
+    folder = corpus(tmp_path / "f", {n: (FIRST, cycle if n[0] == "t" else SECOND) for n in names})
+    fault = "times that go backwards"
+    dropped = {s: m["dropped"] for s, m in prepare_orfeo(folder, tmp_path / "m", drop_bad=True).items()}
+    assert dropped == {"train": {fault: 1}, "valid": {}, "test": {fault: 2}}
+    (folder / "train.txt").write_text("a\n")
+    (folder / "dev.txt").write_text("cefc-b-1\ncefc-d-2\n")
+    (folder / "test.txt").write_text("c\ncefc-d-1\n")
+    dropped = {s: m["dropped"] for s, m in prepare_orfeo(folder, tmp_path / "m", drop_bad=True).items()}
+    lost = {"in no list of a split": 1, fault: 1}
+    assert dropped == {"train": lost, "valid": {fault: 1}, "test": {fault: 1}}
+    folder = corpus(tmp_path / "g", {f"r{k}": (FIRST, cycle) for k in range(4)})
+    markers = prepare_orfeo(folder, tmp_path / "m", drop_bad=True)
+    assert all(m["dropped"] == {fault: m["utterances"]} for m in markers.values())
+
+
+@pytest.mark.parametrize(
+    "begin, end, said", [("8.98", "9.05", "words over 5 s apart"), ("0.98", "9.05", "words of over 5 s")]
+)
+def test_a_sentence_that_is_no_one_piece_is_a_fault(tmp_path, begin, end, said):
+    text = FIRST.replace("0.98	1.05", f"{begin}	{end}").replace("1.05	1.50", "9.05	9.50")
+    with pytest.raises(DataError, match=f"{said}.*r0.orfeo, line 1, sent_id cefc-r0-1"):
+        list(utterances(corpus(tmp_path, {"r0": (text,)}, seconds=10.0)))
 
 
 def test_a_compressed_copy_is_no_second_recording_but_two_folders_are(tmp_path):

@@ -82,6 +82,51 @@ def test_all_faults_are_listed_or_left_out_and_counted(tmp_path):
     assert marker["utterances"] == 1 and sum(marker["dropped"].values()) == 5
 
 
+@pytest.mark.parametrize("times", ["AlignBegin=0|AlignEnd=0", "AlignBegin=990|AlignEnd=100", "AlignBegin=x"])
+def test_times_of_punctuation_are_not_read(tmp_path, times):
+    good = SENTENCE.format(name="Rhap_D0001", k=1, suffix="wav")
+    mark = "6\t,\t,\tPUNCT\t_\t_\t2\tpunct\t_\t"
+    assert f"{mark}_" in good
+    folder = corpus(tmp_path / "d", {"train": good.replace(f"{mark}_", mark + times)})
+    (one,) = utterances(folder, "train")
+    assert (one.start, one.stop) == (0.1, 0.99)
+
+
+@pytest.mark.parametrize(
+    "old, new, said",
+    [
+        ("AlignBegin=500|AlignEnd=990", "AlignBegin=9500|AlignEnd=9990", "words over 5 s apart"),
+        ("AlignBegin=500|AlignEnd=990", "AlignBegin=500|AlignEnd=9990", "words of over 5 s .is one of their"),
+        ("AlignBegin=100|AlignEnd=250", "AlignBegin=0|AlignEnd=9250", "words of over 5 s"),
+    ],
+)
+def test_a_sentence_that_is_no_one_piece_is_told_in_every_split(tmp_path, old, new, said):
+    """Interrupted for minutes, or with a time of 0 that stands for none: speech of others would be in it"""
+    texts = {}
+    for split, name in NAMES.items():
+        good, bad = (SENTENCE.format(name=name, k=k, suffix="wav") for k in (1, 2))
+        assert old in bad
+        texts[split] = good + bad.replace(old, new)
+    folder = corpus(tmp_path / "d", texts)
+    for name in NAMES.values():
+        soundfile.write(folder / "audio" / f"{name}.wav", np.zeros(160000), 16000)
+    with pytest.raises(DataError, match=f"{said}.*sent_id Rhap_D0001-2, .* s.*"):
+        prepare_rhapsodie(folder, tmp_path / "m")
+    markers = prepare_rhapsodie(folder, tmp_path / "m", drop_bad=True)
+    assert [m["utterances"] for m in markers.values()] == [1, 1, 1]
+    assert [list(m["dropped"].values()) for m in markers.values()] == [[1], [1], [1]]
+
+
+def test_the_speakers_sex_is_read(tmp_path):
+    texts = {}
+    for (split, name), sex in zip(NAMES.items(), ("female", "male", "unknown"), strict=True):
+        text = SENTENCE.format(name=name, k=1, suffix="wav")
+        texts[split] = text.replace("# text", f"# speaker_sex = {sex}\n# text")
+    folder = corpus(tmp_path / "d", texts)
+    genders = [u.gender for split in ("train", "valid", "test") for u in utterances(folder, split)]
+    assert genders == ["F", "M", "U"]
+
+
 def test_a_sentence_of_punctuation_alone_is_left_out_and_counted(tmp_path):
     good = SENTENCE.format(name="Rhap_D0001", k=1, suffix="wav")
     mute = "# sent_id = Rhap_D0001-2\n1\t…\t…\tPUNCT\t_\t_\t0\troot\t_\tAlignBegin=1|AlignEnd=9\n\n"

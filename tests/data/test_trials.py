@@ -1,6 +1,8 @@
 """Trial lists in every format, and all that can be wrong with one."""
 
 import logging
+import random
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -189,3 +191,45 @@ def test_made_trials(speakers, excerpts, most):
 def test_no_trials_to_make(found, said):
     with pytest.raises(DataError, match=said):
         make_trials(found, 0)
+
+
+def lists_of(counts):
+    return [
+        Utterance(f"s{i}--{k:05d}", f"/x/{i}/{k:05d}.wav", 1.0, speaker=f"s{i}")
+        for i, count in enumerate(counts)
+        for k in range(count)
+    ]
+
+
+def test_pairs_are_drawn_and_never_listed():
+    """2 million pairs within speakers, whose list would take 128 megabytes and more"""
+    found = lists_of([1000] * 4)
+    tracemalloc.start()
+    trials = make_trials(found, 1, 3000)
+    memory = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert memory < 10e6 and len(trials) == 2992
+    speakers = {u.id: u.speaker for u in found}
+    assert len({frozenset(pair) for pair in zip(trials.enrol, trials.test, strict=True)}) == len(trials)
+    for enrol, test, target in listed(trials):
+        assert enrol != test and (speakers[enrol] == speakers[test]) == target
+
+
+def test_drawn_pairs_are_those_of_a_list_of_all():
+    """As `random.sample` draws from the list of all pairs, so that older results stay"""
+    counts = [3, 1, 7, 2]
+    found = lists_of(counts)
+    of_speaker = [[u.id for u in found if u.speaker == f"s{i}"] for i in range(len(counts))]
+    every = [(a, b) for ids in of_speaker for k, b in enumerate(ids) for a in ids[:k]]
+    trials = make_trials(found, 5, 11 * 9)
+    drawn = sorted(random.Random("trials-5").sample(every, 9))
+    assert [(a, b) for a, b, target in listed(trials) if target] == drawn
+
+
+def test_pairs_of_two_speakers_where_nearly_all_are_of_one():
+    found = lists_of([5000, 1, 2])
+    trials = make_trials(found, 0, 11 * 200)
+    others = [(a, b) for a, b, target in listed(trials) if not target]
+    assert len(others) == len(set(others)) == 2000  # two drawn at random are of two speakers once in 800
+    assert all(a[:2] < b[:2] for a, b in others)
+    assert 0.28 < sum(b[:2] == "s1" for _, b in others) / 2000 < 0.39  # one ID of three
