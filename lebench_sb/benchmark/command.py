@@ -1,6 +1,8 @@
 """What `lebench benchmark` does, from the grid's YAML to the exit code."""
 
 import fcntl
+import io
+import os
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,7 +13,11 @@ from lebench_sb.benchmark.grid import raw_grid, read_grid
 from lebench_sb.benchmark.plan import make_plan
 from lebench_sb.benchmark.report import beaten_by_trivial, preview, write_report
 from lebench_sb.benchmark.schedule import Lanes, Slurm, run_plan
+from lebench_sb.core.files import write_atomically
 from lebench_sb.manifest import UsageError
+
+LOCK = ".lock"
+WRITTEN = ("cells.json", "grid.yaml", "table.csv", "table.md")  # into the output folder
 
 
 def benchmark(path, dry_run=False, slurm=None, parallel=None, show=False):
@@ -26,9 +32,11 @@ def benchmark(path, dry_run=False, slurm=None, parallel=None, show=False):
         return 0
     output = Path(grid.output)
     output.mkdir(parents=True, exist_ok=True)
+    check_ours(output)
     with only_one(output):
-        with open(output / "grid.yaml", "w", encoding="utf-8") as file:
-            YAML().dump(raw_grid(path), file)
+        written = io.StringIO()
+        YAML().dump(raw_grid(path), written)
+        write_atomically(output / "grid.yaml", written.getvalue())
         parallel = parallel or grid.parallel
         if slurm is None:
             pool = Lanes(parallel, grid.threads, show, skip=(grid.output,))
@@ -47,10 +55,19 @@ def benchmark(path, dry_run=False, slurm=None, parallel=None, show=False):
     return 0 if done and not beaten else 1
 
 
+def check_ours(output):
+    """Raises UsageError where a file that this command would replace is not one of its own"""
+    others = [name for name in WRITTEN if os.path.lexists(output / name)]
+    if others and not (output / LOCK).exists():
+        raise UsageError(
+            f"{output} holds {', '.join(others)}, which no `lebench benchmark` wrote: give another output."
+        )
+
+
 @contextmanager
 def only_one(output):
     """One grid at a time in a folder"""
-    with open(output / ".lock", "a+", encoding="utf-8") as handle:
+    with open(output / LOCK, "a+", encoding="utf-8") as handle:
         try:
             fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):

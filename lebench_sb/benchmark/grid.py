@@ -42,10 +42,8 @@ import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-
 from lebench_sb.benchmark.words import slug, word, wrong_overrides
+from lebench_sb.core.guard import foreign_tags, read_text, read_yaml
 from lebench_sb.manifest import UsageError, nearest
 
 ROOT = Path(__file__).parents[2]  # recipes of the repository are found from anywhere
@@ -66,6 +64,9 @@ MODE_KEYS = {
 }
 OURS = ("output_folder", "seed", "mode", "freeze", "ssl_hub", "init_from", "data_folder")  # set by the grid
 EXCLUDE_KEYS = ("encoder", "task", "mode")
+KNOWN_YAMLS = (ROOT / "hparams", ROOT / "recipes")  # that an override may include
+WAY_OUT = "a value is plain, or one of the tags of the repository's YAMLs; write it into a recipe's YAML"
+MAX_COUNT = 4096  # of lanes and threads
 CONTINUE = {"recipe": "recipes/pretraining/wav2vec2", "hparams": "continued.yaml"}
 
 
@@ -169,13 +170,13 @@ def canonical_mode(name):
 
 
 def raw_grid(path, above=()):
-    """GRID.yaml -> what is written in it and in the grids it extends, unchecked"""
-    try:
-        found = YAML(typ="safe").load(Path(path).read_text(encoding="utf-8"))
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: {' '.join(str(error).split())}") from None
-    if not isinstance(found, dict):
-        raise UsageError(f"{path}: not a mapping; it needs output, encoders and tasks.")
+    """GRID.yaml -> what is written in it and in the grids it extends, unchecked but for what its values would
+    run: a grid may come from anybody, and reading it imports and builds nothing"""
+    found = read_yaml(path)
+    tags = foreign_tags(read_text(path, UsageError), KNOWN_YAMLS)
+    not_run = [f"line {line}: {tag.split(' ')[0]} is not run from a grid" for line, tag in tags]
+    stop_at(path, [f"{problem}: {WAY_OUT}" for problem in not_run])
+    stop_at(path, [f"{text[:40]!r}: no value has a zero byte" for text in _texts(found) if "\0" in text])
     if not (extended := found.pop("extends", None)):
         return found
     other = Path(path).parent / str(extended)
@@ -184,6 +185,15 @@ def raw_grid(path, above=()):
     if not other.is_file():
         raise UsageError(f"{path}: extends {extended}: no such file beside it.")
     return _merged(raw_grid(other, (path, *above)), found)
+
+
+def _texts(value):
+    """Every text in a value, keys of mappings too"""
+    if isinstance(value, dict):
+        return [text for pair in value.items() for item in pair for text in _texts(item)]
+    if isinstance(value, (list, tuple, set)):
+        return [text for item in value for text in _texts(item)]
+    return [value] if isinstance(value, str) else []
 
 
 def _merged(below, above):
@@ -264,11 +274,11 @@ def _nearest_mode(name):
 def _recipe(entry, where, data_folder, problems):
     """recipe (folder), hparams (file in it), data_folder, overrides -> Recipe; None if it is not found"""
     overrides, folder = _overrides(entry, where, problems), _folder(entry, where, problems) or data_folder
-    named = entry.get("recipe")
+    named = str(entry.get("recipe") or "")
     place = named and next((p for p in (Path(named), ROOT / named) if (p / "train.py").is_file()), None)
     if not place:
         there = sorted(str(p.parent.relative_to(ROOT)) for p in ROOT.glob("recipes/*/*/train.py"))
-        wrong = f" {named}: no folder with a train.py{nearest(str(named), there)}" if named else " is missing"
+        wrong = f" {named}: no folder with a train.py{nearest(named, there)}" if named else " is missing"
         problems.append(f"{where}recipe{wrong}")
         return None
     yamls = sorted(p.name for p in (place / "hparams").glob("*.yaml"))
@@ -356,8 +366,8 @@ def _only_asr(tasks):
 def _seeds(found, problems):
     seeds = found.get("seeds", [1234])
     whole = isinstance(seeds, list) and seeds and all(type(seed) is int for seed in seeds)
-    if not whole or len(set(seeds)) < len(seeds):
-        problems.append(f"seeds: a list of different whole numbers is expected, not {seeds!r}")
+    if not whole or len(set(seeds)) < len(seeds) or not all(0 <= seed < 2**32 for seed in seeds):
+        problems.append(f"seeds: a list of different whole numbers from 0 on is expected, not {seeds!r}")
         return (1234,)
     return tuple(seeds)
 
@@ -366,8 +376,9 @@ def _count(found, key, problems, where=""):
     value = found.get(key)
     if value in (None, "auto"):
         return None
-    if type(value) is not int or value < 1:
-        problems.append(f"{where}{key}: a whole number from 1 on is expected, or auto, not {value!r}")
+    if type(value) is not int or not 1 <= value <= MAX_COUNT:
+        what = f"a whole number from 1 to {MAX_COUNT} is expected, or auto"
+        problems.append(f"{where}{key}: {what}, not {value!r}")
         return None
     return value
 

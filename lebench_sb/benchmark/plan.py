@@ -10,18 +10,34 @@ Cells that need the same encoder share the step that trains it. Below the grid's
 """
 
 import json
+import re
 import shlex
 from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 
-from lebench_sb.benchmark.grid import ASR_FIRST, BASELINE, CONTINUED, END_TO_END, MEL, OURS, stop_at
+from lebench_sb.benchmark.grid import (
+    ASR_FIRST,
+    BASELINE,
+    CONTINUE,
+    CONTINUED,
+    END_TO_END,
+    KNOWN_YAMLS,
+    MEL,
+    OURS,
+    ROOT,
+    WAY_OUT,
+    stop_at,
+)
 from lebench_sb.benchmark.words import MISTAKES, slug, word
-from lebench_sb.command_line import parse, plain_value
+from lebench_sb.command_line import compose, keys_of, parse, plain_value
+from lebench_sb.core.guard import foreign_in, read_json
 from lebench_sb.manifest import UsageError
 from lebench_sb.training.fingerprint import NO_BARS, digest
 
 RUN = "results.json"  # a recipe writes it last
+# Those of pretraining.brain.MODELS, which imports transformers
+CONTINUED_KINDS = ("wav2vec2", "wav2vec2-conformer")
 PREPARED = "prepared.json"  # for `lebench prepare`, whose manifests have no order, it is written for it
 
 
@@ -230,6 +246,11 @@ class _Planner:
         return encoder.source, ()
 
     def trained(self, encoder):
+        if leaves_frozen(encoder.training):
+            self.problems.append(
+                f"encoders.{encoder.name}: {encoder.training.yaml} leaves its encoder frozen and writes no "
+                "encoder/; name a recipe of recipes/pretraining, or the mode ASR first"
+            )
         name = f"encoders/pretraining/{slug(encoder.name)}"
         folder = f"{self.grid.output}/{name}"
         values = {**encoder.training.overrides, "output_folder": folder}
@@ -249,11 +270,21 @@ class _Planner:
                 values, after = self.own_manifests(task), ()
                 corpus = "/" + slug(f"{task.name}-{digest(sorted(values.items()))[:6]}")
         source, before = self.own_source(encoder)
+        begun_from = self.continued_from(encoder, source)
+        if wrong := cannot_continue(begun_from, recipe):
+            self.problems.append(f"encoders.{encoder.name}: {wrong}; exclude {{mode: {CONTINUED}}} for it")
         name = f"encoders/continued_SSL/{slug(encoder.name)}{corpus}"
         folder = f"{self.grid.output}/{name}"
-        values |= {**recipe.overrides, "init_from": continued_from(source), "output_folder": folder}
+        values |= {**recipe.overrides, "init_from": begun_from, "output_folder": folder}
         values["seed"] = self.grid.seeds[0]
         return self.add(Step(name, folder, self.command(recipe, values), (*before, *after)))
+
+    def continued_from(self, encoder, source):
+        """What --init_from names: of an encoder that the grid trains, what its recipe will have written"""
+        if not encoder.training:
+            return continued_from(source)
+        exports_all = "init_from" in keys_of(compose(Path(encoder.training.yaml)))
+        return str(Path(source).with_name("pretraining")) if exports_all else source
 
     def own_manifests(self, task):
         """The manifests that a task's overrides name"""
@@ -304,12 +335,51 @@ class _Planner:
 
 def continued_from(source):
     """The folder of --init_from: of an encoder that a run here exported, the one with the quantiser beside
-    it"""
+    it, where the run has written one (distillation has none)"""
     path = Path(source)
-    beside = path.with_name("pretraining")
-    made_by_grid = "encoders/pretraining/" in path.as_posix()
-    exported = path.name == "encoder" and (made_by_grid or (beside / "config.json").exists())
-    return str(beside) if exported else source
+    beside = path.with_name("pretraining") if path.name else path
+    return str(beside) if path.name == "encoder" and (beside / "config.json").exists() else source
+
+
+def cannot_continue(source, recipe):
+    """Why the recipe cannot continue the pre-training of an encoder, "" if nothing speaks against it (of an
+    id of the Hub that is not in the cache, nothing is known)"""
+    if Path(recipe.train).resolve() != (ROOT / CONTINUE["recipe"] / "train.py").resolve():
+        return ""
+    if (config := config_of(source)) is None:
+        return ""
+    kind = read_json(config, UsageError).get("model_type")
+    if kind not in CONTINUED_KINDS:
+        known = " and ".join(CONTINUED_KINDS)
+        return f"{CONTINUED} goes on with {known}, and {source} is of the kind {kind or 'unknown'}"
+    beside = config.with_name("preprocessor_config.json")
+    stored = read_json(beside, UsageError).get("do_normalize") if beside.is_file() else None
+    wanted = recipe.overrides.get("do_normalize", keys_of(compose(Path(recipe.yaml)))["do_normalize"].value)
+    wanted = str(wanted).lower()
+    if stored is None or wanted not in ("true", "false") or str(stored).lower() == wanted:
+        return ""
+    return f"{source} was trained with do_normalize {stored}: step_overrides: {{do_normalize: {stored}}}"
+
+
+def config_of(source):
+    """The config.json of a folder, or in the cache of an id of the Hub; None where there is none yet"""
+    local = Path(source).expanduser() / "config.json"
+    if local.is_file():
+        return local
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", source):
+        from huggingface_hub import try_to_load_from_cache
+
+        found = try_to_load_from_cache(source, "config.json")
+        return Path(found) if isinstance(found, str) else None
+    return None
+
+
+def leaves_frozen(recipe):
+    """Whether a run of the recipe trains a head alone, so that there is no encoder to hand on"""
+    nodes = keys_of(compose(Path(recipe.yaml)))
+    if not {"freeze", "ssl_hub"} <= set(nodes):  # a pre-training
+        return False
+    return str(recipe.overrides.get("freeze", nodes["freeze"].value)).lower() == "true"
 
 
 def as_json(value):
@@ -318,14 +388,16 @@ def as_json(value):
 
 
 def check(grid, plan):
-    """Raises UsageError listing what `command_line.parse` says of the steps: nested keys, keys still
-    missing"""
+    """Raises UsageError listing what `command_line.parse` says of the steps (nested keys, keys still missing)
+    and words that would run something: the pieces of a grid are harmless each, and so must their sum be"""
     problems, seen = [], set()
     for step in plan.steps.values():
         yaml, words = step.words[1], list(step.words[2:])
         differing = {"--output_folder", "--seed", "--ssl_hub", "--init_from"}
         shape = (yaml, *(w for i, w in enumerate(words) if i == 0 or words[i - 1] not in differing))
-        if step.words[0] == "-m" or shape in seen:
+        tags = [tag for w in words for tag in foreign_in(w, KNOWN_YAMLS)]
+        problems += [f"{step.name}: {tag} is not run from a grid: {WAY_OUT}" for tag in tags]
+        if step.words[0] == "-m" or shape in seen or tags:
             continue
         seen.add(shape)
         try:

@@ -45,21 +45,21 @@ TAG = re.compile(r"(?<!\w)!+<?!*[\w%][^\s,\[\]{}()\"']*")  # as it stands in the
 NAMED = re.compile(r"!(new|name|apply|applyref|include):(.+)")
 
 
-def foreign_tags(text, folders=()):
+def foreign_tags(text, folders=(), base="."):
     """YAML text -> [(line, tag)]: the tags, of nodes and in their texts, that may not stand in a file that
     came from elsewhere, in the order of the file. [] for text that does not parse: its reader says why.
 
-    folders: where files of `!include:` may lie (relative ones are taken from the first); they are to be
-    checked in turn. Nothing is imported and nothing is built. A YAML that the user himself names on the
-    command line is his program, as with SpeechBrain; a grid, and what lies in folders of runs and models, is
-    not.
+    folders: where files of `!include:` may lie, relative ones below `base`; they are to be checked in turn.
+    Nothing is imported and nothing is built. A text of others first goes through guard.check_yaml. A YAML
+    that the user himself names on the command line is his program, as with SpeechBrain; a grid, and what
+    lies in folders of runs and models, is not.
     """
     found = []
     try:
         for event in YAML(typ="safe", pure=True).parse(text):
             written, tag = str(getattr(event, "value", None) or ""), getattr(event, "tag", None)
             tags = [*([str(tag)] if tag else []), *TAG.findall(written)]
-            found += [(event.start_mark.line + 1, t) for t in tags if not allowed(t, folders)]
+            found += [(event.start_mark.line + 1, t) for t in tags if not allowed(t, folders, base)]
             if "!ref" in (str(tag), written[:4]) and re.search(r"\*\*|[\"']", written):
                 found.append((event.start_mark.line + 1, f"!ref {written}"))  # 9 ** 9 ** 9 ends never
     except (YAMLError, RecursionError):
@@ -67,12 +67,12 @@ def foreign_tags(text, folders=()):
     return found
 
 
-def foreign_in(value, folders=()):
+def foreign_in(value, folders=(), base="."):
     """The tags of `foreign_tags` in one text, as on a command line: [tag]"""
-    return [tag for tag in TAG.findall(value) if not allowed(tag, folders)]
+    return [tag for tag in TAG.findall(value) if not allowed(tag, folders, base)]
 
 
-def allowed(tag, folders=()):
+def allowed(tag, folders=(), base="."):
     """Whether a tag may stand in a file that came from elsewhere"""
     if PLAIN.fullmatch(tag):
         return True
@@ -80,7 +80,7 @@ def allowed(tag, folders=()):
         return False
     kind, target = match[1], match[2]
     if kind == "include":
-        return any(_inside(Path(folders[0]) / target, folder) for folder in folders)
+        return any(_inside(Path(base) / target, folder) for folder in folders)
     if kind in ("apply", "applyref"):
         return target in CALLED
     return bool(OTHERS.fullmatch(target)) or bool(OURS.fullmatch(target)) and is_defined(target)

@@ -77,7 +77,7 @@ WRONG = [
     (dict(options=["--debugg"]), "debugg.*did you mean --debug"),
     (dict(tasks={"T": {**TASK, "start_from": "T"}}), "T.start_from: T is no task before it"),
     (dict(beats_trivial="yes"), "beats_trivial: True or False is expected, not 'yes'"),
-    (dict(parallel=0), "parallel: a whole number from 1 on"),
+    (dict(parallel=0), "parallel: a whole number from 1 to 4096"),
     (dict(overrides=[1]), "overrides: keys of the recipe's YAML and values"),
 ]
 
