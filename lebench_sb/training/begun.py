@@ -1,0 +1,235 @@
+"""What the folder of a run began with: kept in `begun.json`, compared before a run writes there again.
+
+A folder that holds checkpoints or results belongs to the settings, encoders, files and speech it began with.
+The same go on; others are refused with what differs, or the earlier folder is moved aside, or, where the user
+says so, taken up with the change written down. Recipes, pre-training and grids all keep their parts of the
+record here:
+
+- `settings`: {key of the resolved YAML, dotted: value}, paths of the run and of the data apart (recipes)
+- `encoders`: {ssl_hub, init_from, teacher: hash of config, preprocessor and weights} (recipes)
+- `files`: {path that a setting names: hash} (recipes)
+- `speech`: {split: hashes of its manifests and of what they list} (recipes, once the manifests are there)
+- `command`, `yaml`, `code`, `data`, `encoder`: see `fingerprint` (grids)
+- `version`: commit and version of the code, for information
+- `changes`: what was changed on the way, by whom `--if_changed resume` was given
+"""
+
+import json
+import logging
+import time
+from itertools import count
+from pathlib import Path
+
+from ruamel.yaml import YAML
+from ruamel.yaml.nodes import MappingNode, ScalarNode, SequenceNode
+
+from lebench_sb.core.errors import UsageError
+from lebench_sb.core.files import write_atomically
+from lebench_sb.core.guard import parse_json
+from lebench_sb.training.fingerprint import encoder_hash, file_state
+
+logger = logging.getLogger(__name__)
+BEGUN, SETTINGS = "begun.json", "hyperparams.yaml"
+REFUSE, BESIDE, RESUME = "refuse", "beside", "resume"
+POLICIES = (REFUSE, BESIDE, RESUME)
+ENCODERS = ("ssl_hub", "init_from", "teacher")
+SPLITS = ("train", "valid", "test")
+# They leave the result the same: where things lie, how fast and how often, what is shown besides
+NEUTRAL = {
+    "output_folder", "save_folder", "data_folder", *(f"{split}_csv" for split in SPLITS), *ENCODERS,
+    "num_workers", "feature_cache", "energy_method", "device_watts", "pue", "co2_g_per_kwh",
+    "checkpoint_every_updates", "tensorboard", "reference_curves", "train_logger", "checkpointer",
+}  # fmt: skip
+# SpeechBrain's run options that decide what is learned; the others say where and how a run goes
+DECISIVE = (
+    "precision", "eval_precision", "max_grad_norm", "grad_accumulation_factor", "remove_vector_weight_decay",
+)  # fmt: skip
+PARTS = ("settings", "encoders", "files", "speech")
+MOST = 20_000  # values of a YAML: aliases of aliases have no end
+SHOWN = 6
+
+
+def flat(text):
+    """The text of a resolved YAML -> {dotted key: value as text}. Raises UsageError for one without end."""
+    root, found, seen = YAML().compose(text), {}, {}
+    waiting = [("", root)]
+    while waiting:
+        name, node = waiting.pop()
+        if len(found) > MOST:
+            raise UsageError(f"{SETTINGS}: over {MOST} values.")
+        if id(node) in seen and not isinstance(node, ScalarNode):
+            found[name] = f"*{seen[id(node)]}"
+            continue
+        seen[id(node)] = name
+        tag = str(node.tag) if str(node.tag).startswith("!") else ""
+        if isinstance(node, ScalarNode):
+            found[name] = f"{tag} {node.value}".strip() if tag else canonical(node)
+        elif not node.value or tag:
+            found[name] = tag or ("{}" if isinstance(node, MappingNode) else "[]")
+        if isinstance(node, MappingNode):
+            waiting += [(f"{name}.{key.value}".lstrip("."), value) for key, value in node.value]
+        elif isinstance(node, SequenceNode):
+            waiting += [(f"{name}.{number}", value) for number, value in enumerate(node.value)]
+    return found
+
+
+def canonical(node):
+    """A scalar as text, numbers and truth values in one spelling"""
+    kind, value = str(node.tag).rpartition(":")[2], node.value
+    if kind == "float" or (kind == "int" and value.lstrip("+-").isdigit()):
+        number = float(value.replace("_", "")) if kind == "float" else int(value)
+        return repr(int(number) if kind == "float" and number.is_integer() else number)
+    return value.lower() if kind in ("bool", "null") else value
+
+
+def settings_of(text, typed=()):
+    """The text of a resolved YAML -> {dotted key: value} of what decides the result.
+
+    typed: {run option: value} of the command line, which win over the YAML's. Folders of the run and of the
+    data are written `<output_folder>` and `<data_folder>`, wherever they lie.
+    """
+    found = flat(text)
+    places = {name: found.get(name, "") for name in ("output_folder", "data_folder")}
+    kept = {key: shown_place(value, places) for key, value in found.items() if is_decisive(key)}
+    return kept | {key: spelt(value) for key, value in dict(typed).items() if key in DECISIVE}
+
+
+def is_decisive(key):
+    """Whether a dotted key of a YAML decides the result"""
+    first = key.split(".")[0]
+    source = first in ("prepare", "encoder", "model", "teacher_encoder") and key.rpartition(".")[2]
+    return bool(key) and first not in NEUTRAL and source not in ("source", "data_folder", *ENCODERS)
+
+
+def spelt(value):
+    """The value of a run option in the spelling of `canonical`"""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return str(value).lower()
+    return repr(int(number) if number.is_integer() else number)
+
+
+def shown_place(value, places):
+    for name, place in places.items():
+        if place and (value == place or value.startswith(f"{place}/")):
+            return f"<{name}>{value[len(place) :]}"
+    return value
+
+
+def record_of(text, values, typed=()):
+    """What a run is about to begin with: its settings, encoders and files, before any manifest is there.
+
+    text: the resolved YAML; values: {top-level key: value} of it; typed: see `settings_of`. Raises
+    FileNotFoundError for an encoder that is not there.
+    """
+    settings = settings_of(text, typed)
+    encoders = {key: encoder_hash(str(values[key])) for key in ENCODERS if values.get(key)}
+    return {"settings": settings, "encoders": encoders, "files": files_named(settings)}
+
+
+def files_named(settings):
+    """{path: hash} of the files, and of the results of the runs, that settings name"""
+    found = {}
+    for key, value in settings.items():
+        path = Path(value) if "/" in value or "." in value else None
+        if path is None or value.startswith(("!", "<", "*")) or len(value) > 4096 or "\0" in value:
+            continue
+        if path.is_dir() and key.endswith("_run"):
+            path = path / "results.json"
+        if path.is_file():
+            found[value] = file_state(path)
+    return found
+
+
+# ---- the folder
+
+
+def read(folder):
+    """The record of a folder, {} where nothing says what it began with; a run of before `begun.json` says its
+    settings in hyperparams.yaml. Raises UsageError for a file that is no record."""
+    folder, record = Path(folder), {}
+    if (folder / BEGUN).is_file():
+        content = (folder / BEGUN).read_text(encoding="utf-8", errors="replace")
+        record = parse_json(content, folder / BEGUN, UsageError)
+    if "settings" not in record and (folder / SETTINGS).is_file():
+        record["settings"] = settings_of((folder / SETTINGS).read_text(encoding="utf-8"))
+    return record
+
+
+def write(folder, record):
+    """Writes the parts of `record` into the folder's, whose other parts stay"""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    known = {}
+    if (folder / BEGUN).is_file():
+        known = parse_json((folder / BEGUN).read_text(encoding="utf-8"), folder / BEGUN, UsageError)
+    text = json.dumps({**known, **record}, indent=1, ensure_ascii=False)
+    write_atomically(folder / BEGUN, text.encode())
+
+
+def has_begun(folder, saved):
+    """Whether a folder holds what another run must not mix with: results, exported encoders, checkpoints"""
+    names = ("results.json", "encoder", "pretraining")
+    if any((Path(folder) / name).exists() for name in names):
+        return True
+    return saved.is_dir() and any(path.name.startswith("CKPT") for path in saved.iterdir())
+
+
+def differences(old, new):
+    """What differs between two records, as lines; parts that one of them does not know are left out"""
+    found = []
+    for part in PARTS:
+        if part not in old or part not in new:
+            continue
+        then, now = old[part], new[part]
+        typed_only = DECISIVE if part == "settings" else ()
+        for key in dict.fromkeys([*now, *then]):
+            if then.get(key) == now.get(key) or (key in typed_only and key not in then):
+                continue
+            found.append(difference(part, key, then.get(key), now.get(key)))
+    return found
+
+
+def difference(part, key, then, now):
+    if part == "settings":
+        return f"{key}: {absent(then)} then, {absent(now)} now"
+    if part == "encoders":
+        return f"{key}: another encoder" if then and now else f"{key}: {'none then' if now else 'none now'}"
+    if part == "files":
+        return f"{key}: another content"
+    return f"{key}: other data"
+
+
+def absent(value):
+    return "absent" if value is None else (value or '""')
+
+
+def refusal(folder, found):
+    """The UsageError for a folder that began otherwise"""
+    more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+    return UsageError(
+        f"{folder} holds a run that began otherwise: {'; '.join(found[:SHOWN])}{more}. Nothing was changed. "
+        f"Give another --output_folder, or the settings it began with; or --if_changed {BESIDE}, which moves "
+        f"the earlier run to {free_name(folder).name} and starts anew, or --if_changed {RESUME}, which goes on "
+        "from its checkpoints with what is new and says so in results.json."
+    )
+
+
+def free_name(folder):
+    """The first of folder.old1, folder.old2, ... that is not there"""
+    folder = Path(folder)
+    return next(p for n in count(1) if not (p := folder.with_name(f"{folder.name}.old{n}")).exists())
+
+
+def move_aside(folder):
+    """Renames a folder to `free_name` -> where it is now"""
+    aside = free_name(folder)
+    Path(folder).rename(aside)
+    return aside
+
+
+def changed(old, new, found):
+    """The record of a run that goes on with other settings: the new one, with the changes so far"""
+    entry = {"when": time.strftime("%Y-%m-%d %H:%M:%S"), "differences": found}
+    return {**new, "changes": [*old.get("changes", []), entry]}
