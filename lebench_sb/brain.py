@@ -538,7 +538,8 @@ class SSLBrain(sb.Brain):
         unused = {"train": {}, "valid": {}, "test": {}}
         data = {s: describe_split(hparams[f"{s}_csv"], found) for s, found in utterances.items()}
         told = [stamp for s in utterances for stamp in manifest_stamps(hparams[f"{s}_csv"])]
-        stamps = [*hparams["stamps"], *told, *shared_speakers(utterances), "one seed"]
+        changed = ["settings changed after the start"] if hparams["run"].get("changes") else []
+        stamps = [*hparams["stamps"], *told, *shared_speakers(utterances), *changed, "one seed"]
         return {
             "task": hparams["task"],
             "corpus": hparams["corpus"],
@@ -563,6 +564,8 @@ class SSLBrain(sb.Brain):
     def details(self):
         """What results.json says of this task alone: {name: JSON value}"""
         found = {"tested": self.tested}
+        if changes := self.hparams.run.get("changes"):
+            found["changes"] = changes
         if "encoder" in self.modules:  # pre-training has none
             found["frame_norm"] = without_ddp(self.modules["encoder"]).frame_norm
         return found

@@ -48,6 +48,7 @@ class SafeCheckpointer(Checkpointer):
     def __init__(self, *arguments, **options):
         super().__init__(*arguments, **options)
         self.gather_hooks = {}
+        self.reset_missing = False  # True: parts that a checkpoint lacks start anew, instead of an error
         self.failures = 0  # saves that failed since the last one that did not
         self._told = set()
 
@@ -183,6 +184,29 @@ class SafeCheckpointer(Checkpointer):
             self.load_checkpoint(chosen)
         return chosen
 
+    def load_checkpoint(self, checkpoint):
+        """As Checkpointer.load_checkpoint. Raises UsageError naming a part that the checkpoint lacks, unless
+        `reset_missing`, and one whose weights have other names or shapes."""
+        missing = sorted(set(self.recoverables) - set(checkpoint.paramfiles))
+        if missing and not self.reset_missing:
+            raise UsageError(
+                f"{checkpoint.path} lacks {', '.join(missing)}: the model has parts that it had not when "
+                "this folder began. --reset_missing True lets them start anew; or give another "
+                "--output_folder."
+            )
+        if missing:
+            logger.warning("%s lacks %s: they start anew.", checkpoint.path, ", ".join(missing))
+        self.allow_partial_load = self.reset_missing
+        try:
+            super().load_checkpoint(checkpoint)
+        except (RuntimeError, ValueError) as error:
+            if not is_misfit(error):
+                raise
+            raise UsageError(
+                f"{checkpoint.path} is of another model: {first_misfit(error)}. Give another "
+                "--output_folder, or the settings that this one began with."
+            ) from error
+
     def check_space(self, size):
         """Raises UsageError unless the disk has room for the checkpoints of `size` bytes still to come.
 
@@ -202,6 +226,18 @@ class SafeCheckpointer(Checkpointer):
         problem = ddp_broadcast(problem)
         if problem:
             raise UsageError(problem)
+
+
+def is_misfit(error):
+    """Whether an error is torch's for a state that does not fit a module or an optimiser"""
+    text = str(error)
+    return "loading state_dict" in text or "loaded state dict" in text
+
+
+def first_misfit(error):
+    """Of torch's list of what does not fit, the first line that names a weight"""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return next((line for line in lines[1:]), lines[0])[:300].rstrip(".")
 
 
 def is_of_disk(error):
@@ -279,18 +315,19 @@ def save_trained(module, path):
 
 
 def load_trained(module, path, end_of_epoch):
-    """Load hook for `save_trained`; raises KeyError naming a trained weight the file lacks or does not
+    """Load hook for `save_trained`; raises UsageError naming a trained weight the file lacks or does not
     know."""
     put_trained(module, torch.load(path, map_location="cpu", weights_only=True), path)
 
 
 def put_trained(module, state, where):
-    """Loads a `trained_state`; raises KeyError naming `where` and a trained weight it lacks or does not
+    """Loads a `trained_state`; raises UsageError naming `where` and a trained weight it lacks or does not
     know."""
     differing = sorted(set(state) ^ set(trained_state(module)))
     if differing:
-        raise KeyError(
-            f"{where} and this model train other weights, first {differing[:5]}: new output_folder?"
+        raise UsageError(
+            f"{where} and this model train other weights, first {', '.join(differing[:5])}: give another "
+            "--output_folder."
         )
     module.load_state_dict(state, strict=False)
 

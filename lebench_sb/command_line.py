@@ -10,6 +10,7 @@ import difflib
 import importlib
 import inspect
 import io
+import json
 import os
 import re
 import sys
@@ -21,13 +22,20 @@ import torch
 from hyperpyyaml import load_hyperpyyaml, resolve_references
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
-from ruamel.yaml.nodes import MappingNode, ScalarNode
+from ruamel.yaml.nodes import MappingNode, ScalarNode, SequenceNode
 from speechbrain.utils.run_opts import RunOptions
 
 from lebench_sb import signals
 from lebench_sb.core.errors import exit_code, one_line, printable_output
+from lebench_sb.core.guard import check_yaml, decode, read_small, too_deep
 from lebench_sb.core.tags import allowed as is_known
 from lebench_sb.manifest import DataError, UsageError
+
+# What to do with a run folder that began otherwise: see training/begun.py
+REFUSE, BESIDE, RESUME = "refuse", "beside", "resume"
+OWN_OPTIONS = {"--if_changed": (REFUSE, BESIDE, RESUME), "--reset_missing": ("True", "False")}
+# Texts of the YAMLs that may be numbers, too
+NUMBER_OR_TEXT = ("layer",)
 
 
 def launch(main):
@@ -76,8 +84,26 @@ def leave(code):
     os._exit(code)
 
 
+def own_options(argv):
+    """argv -> (the words that `parse` takes, {own option: value}). `--if_changed` says what to do with a
+    folder that began otherwise (see training/begun.py), `--reset_missing` lets parts start anew that a
+    checkpoint lacks. Raises UsageError for another value."""
+    given, kept, words = {"if_changed": REFUSE, "reset_missing": False}, [], iter(argv)
+    for word in words:
+        name, equals, value = word.partition("=")
+        if name not in OWN_OPTIONS:
+            kept.append(word)
+            continue
+        key, allowed = name[2:], OWN_OPTIONS[name]
+        value = value if equals else next(words, "")
+        if value not in allowed:
+            raise UsageError(f"{name} {value}: {', '.join(allowed)}.")
+        given[key] = {"True": True, "False": False}.get(value, value)
+    return kept, given
+
+
 def parse(argv):
-    """argv -> (YAML path, RunOptions, {key: value as written in YAML}), all names checked"""
+    """argv -> (YAML path, RunOptions, {key: value as written in YAML}), all names and kinds checked"""
     if not argv or argv[0] in ("-h", "--help"):
         RunOptions.from_command_line_args(["--help"])
     path = Path(argv[0])
@@ -88,6 +114,7 @@ def parse(argv):
     if "--distributed_backend" not in option_words and not torch.cuda.is_available():
         option_words += ["--distributed_backend", "gloo"]  # SpeechBrain's default, nccl, needs GPUs
     run_opts = read_options(path, option_words)
+    overrides = {key: as_text(key, value, keys_of(root)[key]) for key, value in overrides.items()}
     check_overrides(root, overrides, path)
     if run_opts.debug and not run_opts.debug_persistently and "output_folder" in keys_of(root):
         overrides["output_folder"] = str(Path(plain_value(path, overrides, "output_folder")) / "debug")
@@ -121,7 +148,8 @@ def split_words(words, yaml_keys):
         name, equals, value = word[2:].partition("=")
         option = kinds.get(f"--{name}")
         if option is None and name not in yaml_keys:
-            raise UsageError(unknown(f"--{name}", [*kinds, *(f"--{key}" for key in yaml_keys)]))
+            known = [*kinds, *OWN_OPTIONS, *(f"--{key}" for key in yaml_keys)]
+            raise UsageError(unknown(f"--{name}", known))
         values, position = following(words, position, option, value if equals else None)
         if option is not None:
             option_words += [f"--{name}", *values]
@@ -166,14 +194,24 @@ def unknown(name, known):
 
 def compose(path):
     """YAML file -> its root node; raises UsageError with file and line for a YAML that does not parse."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            root = YAML().compose(file)
-    except YAMLError as error:
-        raise UsageError(f"{path}: {' '.join(str(error).split())}") from error
+    root = compose_any(path)
     if not isinstance(root, MappingNode):
         raise UsageError(f"{path}: not a mapping of keys to values.")
     return root
+
+
+def compose_any(path):
+    """YAML file -> its root node of any kind"""
+    return compose_text(decode(read_small(path, UsageError), path, UsageError), path)
+
+
+def compose_text(text, where):
+    """YAML text -> its root node. Raises UsageError naming `where` for what does not parse or is too deep."""
+    check_yaml(text, where, UsageError)
+    try:
+        return YAML().compose(text)
+    except YAMLError as error:
+        raise UsageError(f"{where}: {' '.join(str(error).split())}") from error
 
 
 def keys_of(node):
@@ -185,7 +223,7 @@ def check_overrides(root, overrides, path):
     nodes = keys_of(root)
     for key, value in overrides.items():
         check_kind(key, value, nodes[key])
-        written = YAML(typ="safe").compose(value) if value.lstrip().startswith("{") else None
+        written = compose_text(value, f"--{key}") if value.lstrip().startswith(("{", "[")) else None
         if isinstance(written, MappingNode):
             check_nested(f"--{key}", written, nodes[key], path.parent)
     for key, node in nodes.items():
@@ -193,9 +231,38 @@ def check_overrides(root, overrides, path):
             raise UsageError(f"--{key} is missing: {path} needs it.")
 
 
+def is_text(key, node):
+    """Whether the value of a key is text: what the user types for it is no number, whatever it looks like"""
+    tag = str(node.tag)
+    if isinstance(node, ScalarNode):
+        return key not in NUMBER_OR_TEXT and (tag.endswith(":str") or tag in ("!PLACEHOLDER", "!ref"))
+    return tag.startswith("!applyref:")
+
+
+def as_text(key, value, node):
+    """An override as YAML reads it: text stays text (`--mode 12`), `~` at its beginning is the user's home"""
+    if not is_text(key, node) or value.lstrip().startswith(("!", "[", "{")):
+        return value
+    value = os.path.expanduser(value) if value.startswith("~") else value
+    if not is_one_value(value):  # `as_yaml` puts it into quotation marks
+        return value
+    read = YAML().compose(f"key: {value}\n").value[0][1]
+    return value if str(read.tag).endswith(":str") else quoted(value)
+
+
+def quoted(text):
+    """A text in YAML's double quotation marks"""
+    return json.dumps(text, ensure_ascii=False)
+
+
 def check_kind(key, value, node):
-    """A number stays a number and a truth value one, unless the override is a YAML tag"""
-    if not isinstance(node, ScalarNode) or value.lstrip().startswith(("!", "{", "[")):
+    """A number stays a number, a truth value one, a list a list, unless the override is a YAML tag"""
+    begins = value.lstrip()[:1]
+    if isinstance(node, SequenceNode) and str(node.tag).endswith(":seq") and begins not in ("[", "!"):
+        raise UsageError(f"--{key} {value}: a list is expected, such as [{value}].")
+    if isinstance(node, MappingNode) and begins not in ("{", "!"):
+        raise UsageError(f"--{key} {value}: settings in braces are expected, such as {{name: value}}.")
+    if not isinstance(node, ScalarNode) or begins in ("!", "{", "["):
         return
     tag = str(node.tag)
     if tag.endswith((":int", ":float")) and not is_number(value):
@@ -229,11 +296,6 @@ def check_nested(name, written, node, folder):
             check_nested(f"{name}.{key}", value, known[key], folder)
 
 
-def compose_any(path):
-    with open(path, encoding="utf-8") as file:
-        return YAML().compose(file)
-
-
 NAMING = ("!new:", "!name:", "!apply:", "!applyref:", "!module:")
 
 
@@ -251,14 +313,18 @@ def as_yaml(overrides):
     lines = []
     for key, value in overrides.items():
         text = absolute_include(value)
-        try:
-            node = YAML().compose(f"key: {text}\n")
-            whole = len(node.value) == 1 and not re.search(r"\s#", text)
-        except YAMLError:
-            whole = False
-        quoted = '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
-        lines.append(f"{key}: {text if whole else quoted}")
+        lines.append(f"{key}: {text if is_one_value(text) else quoted(text)}")
     return "\n".join(lines)
+
+
+def is_one_value(text):
+    """Whether YAML reads a text as the one value that it looks like"""
+    if too_deep(text) or re.search(r"[\r\n]|\s#", text):
+        return False
+    try:
+        return len(YAML().compose(f"key: {text}\n").value) == 1
+    except YAMLError:
+        return False
 
 
 def absolute_include(value):
@@ -269,18 +335,72 @@ def absolute_include(value):
     return value
 
 
+def resolve(path, overrides):
+    """The text of a YAML with includes, references and overrides resolved; nothing is built. Raises
+    UsageError naming the file for what does not resolve."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            return resolve_references(file, as_yaml(overrides)).read()
+    except Exception as error:
+        if (fault := explained(path, error)) is error:
+            raise
+        raise fault from error
+
+
+def plain_values(resolved):
+    """{top-level key: value} of a resolved YAML, without building any object"""
+    return YAML().load(resolved)
+
+
 def plain_value(path, overrides, key):
     """One resolved value of the YAML, without building any object"""
-    with open(path, encoding="utf-8") as file:
-        return YAML().load(resolve_references(file, as_yaml(overrides)))[key]
+    return plain_values(resolve(path, overrides))[key]
 
 
 def load_yaml(path, overrides):
     """Loads the YAML with its overrides; raises UsageError naming the file for what cannot be built."""
+    return build(resolve(path, overrides), path)
+
+
+def build(resolved, path, only=()):
+    """The text of a resolved YAML -> {key: value}, its objects built; only: some of its keys.
+
+    Raises UsageError naming the file `path` where the YAML names what is not there or gives an argument that
+    is not taken; what goes wrong inside an object that is built stays as it is.
+    """
+    if only:
+        values, part = plain_values(resolved), io.StringIO()
+        YAML().dump({key: values[key] for key in only}, part)
+        resolved = part.getvalue()
     try:
-        with open(path, encoding="utf-8") as file:
-            return load_hyperpyyaml(file, as_yaml(overrides))
-    except (TypeError, ImportError, AttributeError, KeyError, ValueError, YAMLError) as error:
-        if isinstance(error, DataError):
+        return load_hyperpyyaml(resolved)
+    except Exception as error:
+        if (fault := explained(path, error)) is error:
             raise
-        raise UsageError(f"{path}: {' '.join(str(error).split())}") from error
+        raise fault from error
+
+
+def explained(path, error):
+    """What to raise for an error of reading a YAML: a UsageError naming the file where the YAML is wrong, the
+    message of a ValueError of ours, and the error itself where the fault is in the code"""
+    if isinstance(error, DataError | UsageError | OSError):
+        return error
+    if isinstance(error, YAMLError) or raised_in_hyperpyyaml(error):
+        return UsageError(f"{path}: {' '.join(' '.join(map(str, error.args or [error])).split())}")
+    if isinstance(error, ValueError):
+        # one of ours names what is wrong, and the YAML may be innocent
+        return UsageError(str(error) if raised_in(error, ("lebench_sb",)) else f"{path}: {error}")
+    return error
+
+
+READERS_OF_YAML = ("hyperpyyaml", "ruamel", "inspect.py", "importlib", "pydoc.py")
+
+
+def raised_in_hyperpyyaml(error):
+    return raised_in(error, READERS_OF_YAML)
+
+
+def raised_in(error, places):
+    """Whether the innermost frame of an error lies in one of these packages or files"""
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and any(place in frames[-1].filename for place in places)

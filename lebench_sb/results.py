@@ -42,6 +42,7 @@ STAMPS = (
     "speakers not known",
     "emotion by prosody presets: plumbing check",
     "labels of another scheme",
+    "settings changed after the start",
 )
 CLASSIFICATION = {  # functions of the confusion matrix
     "accuracy": classification.accuracy,
@@ -137,6 +138,12 @@ def provenance(seed, overrides, command=None, root=None):
         "versions": {**versions, "python": platform.python_version(), "lebench_sb": __version__},
         "energy": {"kwh": None, "co2_kg": None, "method": "not measured"},
     }
+
+
+def code_version(root=None):
+    """{commit, dirty, lebench_sb}: which code runs, as in `provenance`"""
+    commit, dirty = _commit(Path(root or Path(__file__).parents[1]))
+    return {"commit": commit, "dirty": dirty, "lebench_sb": __version__}
 
 
 def _version(package):

@@ -18,14 +18,27 @@ from pathlib import Path
 
 import speechbrain as sb
 import torch
-from hyperpyyaml import resolve_references
 from speechbrain.core import DEFAULT_LOG_CONFIG
-from speechbrain.utils.distributed import ddp_barrier, ddp_init_group, if_main_process, run_on_main
+from speechbrain.utils.distributed import ddp_barrier, ddp_init_group, if_main_process
 
 from lebench_sb import results
-from lebench_sb.command_line import UsageError, load_yaml, parse
+from lebench_sb.command_line import (
+    BESIDE,
+    REFUSE,
+    build,
+    own_options,
+    parse,
+    plain_values,
+    resolve,
+)
+from lebench_sb.core.errors import UsageError
+from lebench_sb.core.files import refuse_links, temporary_name, write_atomically
 from lebench_sb.data import manifest_paths
 from lebench_sb.features import FeatureCache
+from lebench_sb.manifest import marker_path
+from lebench_sb.training import begun
+from lebench_sb.training.processes import on_main
+from lebench_sb.training.speech import speech_of
 
 logger = logging.getLogger(__name__)
 SPLITS = ("train", "valid", "test")
@@ -37,21 +50,184 @@ def start(argv):
     """Command line of a recipe -> (hparams, run options), with the run folder made and the processes joined.
 
     argv: the YAML first, then run options and overrides (`--key value` or `--key=value`).
-    hparams is the loaded YAML; `hparams["run"]` holds the command and the overrides.
-    Raises UsageError with the nearest right name for anything that is neither a key nor an option.
+    hparams is the loaded YAML; `hparams["run"]` holds the command, the overrides, and what has changed since
+    the folder began. Nothing is built, and nothing written, before the settings are checked and compared with
+    those the folder began with; no model before the data is there.
+    Raises UsageError with the nearest right name for anything that is neither a key nor an option, and for a
+    folder that began otherwise.
     """
-    path, run_opts, overrides = parse(argv)
+    words, own = own_options(argv)
+    path, run_opts, overrides = parse(words)
+    resolved = resolve(path, overrides)
     if not torch.distributed.is_initialized():
         ddp_init_group(run_opts)
     with logs_held():
-        hparams = load_yaml(path, overrides)
-        script = Path(sys.argv[0])
-        command = shlex.join(["python", str(script), *argv])
-        hparams["run"] = {"command": command, "overrides": dict(overrides), "yaml": str(path)}
-        make_run_folder(hparams, path, overrides, script, run_opts)
+        run = RunFolder(resolved, path, overrides, run_opts, own["if_changed"])
+        run.enter()
+        hparams = build(resolved, path)
+        run.note_encoders()
+        hparams["checkpointer"].reset_missing = own["reset_missing"]
+        command = shlex.join(["python", sys.argv[0], *argv])
+        hparams["run"] = {
+            "command": command, "overrides": dict(overrides), "yaml": str(path), "lock": run.handle,
+            "changes": run.changes, **own,
+        }  # fmt: skip
         run_opts = settle_precision(hparams, run_opts)
-    prepare(hparams)
     return hparams, run_opts
+
+
+class RunFolder:
+    """The folder of a run: compared with what it began with, then written.
+
+    resolved: text of the YAML; policy: what to do where it began otherwise (see training/begun.py).
+    """
+
+    def __init__(self, resolved, path, overrides, run_opts, policy):
+        self.resolved, self.path, self.overrides, self.policy = resolved, path, overrides, policy
+        self.values, self.log_config = plain_values(resolved), run_opts.log_config
+        self.folder = Path(self.values["output_folder"])
+        self.saved = Path(self.values.get("save_folder", self.folder / "save"))
+        self.typed = {name: getattr(run_opts, name) for name in run_opts.overridden_args}
+        self.changes, self.handle, self.old, self.speech = [], None, {}, None
+        self.named = [f"{split}_csv" for split in SPLITS if f"{split}_csv" in overrides]
+
+    @property
+    def homes(self):
+        """Where the record of what began lies: beside the checkpoints, too, if these lie elsewhere"""
+        return [self.folder] if self.saved.is_relative_to(self.folder) else [self.folder, self.saved]
+
+    def enter(self):
+        """Compares, writes `hyperparams.yaml`, the script, `env.log`, starts `log.txt`, prepares the
+        manifests; holds the folder's lock from then on"""
+        on_main(self.lock)
+        first = on_main(self.compare)
+        for step in (self.write, self.prepare) if first else (self.prepare_anew, self.write):
+            on_main(step)
+        self.changes = on_main(self.note_speech)
+
+    def lock(self):
+        """Refuses links out of the folder, makes it, and holds its lock. Main process only, as all below"""
+        for home in self.homes:
+            if home.is_dir():
+                refuse_links(home, sorted(path.name for path in home.iterdir() if path.is_symlink()))
+            home.mkdir(parents=True, exist_ok=True)
+        self.handle = lock(self.folder)
+
+    def compare(self):
+        """Compares settings, encoders and files with those of the folder -> whether there is no speech to
+        compare: the folder is new, or does not say"""
+        self.record = begun.record_of(self.resolved, self.values, self.typed)
+        if not begun.has_begun(self.folder, self.saved):
+            return True
+        known = [begun.read(home) for home in self.homes]
+        self.old = next((record for record in known if record), {})
+        found = [line for record in known for line in begun.differences(record, self.record)]
+        self.settle(list(dict.fromkeys(found)))
+        return not self.old.get("speech")
+
+    def settle(self, found):
+        """Does what the policy says where something differs"""
+        if not found:
+            return
+        if self.policy == REFUSE:
+            raise begun.refusal(self.folder, found)
+        if self.policy == BESIDE:
+            aside = begun.move_aside(self.homes)
+            logger.warning("%s: the earlier run is now %s", self.folder, ", ".join(map(str, aside)))
+            self.old = {}
+            self.lock()
+        else:
+            logger.warning("%s goes on with changes: %s", self.folder, "; ".join(found))
+            self.old = begun.changed(self.old, found)
+
+    def write(self):
+        """Writes what repeats the run, starts `log.txt`"""
+        folder, script = self.folder, Path(sys.argv[0])
+        write_atomically(folder / "hyperparams.yaml", f"# Resolved from {self.path}\n{self.resolved}")
+        if script.suffix == ".py" and script.is_file():
+            write_atomically(folder / script.name, script.read_bytes())
+        log = {"handlers": {"file_handler": {"filename": str(folder / "log.txt")}}}
+        sb.utils.logger.setup_logging(self.log_config or DEFAULT_LOG_CONFIG, log)
+        for name, level in QUIETER.items():
+            logging.getLogger(name).setLevel(level)
+        write_atomically(folder / "env.log", sb.utils.logger.get_environment_description())
+        logger.info("Run folder: %s", folder)
+        self.note_begun()
+
+    def note_begun(self):
+        """Writes `begun.json`: what is known by now"""
+        version = results.code_version()
+        if (then := self.old.get("version", version)) != version:
+            logger.warning("The code is another than when the folder began: %s, now %s", then, version)
+        record = {**self.record, "version": version, "changes": self.old.get("changes", [])}
+        if "speech" in self.old:
+            record["speech"] = self.old["speech"]
+        begun.write(self.homes, record, anew=not self.old)
+
+    def prepare(self):
+        """Writes the manifests, unless the command line names manifests itself"""
+        if self.named:
+            logger.info("Preparation is left out: the command line gives %s.", ", ".join(self.named))
+        else:
+            build(self.resolved, self.path, only=["prepare"])["prepare"]()
+        for split, paths in self.manifests().items():
+            for path in paths:
+                if not path.is_file():
+                    raise FileNotFoundError(f"{path} not found: give --{split}_csv, or no _csv key at all.")
+
+    def prepare_anew(self):
+        """As `prepare`, in a folder whose run goes on: manifests that turn out to be of other speech give way
+        to those that were there"""
+        written = [] if self.named else [path for paths in self.manifests().values() for path in paths]
+        with kept_aside(written) as restore:
+            self.prepare()
+            self.speech = self.hear()
+            found = begun.differences({"speech": self.old["speech"]}, {"speech": self.speech})
+            if found and self.policy == BESIDE:
+                restore()
+            self.settle(found)
+        if found and self.policy == BESIDE:
+            self.prepare()
+
+    def note_speech(self):
+        """Writes down which speech the run began with, where nothing says it yet -> the changes so far"""
+        begun.write(self.homes, {"speech": self.speech or self.hear()})
+        return self.old.get("changes", [])
+
+    def note_encoders(self):
+        """Writes down which encoders the run began with, now that those of the Hub are here"""
+        if if_main_process():
+            begun.write(self.homes, {"encoders": begun.encoders_of(self.values)})
+
+    def manifests(self):
+        """{split: paths} of the splits that the YAML has"""
+        return {s: manifest_paths(self.values[f"{s}_csv"]) for s in SPLITS if f"{s}_csv" in self.values}
+
+    def hear(self):
+        return speech_of(self.manifests(), self.values["data_folder"])
+
+
+@contextmanager
+def kept_aside(manifests):
+    """Copies manifests and their markers for the length of the block; yields the function that puts them
+    back, which an error does, too"""
+    files = [file for path in manifests for file in (path, marker_path(path)) if file.is_file()]
+    kept = {file: temporary_name(file) for file in files}
+    for file, copy in kept.items():
+        shutil.copy2(file, copy)
+
+    def restore():
+        for file, copy in kept.items():
+            os.replace(copy, file)
+
+    try:
+        yield restore
+    except BaseException:
+        restore()
+        raise
+    finally:
+        for copy in kept.values():
+            copy.unlink(missing_ok=True)
 
 
 def settle_precision(hparams, run_opts):
@@ -97,27 +273,6 @@ def logs_held():
                 logging.lastResort.handle(record)
 
 
-def make_run_folder(hparams, path, overrides, script, run_opts):
-    """Writes `hyperparams.yaml`, the script, `env.log`; starts `log.txt`; refuses a folder in use."""
-    folder = Path(hparams["output_folder"])
-    if if_main_process():
-        folder.mkdir(parents=True, exist_ok=True)
-        hparams["run"]["lock"] = lock(folder)
-        with open(path, encoding="utf-8") as source:
-            resolved = resolve_references(source, overrides).read()
-        (folder / "hyperparams.yaml").write_text(f"# Resolved from {path}\n{resolved}", encoding="utf-8")
-        if script.suffix == ".py" and script.is_file():
-            shutil.copy(script, folder / script.name)
-        log = {"handlers": {"file_handler": {"filename": str(folder / "log.txt")}}}
-        sb.utils.logger.setup_logging(run_opts.log_config or DEFAULT_LOG_CONFIG, log)
-        for name, level in QUIETER.items():
-            logging.getLogger(name).setLevel(level)
-        description = sb.utils.logger.get_environment_description()
-        (folder / "env.log").write_text(description, encoding="utf-8")
-        logger.info("Run folder: %s", folder)
-    ddp_barrier()
-
-
 def lock(folder):
     """Holds `<folder>/.lock` until the process ends; raises UsageError if another run holds it, on this host
     or, where NFS hands locks to its server, on another. The file says who."""
@@ -140,19 +295,6 @@ def lock(folder):
     handle.write(f"process {os.getpid()} on {socket.gethostname()}\n")
     handle.flush()
     return handle
-
-
-def prepare(hparams):
-    """Writes the manifests on the main process, unless the command line names manifests itself."""
-    named = [f"{split}_csv" for split in SPLITS if f"{split}_csv" in hparams["run"]["overrides"]]
-    if named:
-        logger.info("Preparation is left out: the command line gives %s.", ", ".join(named))
-    else:
-        run_on_main(hparams["prepare"])
-    for split in SPLITS:
-        for path in manifest_paths(hparams.get(f"{split}_csv", [])):
-            if not path.is_file():
-                raise FileNotFoundError(f"{path} not found: give --{split}_csv, or no _csv key at all.")
 
 
 def fit_and_test(brain, utterances, datasets):

@@ -20,10 +20,13 @@ from pathlib import Path
 from tqdm import tqdm
 
 from lebench_sb.benchmark.plan import PREPARED
-from lebench_sb.manifest import write_atomically
+from lebench_sb.core.errors import UsageError
+from lebench_sb.core.files import write_atomically
+from lebench_sb.training import begun
+from lebench_sb.training.begun import BEGUN
 from lebench_sb.training.fingerprint import NO_BARS, changed, fingerprint
 
-BEGUN, CONSOLE = "begun.json", "console.txt"
+CONSOLE = "console.txt"
 TETHERED = Path(__file__).with_name("tethered.py")
 TAIL = 12  # last lines of the console that a report shows
 FINISHED, REUSED, FAILED, NOT_RUN = "finished", "reused", "failed", "not run"
@@ -122,25 +125,22 @@ def make_room(folder, record):
     """Makes the folder with its `begun.json`; one that began from something else is first moved aside."""
     folder = Path(folder)
     old = read_begun(folder)
-    if old is not None and old != record:
-        aside = next(p for n in count(1) if not (p := folder.with_name(f"{folder.name}.old{n}")).exists())
-        folder.rename(aside)
-        what = ", ".join(changed(old, record)) if old else "what it was begun with is not known"
+    if old is not None and any(old.get(part) != value for part, value in record.items()):
+        aside = begun.move_aside([folder])[0]
+        known = {part: old[part] for part in record if part in old}
+        what = ", ".join(changed(known, record)) if known else "what it was begun with is not known"
         say(f"{folder.name}: changed: {what}; the earlier run is now {aside}")
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / BEGUN, json.dumps(record, indent=1).encode())
+    begun.write([folder], record)
 
 
 def read_begun(folder):
     """The record a folder was begun with; {} if there is none but something else is, None for an empty one"""
     try:
-        found = json.loads((folder / BEGUN).read_text(encoding="utf-8"))
-        return found if isinstance(found, dict) else {}
-    except ValueError:
+        record = begun.read(folder)
+    except UsageError:  # damaged: the folder is moved aside
         return {}
-    except FileNotFoundError:
-        there = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-        return {} if [name for name in there if not name.startswith(BEGUN)] else None
+    there = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    return record or ({} if [name for name in there if not name.startswith(BEGUN)] else None)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ record here:
 """
 
 import json
-import logging
+import operator
 import time
 from itertools import count
 from pathlib import Path
@@ -23,15 +23,14 @@ from pathlib import Path
 from ruamel.yaml import YAML
 from ruamel.yaml.nodes import MappingNode, ScalarNode, SequenceNode
 
+from lebench_sb.command_line import BESIDE, RESUME
 from lebench_sb.core.errors import UsageError
 from lebench_sb.core.files import write_atomically
-from lebench_sb.core.guard import parse_json
-from lebench_sb.training.fingerprint import encoder_hash, file_state
+from lebench_sb.core.guard import read_json
+from lebench_sb.training.fingerprint import encoder_hash
+from lebench_sb.training.speech import content_of
 
-logger = logging.getLogger(__name__)
 BEGUN, SETTINGS = "begun.json", "hyperparams.yaml"
-REFUSE, BESIDE, RESUME = "refuse", "beside", "resume"
-POLICIES = (REFUSE, BESIDE, RESUME)
 ENCODERS = ("ssl_hub", "init_from", "teacher")
 SPLITS = ("train", "valid", "test")
 # They leave the result the same: where things lie, how fast and how often, what is shown besides
@@ -124,8 +123,15 @@ def record_of(text, values, typed=()):
     FileNotFoundError for an encoder that is not there.
     """
     settings = settings_of(text, typed)
-    encoders = {key: encoder_hash(str(values[key])) for key in ENCODERS if values.get(key)}
-    return {"settings": settings, "encoders": encoders, "files": files_named(settings)}
+    return {"settings": settings, "encoders": encoders_of(values), "files": files_named(settings)}
+
+
+def encoders_of(values):
+    """{key: [encoder as the YAML names it, hash of what decides its frames, "" where nothing is known]}"""
+    found = {key: str(values[key]) for key in ENCODERS if values.get(key)}
+    hashes = {key: encoder_hash(name) for key, name in found.items()}
+    # of an id of the Hub that is not here yet, and of filterbanks, only the name is known
+    return {key: [name, "" if hashes[key].endswith(" ") else hashes[key]] for key, name in found.items()}
 
 
 def files_named(settings):
@@ -138,7 +144,7 @@ def files_named(settings):
         if path.is_dir() and key.endswith("_run"):
             path = path / "results.json"
         if path.is_file():
-            found[value] = file_state(path)
+            found[value] = content_of([str(path)])
     return found
 
 
@@ -148,24 +154,33 @@ def files_named(settings):
 def read(folder):
     """The record of a folder, {} where nothing says what it began with; a run of before `begun.json` says its
     settings in hyperparams.yaml. Raises UsageError for a file that is no record."""
-    folder, record = Path(folder), {}
-    if (folder / BEGUN).is_file():
-        content = (folder / BEGUN).read_text(encoding="utf-8", errors="replace")
-        record = parse_json(content, folder / BEGUN, UsageError)
+    folder = Path(folder)
+    record = stored(folder)
     if "settings" not in record and (folder / SETTINGS).is_file():
-        record["settings"] = settings_of((folder / SETTINGS).read_text(encoding="utf-8"))
+        text = (folder / SETTINGS).read_text(encoding="utf-8")
+        names = flat(text)
+        record["settings"] = settings_of(text)
+        record["encoders"] = {key: [names[key], ""] for key in ENCODERS if names.get(key)}
     return record
 
 
-def write(folder, record):
-    """Writes the parts of `record` into the folder's, whose other parts stay"""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    known = {}
-    if (folder / BEGUN).is_file():
-        known = parse_json((folder / BEGUN).read_text(encoding="utf-8"), folder / BEGUN, UsageError)
-    text = json.dumps({**known, **record}, indent=1, ensure_ascii=False)
-    write_atomically(folder / BEGUN, text.encode())
+def stored(folder):
+    """What `begun.json` of a folder holds, {} where there is none. Raises UsageError for a file that is no
+    record."""
+    path = folder / BEGUN
+    return read_json(path, UsageError) if path.is_file() else {}
+
+
+def write(folders, record, anew=False):
+    """Writes the parts of `record` into the folders' records, whose other parts stay; anew: those that an
+    earlier run left there, a grid's apart, do not"""
+    for folder in map(Path, folders):
+        folder.mkdir(parents=True, exist_ok=True)
+        known = stored(folder)
+        if anew:
+            known = {part: value for part, value in known.items() if part not in (*PARTS, "changes")}
+        text = json.dumps({**known, **record}, indent=1, ensure_ascii=False)
+        write_atomically(folder / BEGUN, text + "\n")
 
 
 def has_begun(folder, saved):
@@ -183,19 +198,36 @@ def differences(old, new):
         if part not in old or part not in new:
             continue
         then, now = old[part], new[part]
-        typed_only = DECISIVE if part == "settings" else ()
-        for key in dict.fromkeys([*now, *then]):
-            if then.get(key) == now.get(key) or (key in typed_only and key not in then):
-                continue
-            found.append(difference(part, key, then.get(key), now.get(key)))
+        alike = same_encoder if part == "encoders" else operator.eq
+        known = [key for key in dict.fromkeys([*now, *then]) if key in then or not is_typed(part, key)]
+        differing = [key for key in known if not alike(then.get(key), now.get(key))]
+        first = [key for key in differing if "." not in key or part != "settings"]
+        told = {(then.get(key), now.get(key)) for key in first} if part == "settings" else set()
+        derived = [key for key in differing if key not in first and (then.get(key), now.get(key)) not in told]
+        found += [difference(part, key, then.get(key), now.get(key)) for key in [*first, *derived]]
     return found
 
 
+def is_typed(part, key):
+    """Whether an earlier record may lack a key because nobody typed that run option"""
+    return part == "settings" and key in DECISIVE
+
+
+def same_encoder(then, now):
+    """Whether two entries of `encoders_of` are the same: by their hashes, by names where one has none"""
+    if not then or not now:
+        return then == now
+    return then[1] == now[1] if then[1] and now[1] else then[0] == now[0]
+
+
 def difference(part, key, then, now):
-    if part == "settings":
-        return f"{key}: {absent(then)} then, {absent(now)} now"
     if part == "encoders":
-        return f"{key}: another encoder" if then and now else f"{key}: {'none then' if now else 'none now'}"
+        names = [pair[0] if pair else None for pair in (then, now)]
+        if names[0] == names[1]:
+            return f"{key}: {names[0]} holds another encoder now"
+        then, now = names
+    if part in ("settings", "encoders"):
+        return f"{key}: {absent(then)} then, {absent(now)} now"
     if part == "files":
         return f"{key}: another content"
     return f"{key}: other data"
@@ -211,8 +243,8 @@ def refusal(folder, found):
     return UsageError(
         f"{folder} holds a run that began otherwise: {'; '.join(found[:SHOWN])}{more}. Nothing was changed. "
         f"Give another --output_folder, or the settings it began with; or --if_changed {BESIDE}, which moves "
-        f"the earlier run to {free_name(folder).name} and starts anew, or --if_changed {RESUME}, which goes on "
-        "from its checkpoints with what is new and says so in results.json."
+        f"the earlier run to {free_name(folder).name} and starts anew, or --if_changed {RESUME}, which goes "
+        "on from its checkpoints with what is new and says so in results.json."
     )
 
 
@@ -222,14 +254,16 @@ def free_name(folder):
     return next(p for n in count(1) if not (p := folder.with_name(f"{folder.name}.old{n}")).exists())
 
 
-def move_aside(folder):
-    """Renames a folder to `free_name` -> where it is now"""
-    aside = free_name(folder)
-    Path(folder).rename(aside)
-    return aside
+def move_aside(folders):
+    """Renames folders to their `free_name`s -> where they are now"""
+    moved = []
+    for folder in map(Path, folders):
+        moved.append(free_name(folder))
+        folder.rename(moved[-1])
+    return moved
 
 
-def changed(old, new, found):
-    """The record of a run that goes on with other settings: the new one, with the changes so far"""
+def changed(old, found):
+    """The record of a run that goes on although these lines differ"""
     entry = {"when": time.strftime("%Y-%m-%d %H:%M:%S"), "differences": found}
-    return {**new, "changes": [*old.get("changes", []), entry]}
+    return {**old, "changes": [*old.get("changes", []), entry]}

@@ -27,15 +27,15 @@ from functools import lru_cache
 from pathlib import Path
 
 import yaml
-from hyperpyyaml import resolve_references
 
 import lebench_sb
-from lebench_sb.command_line import as_yaml, parse
+from lebench_sb.command_line import parse, resolve
 from lebench_sb.storage.named import files_in, manifest_paths, named_in_manifest, yaml_values
 
 PACKAGE = Path(lebench_sb.__file__).parent
 TAG = re.compile(r"!(?:new|name|apply|module):(lebench_sb[\w.]*)")
-WEIGHTS = (".safetensors", ".bin", ".json", ".ckpt")
+WEIGHTS = (".safetensors", ".bin", ".ckpt")
+CONFIGS = ("config.json",)  # of the model, its preprocessor, its processor
 ENCODER_KEYS = ("ssl_hub", "init_from")
 NO_BARS = "--noprogressbar"
 SPLITS = ("train", "valid", "test")
@@ -91,12 +91,6 @@ def forget():
     """Lists data folders again"""
     _listing.cache_clear()
     manifest_state.cache_clear()
-
-
-def resolve(path, overrides):
-    """The text of a YAML with includes, references and overrides resolved"""
-    with open(path, encoding="utf-8") as file:
-        return resolve_references(file, as_yaml(overrides)).read()
 
 
 # ---- code
@@ -206,7 +200,8 @@ def folder_state(path):
         return file_hash(results)
     if not (Path(path) / "config.json").is_file():
         return None
-    files = sorted(file for file in Path(path).iterdir() if file.suffix in WEIGHTS and file.is_file())
+    names = (*CONFIGS, *WEIGHTS)
+    files = sorted(file for file in Path(path).iterdir() if file.name.endswith(names) and file.is_file())
     return [[file.name, state(file)] for file in files]
 
 
@@ -251,8 +246,8 @@ def encoder_hash(source):
     folder = Path(name).expanduser()
     if not folder.is_dir():
         return f"{source} {cached_commit(name)}"
-    suffixes = (".json",) if "random:" in source else WEIGHTS
-    files = sorted(path for path in folder.iterdir() if path.suffix in suffixes and path.is_file())
+    names = CONFIGS if "random:" in source else (*CONFIGS, ".index.json", *WEIGHTS)
+    files = sorted(path for path in folder.iterdir() if path.name.endswith(names) and path.is_file())
     return digest([[path.name, file_hash(path)] for path in files])
 
 

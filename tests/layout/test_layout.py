@@ -31,7 +31,7 @@ ALLOWED = {
     "brain": [
         "checkpoints", "data", "energy", "manifest", "metrics", "results", "sharding", "signals", "updates",
     ],
-    "run": ["brain", "data", "features", "results", "command_line"],
+    "run": ["brain", "data", "features", "manifest", "results", "command_line", "training"],
     "corpora": ["annotations", "manifest", "text"],
     # a task draws its own pictures; a chain of runs reads the checkpoint of the run before
     "tasks": [

@@ -1,0 +1,29 @@
+"""What one of several processes does for all."""
+
+import torch
+from speechbrain.utils.distributed import MainProcessContext, if_main_process
+
+from lebench_sb.core.errors import exit_code
+
+
+def on_main(function, *arguments):
+    """function(*arguments) on the main process -> its value, on every process.
+
+    A user's mistake there (`core.errors.exit_code`) is raised on every process, so that none waits for ever.
+    The value must be one that can be pickled.
+    """
+    if not torch.distributed.is_initialized() or torch.distributed.get_world_size() == 1:
+        return function(*arguments)
+    outcome = [None, None]
+    if if_main_process():
+        with MainProcessContext():
+            try:
+                outcome[0] = function(*arguments)
+            except Exception as error:
+                if exit_code(error) is None:
+                    raise
+                outcome[1] = error
+    torch.distributed.broadcast_object_list(outcome, src=0)
+    if outcome[1] is not None:
+        raise outcome[1]
+    return outcome[0]
