@@ -61,6 +61,7 @@ def start(argv):
     resolved = resolve(path, overrides)
     if not torch.distributed.is_initialized():
         ddp_init_group(run_opts)
+    results.check_begin(plain_values(resolved))
     with logs_held():
         run = RunFolder(resolved, path, overrides, run_opts, own["if_changed"])
         run.enter()
@@ -201,7 +202,9 @@ class RunFolder:
 
     def manifests(self):
         """{split: paths} of the splits that the YAML has"""
-        return {s: manifest_paths(self.values[f"{s}_csv"]) for s in SPLITS if f"{s}_csv" in self.values}
+        keys = {split: f"{split}_csv" for split in SPLITS if f"{split}_csv" in self.values}
+        found = build(self.resolved, self.path, only=keys.values())  # LeBenchmark's models ask for theirs
+        return {split: manifest_paths(found[key]) for split, key in keys.items()}
 
     def hear(self):
         return speech_of(self.manifests(), self.values["data_folder"])
