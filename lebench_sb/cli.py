@@ -19,7 +19,7 @@ import typer
 import lebench_sb
 from lebench_sb import text
 from lebench_sb.core.errors import exit_code, one_line, printable_output
-from lebench_sb.manifest import DataError, UsageError, nearest, read_manifest, read_marker
+from lebench_sb.manifest import DataError, UsageError, nearest, read_manifest, read_marker, write_atomically
 
 CORPORA = Path(__file__).parent / "corpora"
 
@@ -262,28 +262,28 @@ def validate(
     manifests: Manifests,
     data_root: DataRoot,
     decode: Annotated[
-        bool, typer.Option("--decode", help="read every file to its end (slow); finds copies too")
+        bool, typer.Option("--decode", help="read every file to its end (slow), not two hours of each")
     ] = False,
     report: Annotated[
-        Path, typer.Option("--report", help="write every finding here, one JSON per line")
+        Path, typer.Option("--report", help="one JSON per finding; default: validation.jsonl beside them")
     ] = None,
 ):
-    from lebench_sb.cli_data import validate as check
+    from lebench_sb.cli_data import cache_folder, survey
 
-    errors, warnings = check(manifests, data_root, decode)
-    if report:
-        findings = [
-            {"level": level, "kind": kind, "item": item}
-            for level, problems in (("error", errors), ("warning", warnings))
-            for kind, items in problems.found.items()
-            for item in items
-        ]
-        report.write_text(
-            "".join(json.dumps(f, ensure_ascii=False) + "\n" for f in findings), encoding="utf-8"
-        )
-    if warnings:
-        typer.echo(warnings)
-    errors.raise_if_any()
+    kept = cache_folder(manifests[0])
+    found = survey(manifests, data_root, decode, kept, sys.stderr.isatty())
+    findings = found.findings()
+    if findings or report:
+        target = report or kept / "validation.jsonl"
+        lines = "".join(json.dumps(f, ensure_ascii=False) + "\n" for f in findings)
+        write_atomically(target, lines.encode(errors="surrogateescape"))
+        typer.echo(f"{target}: {_counted(len(findings), 'finding')}")
+    for problems in (found.warned, found.quarantined):
+        if problems:
+            typer.echo(problems)
+    for note in found.notes:
+        typer.echo(note)
+    found.errors.raise_if_any()
     typer.echo(f"no errors in {_counted(len(manifests), 'manifest')}")
 
 

@@ -1,13 +1,15 @@
 """Behind `lebench stats` and `lebench validate`: what manifests hold, and whether their audio agrees."""
 
 import hashlib
+import os
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
+from pathlib import Path
 
 from tabulate import tabulate
 
-from lebench_sb.manifest import GENDERS, DataError, Problems, audio_fault, read_manifest
-from lebench_sb.storage.members import open_audio
+from lebench_sb.manifest import GENDERS, DataError, read_manifest
+from lebench_sb.manifests.audio_checks import MAX_BAD_FRACTION, survey_audio
 
 ORDER = ("M", "F", "U")  # LeBenchmark's order
 SHORTEST = 0.025  # seconds: one window of a filterbank, one frame of wav2vec 2.0
@@ -65,44 +67,53 @@ def _clock(utterances):
 
 
 def validate(paths, data_root, decode=False):
-    """Manifests of one experiment -> (errors, warnings), each Problems. FileNotFoundError: no such manifest.
+    """`survey` -> (errors, warnings), each Problems; what training would leave out is among the warnings"""
+    report = survey(paths, data_root, decode)
+    report.warned.found |= report.quarantined.found
+    return report.errors, report.warned
 
-    Every audio file is opened: its length must fit the manifest within 5 %, segments must lie inside.
-    decode=True reads all of it: broken streams, lengths over 1 % off the header's, NaN and digital silence,
-    and files of other names with the same samples. Between manifests no ID and no piece of audio may be
-    shared; shared speakers are a warning.
+
+def survey(paths, data_root, decode=False, cache_folder=None, shows_progress=False):
+    """Manifests of one experiment -> AudioReport. FileNotFoundError: no such manifest.
+
+    Every audio file is opened: it must be whole, its length must fit the manifest within 5 %, segments must
+    lie inside. Samples are looked at in up to two hours of audio per manifest, decode=True in all: broken
+    streams, NaN, digital silence, clipping, offset, and files of other names with the same samples. Between
+    manifests no ID and no piece of audio may be shared; shared speakers are a warning. What training would
+    leave out of a manifest called train is no error.
     """
-    errors, warnings = Problems("errors"), Problems("warnings")
-    manifests = {}
+    manifests, unreadable = {}, []
     for path in map(str, paths):
         try:
             manifests[path] = read_manifest(path, data_root)
         except DataError as error:
-            errors.add("unreadable manifest", error)
-    _check_between(manifests, errors, warnings)
-    utterances = [u for each in manifests.values() for u in each]
-    files = {wav: _inspect(wav, decode) for wav in sorted({u.wav for u in utterances})}
-    for wav, found in files.items():
-        for fault in found["faults"]:
-            errors.add(fault, wav)
-    for u in utterances:
-        _check_utterance(u, files[u.wav], errors, warnings)
-    _check_samples(manifests, files, errors, warnings)
-    for kind, name in (("several sampling rates", "rate"), ("several numbers of channels", "channels")):
-        counts = Counter(found[name] for found in files.values() if found[name])
-        for value, count in sorted(counts.items()) if len(counts) > 1 else ():
-            warnings.add(kind, f"{value} in {count} files")
-    return errors, warnings
-
-
-def _check_between(manifests, errors, warnings):
-    """Adds IDs, audio and speakers that two manifests share."""
-    ids, audio, speakers = {}, {}, defaultdict(list)
-    for path, utterances in manifests.items():
+            unreadable.append(error)
+    lenient = [path for path in manifests if Path(path).stem.split("_")[0] == "train"]
+    sample = "all" if decode else None
+    report = survey_audio(manifests, cache_folder, sample, MAX_BAD_FRACTION, shows_progress, lenient)
+    for error in unreadable:
+        report.errors.add("unreadable manifest", error)
+    _check_speakers(manifests, report.warned)
+    for utterances in manifests.values():
         for u in utterances:
-            for kind, seen, key in (("same ID", ids, u.id), ("same audio", audio, (u.wav, u.start))):
-                if seen.setdefault(key, path) != path:
-                    errors.add(f"{kind} in {seen[key]} and {path}", u.id)
+            _check_utterance(u, report.warned)
+    return report
+
+
+def cache_folder(manifest):
+    """Where verdicts on the audio of a manifest are kept: beside it, or in the user's cache folder where
+    nobody may write beside it"""
+    folder = Path(manifest).absolute().parent
+    if os.access(folder, os.W_OK):
+        return folder
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home) / "lebench_sb" / hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
+
+
+def _check_speakers(manifests, warnings):
+    """Adds speakers that two manifests share"""
+    speakers = defaultdict(list)
+    for path, utterances in manifests.items():
         for speaker in sorted({u.speaker for u in utterances if u.speaker}):
             speakers[speaker].append(path)
     for speaker, shared in sorted(speakers.items()):
@@ -110,24 +121,8 @@ def _check_between(manifests, errors, warnings):
             warnings.add(f"same speaker in {' and '.join(shared)}", speaker)
 
 
-def _check_samples(manifests, files, errors, warnings):
-    """Adds recordings that come again under another name: between manifests an error, within one a warning"""
-    seen = {}
-    for path, utterances in manifests.items():
-        for u in utterances:
-            if (digest := files[u.wav]["digest"]) is None:
-                continue
-            place, first = seen.setdefault((digest, u.start, u.stop), (path, u))
-            if first.wav == u.wav:
-                continue
-            if place == path:
-                warnings.add("same samples twice", f"{first.id} and {u.id}")
-            else:
-                errors.add(f"same samples in {place} and {path}", f"{first.id} and {u.id}")
-
-
-def _check_utterance(u, found, errors, warnings):
-    """Adds what is wrong or odd with one utterance; found: what `_inspect` said of its file."""
+def _check_utterance(u, warnings):
+    """Adds what is odd with one utterance"""
     if not u.duration >= SHORTEST:
         warnings.add("shorter than 25 ms", f"{u.id} {u.duration:.3f} s")
     if u.duration > LONGEST:
@@ -138,57 +133,3 @@ def _check_utterance(u, found, errors, warnings):
         warnings.add("digits in wrd", u.id)
     if u.speaker and u.gender not in GENDERS[:2]:
         warnings.add("gender not known", u.id)
-    if found["seconds"] is None:
-        return
-    if u.start is None and abs(u.duration - found["seconds"]) > max(0.05 * found["seconds"], 0.02):
-        errors.add(
-            "duration over 5 % off", f"{u.id} says {u.duration:.3f}, the file has {found['seconds']:.3f} s"
-        )
-    if u.stop is not None and u.stop > found["seconds"] + 0.1:
-        errors.add("stop after the end of the file", f"{u.id} {u.stop:.3f} of {found['seconds']:.3f} s")
-
-
-def _inspect(path, decode):
-    """{"seconds", "rate", "channels", "digest", "faults"} of an audio file; None where it cannot be read, the
-    digest of its samples also where it is not to be decoded."""
-    import soundfile
-
-    found = {"seconds": None, "rate": None, "channels": None, "digest": None, "faults": []}
-    if fault := audio_fault(path):
-        return found | {"faults": [fault]}
-    try:
-        with open_audio(path, whole=decode) as source, soundfile.SoundFile(source) as file:
-            samples, faults, digest = file.frames, [], None
-            # headers of variable-rate MP3 lie
-            if decode or file.format == "MP3":
-                samples, faults, digest = _decode(file)
-            if not samples:
-                faults = ["no audio (0 samples)"]
-            found |= {
-                "rate": file.samplerate,
-                "channels": file.channels,
-                "seconds": samples / file.samplerate,
-                "digest": digest if decode and not faults else None,
-            }
-    except (soundfile.SoundFileError, RuntimeError, OSError) as error:
-        return found | {"faults": [f"not readable as audio ({str(error).split(': ')[-1].strip(' .')})"]}
-    return found | {"faults": faults}
-
-
-def _decode(file):
-    """(samples that decode, faults in words, digest of rate and samples) of an open soundfile."""
-    import numpy
-
-    samples, peak, finite = 0, 0.0, True
-    digest = hashlib.blake2b(f"{file.samplerate} {file.channels}".encode(), digest_size=16)
-    while len(block := file.read(1 << 18, dtype="float32")):
-        digest.update(block.tobytes())
-        samples += len(block)
-        finite = finite and bool(numpy.isfinite(block).all())
-        peak = max(peak, float(numpy.abs(block).max()))
-    faults = ["truncated: over 1 % shorter than its header says"] if samples < 0.99 * file.frames else []
-    if not finite:
-        faults.append("NaN or infinite samples")
-    elif not peak:
-        faults.append("digital silence")
-    return samples, faults, digest.digest()

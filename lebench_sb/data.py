@@ -11,7 +11,6 @@ from itertools import pairwise, repeat
 from pathlib import Path
 
 import numpy as np
-import soundfile
 import soxr
 import torch
 from speechbrain.dataio.batch import PaddedBatch
@@ -19,10 +18,10 @@ from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.utils.data_pipeline import DataPipeline, DynamicItem
 
 from lebench_sb import signals
+from lebench_sb.audio.sound import OVERSHOOT, open_sound
 from lebench_sb.manifest import DataError, UsageError, manifest_hash, read_marker
 from lebench_sb.selection import select
 from lebench_sb.storage.columns import RowsById, Utterances, durations_of, open_utterances
-from lebench_sb.storage.members import open_audio
 from lebench_sb.storage.named import manifest_paths
 
 logger = logging.getLogger(__name__)
@@ -49,17 +48,15 @@ def load_audio(path, start=None, stop=None, channel=""):
 
     `start` and `stop` are seconds; only that stretch is read. `channel` ("1", "2", ...) is the one to hear;
     without it several channels are averaged, with a warning.
-    Raises DataError if the file cannot be decoded, holds no sample in the stretch, or holds NaN or infinity.
+    Raises DataError if the file cannot be decoded or is cut short, where the stretch ends over 0.1 s after
+    the file, holds no sample, or holds NaN or infinity.
     """
     try:
-        whole = start is None and stop is None
-        with open_audio(path, whole) as source, soundfile.SoundFile(source) as sound:
-            rate, channels = sound.samplerate, sound.channels
-            first = round((start or 0.0) * rate)
-            sound.seek(min(first, sound.frames))
-            count = -1 if stop is None else max(round(stop * rate) - first, 0)
-            samples = sound.read(count, dtype="float32", always_2d=True)
-    except (RuntimeError, soundfile.SoundFileError, OSError) as error:
+        with open_sound(path, start is None and stop is None) as sound:
+            rate, channels = sound.rate, sound.channels
+            first, count = stretch(path, sound, start, stop)
+            samples = sound.read(first, count)
+    except OSError as error:
         raise DataError(f"{path}: cannot be decoded ({error}). Copy it again or leave it out.") from error
     if channel:
         samples = one_channel(path, samples, channel)
@@ -73,6 +70,19 @@ def load_audio(path, start=None, stop=None, channel=""):
     if rate != SAMPLE_RATE:
         mono = soxr.resample(mono, rate, SAMPLE_RATE)
     return torch.from_numpy(np.ascontiguousarray(mono, dtype=np.float32))
+
+
+def stretch(path, sound, start, stop):
+    """Seconds inside an open Sound -> (first sample, number of samples, None to the end)"""
+    if stop is None and sound.extent.fault:
+        raise DataError(f"{path}: {sound.extent.fault}. Copy it again or leave it out.")
+    first = round((start or 0.0) * sound.rate)
+    if stop is None:
+        return first, None
+    if stop > sound.frames / sound.rate + OVERSHOOT and first < sound.frames:
+        lasts = f"{sound.frames / sound.rate:.3f} s{', ' if sound.extent.fault else ''}{sound.extent.fault}"
+        raise DataError(f"{path}: a stretch of it ends at {stop:.3f} s, but it lasts {lasts}.")
+    return first, max(round(stop * sound.rate) - first, 0)
 
 
 def one_channel(path, samples, channel):

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 
+from lebench_sb.audio.heads import MISSING, audio_fault, kind_of
 from lebench_sb.core.errors import SHOWN, DataError, Problems, UsageError  # noqa: F401  named from here too
 from lebench_sb.core.files import write_atomically  # noqa: F401
 from lebench_sb.manifests.markers import (  # noqa: F401  markers are named from here
@@ -44,7 +45,7 @@ from lebench_sb.manifests.markers import (  # noqa: F401  markers are named from
     write_marked,
 )
 from lebench_sb.storage.formats import HEAD, format_of, refuse_other_formats
-from lebench_sb.storage.members import file_of, first_bytes, open_audio
+from lebench_sb.storage.members import file_of
 from lebench_sb.storage.named import path_fault
 
 COLUMNS = ("ID", "duration", "wav", "start", "stop", "spk_id", "gender", "language")
@@ -55,7 +56,6 @@ QUOTED = re.compile('[,"\r\n]|^ | $')  # fields written in quotation marks
 SECONDS = re.compile(r"\d+(\.\d+)?([eE][-+]?\d+)?")
 TAG = re.compile(r"<[^<>\s]+>")  # opens a concept in `semantics`; CLOSE closes it
 CLOSE = ">"
-MISSING = "missing file"
 NO_ROWS = "0 utterances, only a header; was the preparation interrupted?"
 MOST_COLUMNS = 10_000  # of a table
 
@@ -85,24 +85,6 @@ def corpus_folder(data_folder, name):
     """The folder `name` in `data_folder` where there is one (it holds several corpora), else `data_folder`"""
     inner = Path(data_folder) / name
     return inner if inner.is_dir() else Path(data_folder)
-
-
-def audio_fault(path):
-    """What makes `path` no audio file, or "" when its first 64 bytes look sane; decodes nothing."""
-    try:
-        head = first_bytes(path, 64)
-    except FileNotFoundError:
-        return MISSING
-    except OSError as error:
-        return f"unreadable file, {error.strerror}"
-    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    if not head:
-        return "file of 0 bytes (interrupted copy?)"
-    if text.startswith((b"<html", b"<!doctype", b"<?xml")):
-        return "HTML page saved as audio (a download that asked for a login?)"
-    if text.startswith(b"version https://git-lfs"):
-        return "git-lfs pointer saved as audio (run `git lfs pull`)"
-    return ""
 
 
 def tag_faults(text):
@@ -154,38 +136,18 @@ def _usable(problems, utterances, dropped):
 
 
 def audio_duration(path):
-    """Seconds of audio in `path`, as soundfile decodes it.
+    """Seconds of audio in `path`, as `data.load_audio` reads it, whatever its header says.
 
-    An MP3 is decoded to its end, because headers of variable-rate files lie; other formats are trusted.
-    Raises FileNotFoundError, or DataError naming the file when it is empty, no audio, or holds no samples.
+    An MP3 is decoded to its end. Raises FileNotFoundError, or DataError naming the file when it is empty, no
+    audio, cut short, or holds no samples.
     """
-    import soundfile  # here: writing and reading a manifest needs no audio library
+    from lebench_sb.audio.sound import decoded_samples  # here: manifests need no audio library
 
-    fault = audio_fault(path)
-    if fault == MISSING:
-        raise FileNotFoundError(f"{path}: missing audio file.")
-    if fault:
-        raise DataError(f"{path}: {fault}.")
     try:
-        with open_audio(path) as source, soundfile.SoundFile(source) as file:
-            rate, samples = file.samplerate, file.frames
-            if file.format == "MP3":
-                samples = _decoded_samples(file)
-    except (soundfile.SoundFileError, RuntimeError, OSError) as error:
-        reason = str(error).split(": ")[-1].strip(" .")
-        hint = "`ffmpeg -i IN OUT.flac` converts it"
-        raise DataError(f"{path}: not readable as audio ({reason}); {hint}.") from None
-    if not samples:
-        raise DataError(f"{path}: no audio (0 samples).")
+        samples, rate = decoded_samples(path)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: missing audio file.") from None
     return samples / rate
-
-
-def _decoded_samples(file):
-    """Samples per channel that really decode. `file.blocks` would pad to the number the header gives."""
-    samples = 0
-    while count := len(file.read(1 << 18, dtype="int16")):
-        samples += count
-    return samples
 
 
 def probe_durations(paths):
@@ -212,7 +174,7 @@ def measure_durations(paths, where="audio"):
     durations, faults = probe_durations(paths)
     problems = Problems(where)
     for path, fault in faults.items():
-        problems.add(fault, path)
+        problems.add(*kind_of(fault, path))
     problems.raise_if_any()
     return durations
 

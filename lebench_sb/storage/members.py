@@ -23,6 +23,8 @@ from bisect import bisect_left
 from contextlib import contextmanager
 from functools import lru_cache
 
+from lebench_sb.core.guard import regular
+
 MARK = ".tar::"
 MAGIC = b"lebench1"
 HEADER = struct.Struct("=8sQQ")
@@ -50,11 +52,12 @@ def open_audio(path, whole=False):
     """What soundfile opens: `path`, or a binary file that is the member.
 
     whole: reads the member at once and compares its CRC-32. Raises FileNotFoundError for a shard or member
-    that does not exist, OSError for a shard that is cut short or holds something else there.
+    that does not exist, OSError for a shard that is cut short or holds something else there, DataError for
+    what is no regular file.
     """
     found = inside(path)
     if not found:
-        yield str(path)
+        yield str(regular(path))
         return
     shard = opened(found[0])
     first, size, crc = shard.place(found[1], path)
@@ -70,10 +73,10 @@ def open_audio(path, whole=False):
 
 
 def first_bytes(path, count):
-    """The first bytes of a file or member; raises OSError."""
+    """The first bytes of a file or member; raises OSError, DataError for what is no regular file."""
     found = inside(path)
     if not found:
-        with open(path, "rb") as file:
+        with open(regular(path), "rb") as file:
             return file.read(count)
     shard = opened(found[0])
     first, size, _ = shard.place(found[1], path)
@@ -116,7 +119,7 @@ class Shard:
     """An open tar and its index. Raises OSError for one that cannot be used."""
 
     def __init__(self, path):
-        self.file = open(path, "rb", buffering=0)
+        self.file = open(regular(path), "rb", buffering=0)
         weakref.finalize(self, self.file.close)
         index = f"{path}.index"
         self.index = read_index(index) if os.path.exists(index) else scanned(path)

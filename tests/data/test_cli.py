@@ -191,7 +191,7 @@ def test_validate_lists_faults_of_audio_and_manifests(lebench, table):
         "NaN or infinite",
     ):
         assert part in err
-    assert "not readable as audio" in err or "truncated" in err
+    assert "cut short" in err
     assert "several sampling rates" in out and "several numbers of channels" in out
     findings = [json.loads(line) for line in report.read_text(encoding="utf-8").splitlines()]
     assert sum(f["kind"].startswith("same ID") for f in findings) == 8
@@ -203,11 +203,10 @@ def test_validate_hears_a_recording_that_comes_again_under_another_name(lebench,
         (table / name).write_bytes((table / "0.wav").read_bytes())
     lebench(*own(table, "--split", "set"))
     manifests = [table / "M" / "train.csv", table / "M" / "test.csv"]
-    code, out, _ = lebench("validate", *manifests, "--data_root", table)
-    assert code == 0 and "same samples" not in out  # headers do not tell
-    code, out, err = lebench("validate", *manifests, "--data_root", table, "--decode")
-    assert code == 3 and "same samples in" in err and "u0 and u7" in err
-    assert "same samples twice" in out and "u0 and u5" in out
+    for options in [], ["--decode"]:
+        code, out, err = lebench("validate", *manifests, "--data_root", table, *options)
+        assert code == 3 and "same samples in" in err and "u0 and u7" in err
+        assert "same samples twice" in out and "u0 and u5" in out
 
 
 def test_results_that_cannot_be_read_or_compared_are_code_3(lebench, tmp_path):

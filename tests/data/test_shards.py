@@ -261,7 +261,7 @@ def test_a_damaged_shard_is_named_with_its_member(packed, fault, words):
         load_audio(u.wav)
     assert u.wav in str(caught.value) and "shard-0000" in u.wav and "::clips/été/1.wav" in u.wav
     errors, _ = validate([packed / "a.csv"], packed, decode=True)
-    assert u.wav in [item for items in errors.found.values() for item in items]
+    assert any(u.wav in item for items in errors.found.values() for item in items)
 
 
 def test_a_member_that_is_not_there_is_named(packed):

@@ -14,12 +14,14 @@ ALLOWED = {
     "core": [],  # and every part may import it
     "storage/members": [],  # files in tar shards, which every reader of audio must open
     "storage": ["manifest"],
-    "manifests": ["storage"],  # markers, which may stand for shards
-    "manifest": ["manifests", "storage"], "text": [], "metrics": [], "attention": [],
+    "audio": ["storage"],
+    "manifests/markers": ["storage"],  # markers, which may stand for shards
+    "manifest": ["audio", "manifests", "storage"], "text": [], "metrics": [], "attention": [],
     "waveforms": [], "model_folders": ["waveforms"], "encoders": ["attention", "model_folders", "waveforms"],
     "schedules": [], "augment": [], "checkpoints": ["manifest"], "signals": [], "sharding": [], "updates": [],
     "selection": ["manifest", "storage"],
-    "data": ["manifest", "selection", "signals", "storage"],
+    "manifests": ["audio", "manifest", "storage"],
+    "data": ["audio", "manifest", "selection", "signals", "storage"],
     "energy": ["manifest"],
     "features": ["data", "manifest", "storage"],  # frames kept on disk between epochs, runs and heads
     "annotations": ["manifest", "text"],

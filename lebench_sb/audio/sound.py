@@ -1,0 +1,114 @@
+"""The one place where audio is opened: guarded, with the true length, in quiet."""
+
+import io
+from contextlib import ExitStack, contextmanager, nullcontext
+
+import soundfile
+
+from lebench_sb.audio.extent import extent
+from lebench_sb.audio.heads import MISSING, audio_fault
+from lebench_sb.audio.quiet import libmpg123_quiet
+from lebench_sb.audio.source import Spliced, open_source
+from lebench_sb.core.errors import DataError
+from lebench_sb.storage.members import BUFFER, first_bytes, inside, open_audio
+
+OVERSHOOT = 0.1  # seconds by which a segment may end after its file (times are often rounded)
+BLOCK = 1 << 18  # samples read at once
+CONVERT = "`ffmpeg -i IN OUT.flac` converts it"
+
+
+class Sound:
+    """An open audio file.
+
+    rate: Hz; channels; frames: samples per channel that are there (for MP3: as far as its frames tell before
+    decoding); extent: what its bytes say of its length.
+    """
+
+    def __init__(self, file, found):
+        self.file, self.extent = file, found
+        self.rate, self.channels, self.format, self.subtype = (
+            file.samplerate, file.channels, file.format, file.subtype
+        )  # fmt: skip
+        self.is_mp3 = self.format == "MP3" or "MPEG_LAYER" in self.subtype
+        self.frames = file.frames if found.present is None else min(found.present, file.frames)
+
+    def read(self, first=0, count=None, dtype="float32"):
+        """Samples (n, channels) from number `first` on, `count` or to the end"""
+        first = min(first, self.frames)
+        jumps = first > 0 and self.is_mp3
+        with libmpg123_quiet() if jumps else nullcontext():
+            self.file.seek(first)
+            count = self.frames - first if count is None else min(count, self.frames - first)
+            return self.file.read(count, dtype=dtype, always_2d=True)
+
+    def blocks(self, dtype="float32"):
+        """Yields all samples, (n, channels) at a time"""
+        left = self.frames
+        while left > 0 and len(block := self.file.read(min(BLOCK, left), dtype=dtype, always_2d=True)):
+            left -= len(block)
+            yield block
+
+
+@contextmanager
+def open_sound(path, whole=False):
+    """Yields the Sound of a file or a member of a shard.
+
+    whole: a member is read at once and its CRC-32 compared. Raises FileNotFoundError where there is nothing,
+    DataError naming the file for what cannot be decoded, also inside the block.
+    """
+    fault = audio_fault(path)
+    if fault == MISSING:
+        first_bytes(path, 1)  # raises FileNotFoundError in the words of the system or the shard
+    if fault:
+        raise DataError(f"{path}: {fault}.")
+    found = None
+    try:
+        with ExitStack() as stack:
+            found = extent(path)
+            source = stack.enter_context(_readable(path, whole, found))
+            with libmpg123_quiet():  # of what is cut or stale, `extent` tells
+                file = stack.enter_context(soundfile.SoundFile(source))
+            yield Sound(file, found)
+    except DataError:
+        raise
+    except (soundfile.SoundFileError, RuntimeError, OSError) as error:
+        reason = getattr(error, "strerror", None) or str(error).split(": ")[-1].strip(" .")
+        said = found.fault if found else ""
+        said = said or f"not readable as audio ({reason or type(error).__name__}); {CONVERT}"
+        raise DataError(f"{path}: {said}.") from error
+
+
+@contextmanager
+def _readable(path, whole, found):
+    """What soundfile opens"""
+    if found.splice is None:
+        with open_audio(path, whole) as source:
+            yield source
+        return
+    if whole and inside(path):
+        with open_audio(path, whole):  # compares the checksum
+            pass
+    with open_source(path) as source:
+        spliced = Spliced(source, *found.splice)
+        yield io.BufferedReader(spliced, BUFFER)
+        if spliced.fault:
+            raise spliced.fault
+
+
+def decoder_versions():
+    """{"soundfile": ..., "libsndfile": ...}, as they report themselves; libmpg123 is a part of libsndfile"""
+    return {"soundfile": soundfile.__version__, "libsndfile": soundfile.__libsndfile_version__}
+
+
+def decoded_samples(path):
+    """(samples per channel that decode, rate) of a file that is whole. Raises what `open_sound` raises, and
+    DataError for a file that is cut short or holds none."""
+    with open_sound(path) as sound:
+        if sound.extent.fault:
+            raise DataError(f"{path}: {sound.extent.fault}.")
+        samples = sound.frames
+        if sound.is_mp3:  # decoded to the end: a frame may hold nothing
+            samples = sum(len(block) for block in sound.blocks(dtype="int16"))
+        if not samples:
+            raise DataError(f"{path}: no audio (0 samples).")
+        return samples, sound.rate

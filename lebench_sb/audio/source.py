@@ -1,0 +1,74 @@
+"""The bytes of an audio file or of a member of a shard, with a head of ours where the file's own is wrong."""
+
+import io
+import os
+from contextlib import contextmanager
+
+from lebench_sb.core.guard import regular
+from lebench_sb.storage.members import inside, opened
+
+
+class Source:
+    """`size` bytes of an open file from byte `first` on, read at any place"""
+
+    def __init__(self, number, first, size):
+        self.number, self.first, self.size = number, first, size
+
+    def read(self, offset, count):
+        """Up to `count` bytes from `offset` on; fewer at the end. Raises OSError."""
+        offset, left = max(offset, 0), b""
+        count = max(0, min(count, self.size - offset))
+        while len(left) < count:
+            more = os.pread(self.number, count - len(left), self.first + offset + len(left))
+            if not more:
+                break
+            left = left + more if left else more
+        return left
+
+
+@contextmanager
+def open_source(path):
+    """Yields the Source of a file or member. Raises OSError, FileNotFoundError, DataError for what is no
+    regular file."""
+    found = inside(path)
+    if found:
+        shard = opened(found[0])
+        first, size, _ = shard.place(found[1], path)
+        yield Source(shard.file.fileno(), first, size)
+        return
+    with open(regular(path), "rb", buffering=0) as file:
+        yield Source(file.fileno(), 0, os.fstat(file.fileno()).st_size)
+
+
+class Spliced(io.RawIOBase):
+    """`head`, then the bytes of a Source from byte `skip` on, as a file; `fault`: the OSError of a read,
+    which soundfile cannot pass"""
+
+    def __init__(self, source, head, skip):
+        self.source, self.head, self.skip = source, head, skip
+        self.size, self.at, self.fault = len(head) + max(0, source.size - skip), 0, None
+
+    def readable(self):
+        return True
+
+    def seekable(self):
+        return True
+
+    def tell(self):
+        return self.at
+
+    def seek(self, offset, whence=os.SEEK_SET):
+        self.at = max(0, offset + {os.SEEK_SET: 0, os.SEEK_CUR: self.at, os.SEEK_END: self.size}[whence])
+        return self.at
+
+    def readinto(self, buffer):
+        view = memoryview(buffer)
+        try:
+            data = self.head[self.at : self.at + len(view)]
+            if not data:
+                data = self.source.read(self.at - len(self.head) + self.skip, len(view))
+        except OSError as error:
+            self.fault, data = error, b""
+        view[: len(data)] = data
+        self.at += len(data)
+        return len(data)
