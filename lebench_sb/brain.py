@@ -4,10 +4,8 @@ Letters: B utterances, T samples.
 """
 
 import errno
-import json
 import logging
 import math
-import os
 import signal
 import time
 from contextlib import contextmanager
@@ -25,6 +23,8 @@ from tqdm.auto import tqdm
 
 from lebench_sb import energy, results, sharding, signals
 from lebench_sb.checkpoints import state_bytes
+from lebench_sb.core.files import write_atomically
+from lebench_sb.core.lines import append_whole, json_text, read_records, whole_or_not
 from lebench_sb.data import (
     EpochPlan,
     PlannedLoader,
@@ -55,7 +55,14 @@ class SSLBrain(sb.Brain):
       needs no saved random state and repeats an uninterrupted one exactly, and k processes draw what one that
       accumulates k micro-batches draws.
     - Learning rates are functions of the update (`hparams.schedule(update, total)`): nothing to save.
+    - A checkpoint holds weights and the state of the run (its clock and counters, `kept`). A run goes on from
+      both; what is tested is weights alone: the clock stays that of the whole run.
     """
+
+    kept = (
+        "step", "optimizer_step", "avg_train_loss", "train_seconds", "batches_per_update", "left_out",
+        "nonfinite_count",
+    )  # fmt: skip
 
     def __init__(self, modules, hparams, run_opts, checkpointer):
         super().__init__(modules, None, hparams, run_opts, checkpointer)
@@ -66,6 +73,8 @@ class SSLBrain(sb.Brain):
         if self.world > 1 and torch.distributed.get_backend() != "gloo":
             self.on_cpus = torch.distributed.new_group(backend="gloo")
         self.train_seconds, self.rows, self.unwritten = 0.0, [], ""
+        self.elsewhere = 0.0  # device seconds of training beyond `train_seconds` x today's processes
+        self.left_out, self.nonfinite_count = 0, 0  # of the epoch's updates: without loss, without gradient
         self.waited = 0.0  # seconds without work until a batch was there, since a task set it to 0
         self.on_gpu = torch.device(self.device).type == "cuda"
         # of the update at hand, and those not yet in `steps.jsonl`
@@ -151,15 +160,18 @@ class SSLBrain(sb.Brain):
         self.meter.start()
         if self.test_only:
             logger.info("Test only: training is left out.")
+            self.load(modules=False)
             return
         train, valid = self.loader(train_set, TRAIN), self.loader(valid_set, VALID)
         self.total_updates = self.count_updates(train)
+        self.check_length()
         if not self.debug:
             self.check_warmup()
         self.on_fit_start()
         if self.checkpointer is not None:
             self.checkpointer.check_space(state_bytes(self.checkpointer, self.hparams.optimizer))
-        forget_steps_after(self.folder / "steps.jsonl", self.optimizer_step)
+        if if_main_process():
+            forget_steps_after(self.folder / "steps.jsonl", self.optimizer_step)
         bar = tqdm(
             total=self.total_updates, initial=self.optimizer_step, disable=not self.shows_progress,
             dynamic_ncols=True, unit="update", desc=self.bar_name, mininterval=1.0,
@@ -193,6 +205,14 @@ class SSLBrain(sb.Brain):
         """Updates of the whole run, as the schedule sees them"""
         epochs = range(1, self.hparams.epoch_counter.limit + 1)
         return sum(math.ceil(len(loader.share(e)) / self.grad_accumulation_factor) for e in epochs)
+
+    def check_length(self):
+        """Raises UsageError for a run without an update: there would be nothing to test"""
+        if self.total_updates < 1:
+            raise UsageError(
+                "The run has no update (number_of_epochs or number_of_updates is 0): ask for one at least, "
+                "or for the test alone of what is trained (--test_only)."
+            )
 
     def check_warmup(self):
         """Warns of a learning rate that only rises. Raises UsageError if an encoder that shall be trained
@@ -239,7 +259,7 @@ class SSLBrain(sb.Brain):
         self.on_stage_start(TRAIN, epoch)
         self.modules.train()
         self.zero_grad(set_to_none=True)
-        self.nonfinite_count = 0
+        self.nonfinite_count = self.nonfinite_count if self.step else 0
         self.batches_in_epoch = len(loader.share(epoch))
         self.check_batch()
         last_save = time.time()
@@ -266,8 +286,20 @@ class SSLBrain(sb.Brain):
                 last_save = self.save_inside_epoch(last_save)
         self.settle()
         self.zero_grad(set_to_none=True)
-        self.train_loss, self.avg_train_loss, self.step = self.avg_train_loss, 0.0, 0
+        self.ended = self.step, self.avg_train_loss, self.left_out
+        self.train_loss = self.epoch_loss(epoch)
+        self.step, self.avg_train_loss, self.left_out = 0, 0.0, 0
         self.on_stage_end(TRAIN, self.train_loss, epoch)
+
+    def epoch_loss(self, epoch):
+        """Mean training loss of the updates that had one, NaN where none had; the log counts the others"""
+        updates = math.ceil(self.step / self.grad_accumulation_factor)
+        if self.left_out:
+            logger.warning(
+                "Epoch %d: %d of %d updates had no finite loss; its mean training loss leaves them out.",
+                epoch, self.left_out, updates,
+            )  # fmt: skip
+        return self.avg_train_loss if self.left_out < max(updates, 1) else math.nan
 
     def timed(self, batches):
         """The batches of a loader; adds to `self.waited` the time until each came, if the device had nothing
@@ -355,8 +387,11 @@ class SSLBrain(sb.Brain):
             (units, loss, *_), norm = update.figures.sums, float(update.figures.norm)
             loss = float(loss / max(units, 1.0))
             refused = {} if math.isfinite(norm) else {"refused": self.refuse_update(update)}
-            count = math.ceil(update.step / self.grad_accumulation_factor)
-            self.avg_train_loss += (loss - self.avg_train_loss) / count
+            if math.isfinite(loss):
+                count = math.ceil(update.step / self.grad_accumulation_factor) - self.left_out
+                self.avg_train_loss += (loss - self.avg_train_loss) / count
+            else:
+                self.left_out += 1
             known = {"loss": loss, "lr": update.lr, "grad_norm": norm}
             more = self.step_statistics(update.figures.sums[2:], update.number - 1)
             self.log_step(TRAIN, step=update.number, **known, **more, **refused)
@@ -435,7 +470,7 @@ class SSLBrain(sb.Brain):
 
     def note_energy(self):
         try:
-            self.meter.write(self.total)
+            self.meter.write(self.total, 0.0 if self.cache is None else self.cache.seconds)
         except OSError as error:
             warn_if_full(error)
 
@@ -489,19 +524,20 @@ class SSLBrain(sb.Brain):
             loss = self.run_stage(loader, VALID, epoch)
         except Stopped as stopped:
             # saved as the end of the epoch's training, where a resumed run validates at once
-            self.step, self.avg_train_loss = self.batches_in_epoch, self.train_loss
+            self.step, self.avg_train_loss, self.left_out = self.ended
             self.leave(stopped.number)
         self.on_stage_end(VALID, loss, epoch)
         if asked := self.stop_asked():
             self.leave(asked, save=False)
 
     def run_stage(self, loader, stage, epoch):
-        """Scores the loader's utterances, in the batches of epoch 1 always; returns the mean loss."""
+        """Scores the loader's utterances, in the batches of epoch 1 always; returns the mean loss, NaN where
+        one is not finite: the log says of which utterances."""
         self.on_stage_start(stage, epoch)
-        self.rows = []
+        self.rows, broken = [], []
         total = units = 0.0
         hidden, name = not self.shows_progress, stage.name.lower()
-        everyones = len(loader.plan.batches(1)) // self.world  # batches that each process has at least
+        everyones = loader.everyones(1)
         bar = tqdm(loader.batches(1), desc=name, leave=False, disable=hidden, dynamic_ncols=True)
         with self.unwrapped(), torch.no_grad():
             self.modules.eval()
@@ -513,13 +549,25 @@ class SSLBrain(sb.Brain):
                     loss = self.compute_objectives(predictions, batch, stage)
                 count = float(self.units(predictions, batch))
                 total, units = total + float(loss) * count, units + count
+                if not math.isfinite(loss):
+                    broken += [{"ID": name} for name in batch.id]
                 if number <= everyones and (asked := self.stop_asked()):
                     raise Stopped(asked)
                 if self.debug and number >= self.debug_batches:
                     break
         self.rows = self.gather(self.rows)
+        if self.total(len(broken)):
+            self.tell_broken(stage, [row["ID"] for row in self.gather(broken)])
         self.note_energy()
         return self.total(total) / max(self.total(units), 1.0)
+
+    def tell_broken(self, stage, names):
+        """Says which utterances' batches had no finite loss in a validation or test"""
+        told = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+        logger.warning(
+            "%s, update %d: the loss of these utterances' batches is not finite, nor is the mean: %s",
+            stage.name.lower(), self.optimizer_step, told,
+        )  # fmt: skip
 
     def evaluate(self, test_set):
         """Scores the test set with the checkpoint best on valid -> one row per utterance, sorted by ID"""
@@ -555,7 +603,7 @@ class SSLBrain(sb.Brain):
             "stamps": list(dict.fromkeys(stamps)),
             "time": {
                 "train_s": round(self.train_seconds, 1),
-                "device_h": round(self.busy_seconds * self.world / 3600, 4),
+                "device_h": round(self.device_seconds / 3600, 4),
             },
             **results.provenance(hparams["seed"], hparams["run"]["overrides"], hparams["run"]["command"]),
             "energy": energy.of_run(self.folder),
@@ -571,9 +619,13 @@ class SSLBrain(sb.Brain):
         return found
 
     @property
-    def busy_seconds(self):
-        """Seconds of training, and of computing frames that were not cached yet"""
-        return self.train_seconds + (0.0 if self.cache is None else self.cache.seconds)
+    def device_seconds(self):
+        """Seconds x processes of the whole run: of training, and of computing frames that were not cached"""
+        return self.trained_device_seconds + energy.cache_device_seconds(self.folder)
+
+    @property
+    def trained_device_seconds(self):
+        return self.elsewhere + self.train_seconds * self.world
 
     def intervals(self, rows):
         """The metrics of results.json: what `statistics(rows)` names, each with its 95 % interval"""
@@ -617,14 +669,38 @@ class SSLBrain(sb.Brain):
         return any(p.requires_grad for p in pretrained_parameters(self.modules["encoder"]))
 
     def load_best(self):
-        """Loads the checkpoint that is best by `key_metric` on valid and returns its metadata"""
+        """Loads the weights of the checkpoint that is best by `key_metric` on valid and returns its metadata.
+
+        Raises UsageError where no validation had a finite `key_metric`, FileNotFoundError for --test_only
+        where nothing was trained.
+        """
         if self.checkpointer is None:
             return {}
         lower, key = self.hparams.key_metric_is_better == "lower", self.hparams.key_metric
-        found = self.checkpointer.recover_if_possible(**{"min_key" if lower else "max_key": key})
-        if found is None and self.test_only:
+        found = self.load(modules=True, **{"min_key" if lower else "max_key": key})
+        if found is not None:
+            return found.meta
+        if self.optimizer_step:
+            raise UsageError(
+                f"{self.checkpointer.checkpoints_dir}: no checkpoint has a finite {key} on valid, so none is "
+                "the best. log.txt names the utterances; lower the learning rate, or leave them out."
+            )
+        if self.test_only:
             raise FileNotFoundError(f"{self.checkpointer.checkpoints_dir}: no checkpoint; train first.")
-        return {} if found is None else found.meta
+        return {}
+
+    def load(self, modules, **order):
+        """Of the first checkpoint in `order` (the newest by default) loads the modules' weights alone, or the
+        state of the run alone -> it, or None where there is none"""
+        if self.checkpointer is None:
+            return None
+        everything = self.checkpointer.recoverables
+        chosen = {n: held for n, held in everything.items() if isinstance(held, torch.nn.Module) == modules}
+        self.checkpointer.recoverables = chosen
+        try:
+            return self.checkpointer.recover_if_possible(**order)
+        finally:
+            self.checkpointer.recoverables = everything
 
     @contextmanager
     def unwrapped(self):
@@ -651,6 +727,9 @@ class SSLBrain(sb.Brain):
         self.log_step(VALID, epoch=epoch, train_loss=self.train_loss, **scores)
         self.log_epoch({"epoch": epoch, "update": self.optimizer_step}, {"loss": self.train_loss}, scores)
         key, lower = self.hparams.key_metric, self.hparams.key_metric_is_better == "lower"
+        scores = {name: value for name, value in scores.items() if math.isfinite(value)}
+        if key not in scores:
+            logger.warning("Epoch %d: no finite %s on valid; its weights cannot be the best.", epoch, key)
         self.checkpointer.save_and_keep_only(
             meta={**scores, "epoch": epoch, "update": self.optimizer_step},
             min_keys=[key] if lower else [], max_keys=[] if lower else [key],
@@ -680,35 +759,39 @@ class SSLBrain(sb.Brain):
         if not if_main_process():
             return
         line = {"step": self.optimizer_step, "stage": stage.name.lower()} | values
-        self.unwritten += json.dumps(line) + "\n"
+        self.unwritten += json_text(line) + "\n"
         if append(self.folder / "steps.jsonl", self.unwritten):
             self.unwritten = ""
 
     def log_epoch(self, meta, train_stats=None, valid_stats=None, test_stats=None):
         if not if_main_process():
             return
-        with MainProcessContext():  # SpeechBrain's loggers would wait for the other processes
-            try:
-                self.hparams.train_logger.log_stats(meta, train_stats, valid_stats, test_stats)
-            except OSError as error:
-                warn_if_full(error)
+        log = self.hparams.train_logger
+        try:
+            # SpeechBrain's loggers would wait for the other processes
+            with MainProcessContext(), whole_or_not(log.save_file):
+                log.log_stats(meta, train_stats, valid_stats, test_stats)
+        except OSError as error:
+            warn_if_full(error)
 
     @mark_as_saver
     def _save(self, path):
         if if_main_process():
-            state = {name: getattr(self, name) for name in STATE} | {"world": self.world}
+            state = {name: getattr(self, name) for name in self.kept} | {"world": self.world}
+            state["device_seconds"] = self.trained_device_seconds
             Path(path).write_text(yaml.safe_dump(state), encoding="utf-8")
 
     @mark_as_loader
     def _recover(self, path, end_of_epoch):
         state = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        state["step"] = state["step"] * state.pop("world") // self.world  # of each of today's processes
+        world, seconds = state.pop("world"), state["train_seconds"]
+        state["step"] = state["step"] * world // self.world  # of each of today's processes
+        self.elsewhere = state.pop("device_seconds", seconds * world) - seconds * self.world
         for name, value in state.items():
             setattr(self, name, value)
 
 
 HALVINGS = 16  # from GradScaler's first scale, 2 ** 16, to 1
-STATE = ("step", "optimizer_step", "avg_train_loss", "train_seconds", "batches_per_update")
 
 
 class Stopped(Exception):
@@ -721,14 +804,10 @@ class Stopped(Exception):
 
 def append(path, text):
     """Appends `text` to a file, whole or not at all -> whether it did; a full disk costs a warning"""
-    before = path.stat().st_size if path.exists() else 0
     try:
-        with open(path, "a", encoding="utf-8") as out:
-            out.write(text)
+        append_whole(path, text)
     except OSError as error:
         warn_if_full(error)
-        if path.exists():
-            os.truncate(path, before)
         return False
     return True
 
@@ -742,16 +821,11 @@ def warn_if_full(error):
 
 
 def forget_steps_after(path, update):
-    """Drops the lines of `steps.jsonl` after `update`, and one cut short: a resumed run writes them again."""
-    if not path.exists() or not if_main_process():
-        return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        if line.endswith("}") and json.loads(line)["step"] <= update:
-            kept.append(line + "\n")
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(kept), encoding="utf-8")
-    temporary.replace(path)
+    """Drops the lines of `steps.jsonl` after `update`, and those cut short: a resumed run writes them again.
+    """
+    if path.exists():
+        kept = [record for record in read_records(path) if record.get("step", math.inf) <= update]
+        write_atomically(path, "".join(json_text(record) + "\n" for record in kept))
 
 
 def loss_score(loss):

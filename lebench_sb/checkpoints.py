@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import os
 import shutil
 import zlib
@@ -161,6 +162,15 @@ class SafeCheckpointer(Checkpointer):
             self._told.add(problem)
             logger.warning("Checkpoint passed over: %s", problem)
         return not problem
+
+    def find_checkpoints(self, importance_key=None, max_key=None, min_key=None, ckpt_predicate=None, **limit):
+        """As Checkpointer's, but one whose `max_key` or `min_key` is not finite has no place in that order"""
+
+        def ranked(found):
+            figures = [found.meta.get(key, math.nan) for key in (max_key, min_key) if key]
+            return all(map(math.isfinite, figures)) and (ckpt_predicate is None or ckpt_predicate(found))
+
+        return super().find_checkpoints(importance_key, max_key, min_key, ranked, **limit)
 
     def find_intact(self, **order):
         """As find_checkpoint, but reads the files: the first in order whose content is what was saved"""

@@ -295,23 +295,30 @@ class StreamPlan(EpochPlan):
         self.updates_per_epoch, self.batches_per_update = updates_per_epoch, batches_per_update
         self.number_of_updates = number_of_updates
         self.ends = [0]  # [k]: batches of the first k passes, as far as they have been counted
+        self.last = 0, []  # number and batches of the pass that was made last
 
     def batches(self, epoch):
         first = (epoch - 1) * self.updates_per_epoch
         last = min(epoch * self.updates_per_epoch, self.number_of_updates)
         low, high = first * self.batches_per_update, last * self.batches_per_update
         while self.ends[-1] <= low < high:
-            self.ends.append(self.ends[-1] + len(self.one_pass(len(self.ends))))
+            self.ends.append(self.ends[-1] + len(self.whole_pass(len(self.ends))))
         number = bisect_right(self.ends, low)  # the pass that holds batch `low`
         found, seen = [], self.ends[number - 1]
         while seen < high:
-            one = self.one_pass(number)
+            one = self.whole_pass(number)
             inside = one[max(low - seen, 0) : high - seen]
             found += self.indexed(inside, number)
             seen, number = seen + len(one), number + 1
             if number > len(self.ends):
                 self.ends.append(seen)
         return found
+
+    def whole_pass(self, number):
+        """As `one_pass`, made once where it reaches from one epoch into the next"""
+        if self.last[0] != number:
+            self.last = number, self.one_pass(number)
+        return self.last[1]
 
     def indexed(self, batches, number):
         """Batches of `one_pass(number)` -> lists of (position, pass that decides the crop)"""
@@ -355,10 +362,26 @@ class PlannedLoader:
     def __init__(self, dataset, plan, rank=0, world=1, num_workers=0, even=True, collate=PaddedBatch):
         self.dataset, self.plan, self.rank, self.world = dataset, plan, rank, world
         self.num_workers, self.even, self.collate = num_workers, even, collate
+        self.planned = None  # of the epoch asked for last: its number, its batches of all, its share
 
     def share(self, epoch):
         """This process's batches of the epoch"""
-        batches = self.plan.batches(epoch)
+        return self.plan_epoch(epoch)[2]
+
+    def everyones(self, epoch):
+        """Batches of the epoch that each process has at least"""
+        return self.plan_epoch(epoch)[1] // self.world
+
+    def plan_epoch(self, epoch):
+        """-> (epoch, number of batches of all processes, share of this one). Made once: of much data it takes
+        long."""
+        if self.planned is None or self.planned[0] != epoch:
+            batches = self.plan.batches(epoch)
+            self.planned = epoch, len(batches), self.own(batches)
+        return self.planned
+
+    def own(self, batches):
+        """The batches of all processes -> those of this one"""
         missing = -len(batches) % self.world if self.even else 0
         while missing > 0:
             batches, missing = batches + batches[:missing], missing - min(missing, len(batches))

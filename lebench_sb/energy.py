@@ -10,7 +10,6 @@ alone, and the run is the sum of the last lines of its parts.
 import csv
 import importlib
 import importlib.metadata
-import json
 import logging
 import os
 import time
@@ -19,6 +18,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
+from lebench_sb.core.lines import append_whole, json_text, read_records
 from lebench_sb.manifest import UsageError, nearest
 
 logger = logging.getLogger(__name__)
@@ -70,8 +70,9 @@ class Meter:
         """The method with its factors, in words"""
         return f"{self.source.text} x PUE {self.pue:g}; {self.intensity:g} g CO2/kWh"
 
-    def write(self, total):
-        """Appends the sums so far. total(number) -> its sum over the processes, which all call this."""
+    def write(self, total, cache_s=0.0):
+        """Appends the sums so far. total(number) -> its sum over the processes, which all call this; cache_s:
+        seconds in which they computed frames to keep."""
         if self.source is None:
             return
         seconds = time.time() - self.started
@@ -82,8 +83,9 @@ class Meter:
             "part": self.part, "wall_s": round(seconds, 1), "devices": self.world,
             "device_h": seconds * self.world / 3600, "kwh": kwh, "co2_kg": kwh * self.intensity / 1000,
             "pue": self.pue, "co2_g_per_kwh": self.intensity, "method": self.told(),
+            "cache_s": round(cache_s, 1),
         }  # fmt: skip
-        append(self.path, line)
+        append_whole(self.path, json_text(line) + "\n")
 
 
 def choose(method, device, watts):
@@ -214,21 +216,14 @@ def describe(part):
 # ---- the parts of a run
 
 
-def append(path, line):
-    """A line at the end of a file of JSON lines, whose last line a kill may have cut short"""
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    with open(path, "a", encoding="utf-8") as out:
-        out.write(("\n" if text and not text.endswith("\n") else "") + json.dumps(line) + "\n")
-
-
 def read_parts(folder):
     """The last line of each part of the run in `folder`; a line cut short is left out"""
-    parts, path = {}, Path(folder) / FILE
-    for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        if text.startswith("{") and text.endswith("}"):
-            line = json.loads(text)
-            parts[line["part"]] = line
-    return list(parts.values())
+    return list({line["part"]: line for line in read_records(Path(folder) / FILE)}.values())
+
+
+def cache_device_seconds(folder):
+    """Seconds x processes that all parts of the run in `folder` spent on frames to keep"""
+    return sum(part.get("cache_s", 0.0) * part["devices"] for part in read_parts(folder))
 
 
 def of_run(folder):

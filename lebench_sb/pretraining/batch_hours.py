@@ -6,7 +6,7 @@ The size of a pre-training batch is counted in hours of audio: processes x accum
 
 def seconds_per_batch(plan):
     """Mean seconds of audio, without padding, in a batch of a StreamPlan (a pass is as long as its data)"""
-    return float(plan.durations.sum()) / len(plan.one_pass(1))
+    return float(plan.durations.sum()) / len(plan.whole_pass(1))
 
 
 def describe_hours(batch_seconds, world, accumulation, target):
