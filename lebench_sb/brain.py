@@ -580,6 +580,9 @@ class SSLBrain(sb.Brain):
         self.log_epoch({"test": self.tested}, test_stats=scores)
         return self.rows
 
+    def draw(self, rows):
+        """Pictures of the test from what `evaluate` returned, on the main process, after results.json"""
+
     def record(self, utterances, rows, split, system):
         """What results.json holds. utterances: {split: Utterances}; rows: of the utterances of `split`."""
         hparams = vars(self.hparams)

@@ -3,7 +3,9 @@
 matplotlib's figures are used without pyplot: no display, no global state.
 """
 
+import io
 import json
+import logging
 import math
 import re
 from collections import defaultdict
@@ -14,9 +16,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from scipy.special import ndtri
 
+from lebench_sb.core.files import write_atomically
 from lebench_sb.metrics.verification import Ranking, det_points, equal_error_rate
 from lebench_sb.results import cell, show, system_name
 
+logger = logging.getLogger(__name__)
 COLOURS = (
     "#0072B2",
     "#D55E00",
@@ -63,6 +67,15 @@ USUAL = (
 )  # fmt: skip
 
 
+def attempt(draw, *arguments):
+    """Calls one of the functions below. A picture that cannot be drawn or written costs a run a warning: its
+    figures are in files of their own."""
+    try:
+        draw(*arguments)
+    except (OSError, ValueError, RuntimeError) as error:
+        logger.warning("%s: not drawn: %s", draw.__name__, error)
+
+
 def learning_curves(step_files, output_png, keys=None):
     """{name of run: its steps.jsonl} -> PNG with one panel per key, one colour per run; returns its path.
 
@@ -82,9 +95,9 @@ def learning_curve_from_train_log(train_log, output_png, keys=None):
     return _draw_curves({Path(train_log).parent.name: lines}, output_png, keys, axis)
 
 
-def codebook_usage(counts, output_png):
-    """counts (G, V): how often each code was chosen -> PNG, one panel per group, codes sorted by use; its
-    path.
+def codebook_usage(counts, output_png, what=""):
+    """counts (G, V): how often each code was chosen by `what` -> PNG, one panel per group, codes sorted by
+    use; its path.
 
     The title gives the perplexity exp(entropy), at most V (wav2vec 2.0, section 3.2, uses it as diversity).
     Raises ValueError for another shape, negative or not finite counts, or a group that was never used.
@@ -105,6 +118,8 @@ def codebook_usage(counts, output_png):
         axes.set(xlabel="codes, most used first", ylabel="share of frames (%)", xlim=(0.5, len(row) + 0.5))
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False)
+    if what:
+        figure.suptitle(f"Held out, {what}", fontsize=11)
     return _save(figure, output_png)
 
 
@@ -391,10 +406,9 @@ def _panels(number, columns, height):
 
 
 def _save(figure, path):
-    """Writes the PNG under a temporary name and renames it"""
-    path = Path(path)
+    """Writes the PNG, whole or not at all; returns its path"""
+    path, out = Path(path), io.BytesIO()
+    figure.savefig(out, format="png")
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    figure.savefig(temporary, format="png")
-    temporary.replace(path)
+    write_atomically(path, out.getvalue())
     return path

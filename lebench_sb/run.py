@@ -33,6 +33,7 @@ from lebench_sb.command_line import (
 )
 from lebench_sb.core.errors import UsageError
 from lebench_sb.core.files import refuse_links, temporary_name, write_atomically
+from lebench_sb.core.lines import json_text
 from lebench_sb.data import manifest_paths
 from lebench_sb.features import FeatureCache
 from lebench_sb.manifest import marker_path
@@ -320,6 +321,7 @@ def fit_and_test(brain, utterances, datasets):
         for name, entry in record["metrics"].items():
             logger.info("test %s: %s", name, results.show(entry))
         tell_trivial(brain, rows)
+        brain.draw(rows)
     ddp_barrier()
     logger.info("Finished in %.0f s; results in %s", time.time() - started, brain.folder)
 
@@ -335,7 +337,7 @@ def tell_trivial(brain, rows):
             low, high = (f"{bound:+.{digits}f}" for bound in entry["ci95"])
             verdict = f"[{low}, {high}], {'better' if entry['beats'] else 'NOT better'}"
         logger.info("%s of %s: %s; minus it: %s %s", name, entry["system"], value, difference, verdict)
-    (brain.folder / "trivial.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    write_atomically(brain.folder / "trivial.json", json_text(found, indent=1) + "\n")
 
 
 def feature_cache(brain):

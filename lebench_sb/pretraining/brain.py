@@ -8,7 +8,7 @@ import logging
 import time
 
 import torch
-from speechbrain.utils.distributed import ddp_barrier, if_main_process
+from speechbrain.utils.distributed import ddp_barrier, ddp_broadcast, if_main_process
 from transformers import (
     AutoConfig,
     Wav2Vec2Config,
@@ -32,7 +32,7 @@ from lebench_sb.data import (
 from lebench_sb.manifest import UsageError
 from lebench_sb.metrics.errors import mean, rate
 from lebench_sb.model_folders import save_encoder
-from lebench_sb.plots import codebook_usage, learning_curves
+from lebench_sb.plots import attempt, codebook_usage, learning_curves
 from lebench_sb.pretraining import log_mel
 from lebench_sb.pretraining.batch_hours import describe_hours, seconds_per_batch
 from lebench_sb.pretraining.initialise import balance_codes, filterbank_start
@@ -116,6 +116,7 @@ def build_model(
         raise ValueError(f"init_from {init_from}: {len(lost)} encoder weights are missing, first {lost[:5]}.")
     logger.info("init_from %s: weights that start fresh: %s", init_from, ", ".join(missing) or "none")
     model = PretrainingModel(hf, feature_grad_mult, activation_checkpointing)
+    model.fresh = frozenset(missing)
     if init_optimizer:
         model.moments = read_moments(init_from, model)
     return model
@@ -256,6 +257,7 @@ class PretrainingBrain(SSLBrain):
     watch = None  # lebench_sb.pretraining.watch.Watch of the main process, from fit on
     probe = None  # lebench_sb.pretraining.probes.Probe, if the YAML asks for one
     balanced = True  # False until `balance_codes` has fitted the quantiser, where it shall
+    kept = (*SSLBrain.kept, "balanced")
 
     def log_mel_updates(self):
         """How many updates teach a model of random weights log-mel energies before its first one"""
@@ -290,8 +292,11 @@ class PretrainingBrain(SSLBrain):
                 self.watch.write(state)
 
     def on_fit_start(self):
-        super().on_fit_start()
-        self.balanced = not self.hparams.balance_codes or self.optimizer_step > 0
+        self.balanced = None
+        super().on_fit_start()  # a checkpoint says whether the quantiser was fitted
+        if self.balanced is None:
+            wanted = self.hparams.balance_codes and self.model.fresh_quantiser()
+            self.balanced = not wanted or self.optimizer_step > 0
         if self.optimizer_step == 0 and (updates := self.log_mel_updates()):
             self.teach_log_mel(updates)
         hparams = vars(self.hparams)
@@ -322,24 +327,26 @@ class PretrainingBrain(SSLBrain):
     def on_stage_end(self, stage, stage_loss, epoch=None):
         super().on_stage_end(stage, stage_loss, epoch)
         if stage == VALID and self.watch is not None:
-            self.watch.codes = self.valid_sums["codes"].numpy()
+            self.watch.show_codes(self.valid_sums["codes"].numpy(), f"validation at update {self.optimizer_step}")
             if self.optimizer_step < self.total_updates:
                 self.watch.write("running")
 
-    def representation(self):
-        """Effective rank of the validation just run, and the probes of the encoder as it is now"""
-        if self.world > 1:
-            torch.distributed.all_reduce(self.gram)
-        return {"rank": effective_rank(self.gram), **self.probed()}
-
     @torch.no_grad()
     def probed(self):
-        """Scores of the probes on the last layer's frames, by every process alike"""
+        """Scores of the probes on the last layer's frames: each process computes the frames of some
+        utterances, the first one the scores, which all have then"""
         if self.probe is None:
             return {}
-        encoder = self.model.hf.base_model.eval()
-        with self.evaluation_ctx:
-            return self.probe.scores(lambda wav: encoder(wav[None].to(self.device)).last_hidden_state[0])
+        probe, size = self.probe, self.model.hf.config.hidden_size
+        features = torch.zeros(len(probe.utterances), size, dtype=torch.float64, device=self.device)
+        with self.unwrapped(), self.evaluation_ctx:
+            encoder = self.model.hf.base_model.eval()
+            frames_of = lambda wav: encoder(wav[None].to(self.device)).last_hidden_state[0]  # noqa: E731
+            for row, mean_frame in probe.means(frames_of, self.rank, self.world).items():
+                features[row] = mean_frame
+        if self.world > 1:
+            torch.distributed.all_reduce(features)
+        return ddp_broadcast(probe.scored(features.cpu()) if self.rank == 0 else None)
 
     # ---- steps
 
@@ -444,12 +451,18 @@ class PretrainingBrain(SSLBrain):
         values = dict(zip(SUMS, sums[: len(SUMS)].tolist(), strict=True))
         return {**values, "codes": sums[len(SUMS) :].view(groups, -1)}
 
-    def scores(self, rows):
-        """Figures of the validation just run"""
+    def run_stage(self, loader, stage, epoch):
+        """As SSLBrain; what all processes summed up of it is in `valid_sums` and `gram` then"""
+        loss = super().run_stage(loader, stage, epoch)
         if self.world > 1:
             torch.distributed.all_reduce(self.sums)
+            torch.distributed.all_reduce(self.gram)
         self.valid_sums = self.named(self.sums.cpu())
-        return {**summary(self.valid_sums), **self.representation()}
+        return loss
+
+    def scores(self, rows):
+        """Figures of the validation just run, with its effective rank and the probes of the encoder"""
+        return {**summary(self.valid_sums), "rank": effective_rank(self.gram), **self.probed()}
 
 
 def summary(sums):
@@ -470,22 +483,28 @@ def summary(sums):
 
 
 def virtual_epochs(number_of_updates, valid_every_updates):
-    """Stretches between validations, the last one possibly shorter"""
-    return -(-int(number_of_updates) // int(valid_every_updates))
+    """Stretches between validations, the last one possibly shorter; UsageError for less than one update"""
+    updates, every = int(number_of_updates), int(valid_every_updates)
+    if updates < 1 or every < 1:
+        raise UsageError(f"number_of_updates {updates}, valid_every_updates {every}: each must be at least 1.")
+    return -(-updates // every)
 
 
 def pretrain_and_export(brain, utterances, made):
-    """Trains; from the checkpoint with the lowest validation loss writes `pretraining/`, `encoder/`, the
-    plots and results.json."""
+    """Trains; from the checkpoint with the lowest validation loss writes `pretraining/`, `encoder/`,
+    results.json and the plots.
+
+    All of it is made of that checkpoint and of files: a run stopped here finishes with the same command.
+    """
     brain.fit(made["train"], made["valid"])
     best = brain.load_best()
     brain.run_stage(brain.loader(made["valid"], VALID), VALID, None)
     whole = brain.whole_model()
     if if_main_process():
         export(brain, whole, best)
-        plot(brain)
         record = brain.record(utterances, brain.rows, "valid", str(brain.folder / "encoder"))
         results.write_results(brain.folder, record, brain.rows)
+        plot(brain, best)
         logger.info("Encoder of update %s in %s", best["update"], brain.folder / "encoder")
     ddp_barrier()
 
@@ -493,13 +512,24 @@ def pretrain_and_export(brain, utterances, made):
 def export(brain, hf, best):
     """`pretraining/` with all heads and `encoder/` without, each saying which update it is"""
     normalise = brain.hparams.do_normalize
-    story = {"CHECKPOINT.txt": f"Lowest validation loss: {best['loss']:.4f} at update {best['update']}.\n"}
+    story = story_of(brain, best)
     save_encoder(hf, brain.folder / "pretraining", normalise, story)
     save_encoder(hf.base_model, brain.folder / "encoder", normalise, story)
 
 
-def plot(brain):
-    """Learning curves, and how often each code was chosen on valid"""
+def story_of(brain, best):
+    """{file: text} that says which checkpoint is exported; best: its metadata"""
+    key = brain.hparams.key_metric
+    best_is = "Lowest" if brain.hparams.key_metric_is_better == "lower" else "Highest"
+    return {"CHECKPOINT.txt": f"{best_is} validation {key}: {best[key]:.4f} at update {best['update']}.\n"}
+
+
+def plot(brain, best):
+    """Learning curves, and how often the exported weights choose each code on valid, also on the page"""
+    codes, what = brain.valid_sums["codes"].numpy(), f"exported checkpoint, update {best['update']}"
+    if brain.watch is not None:
+        brain.watch.show_codes(codes, what)
+        brain.watch.write("finished")
     curves = {"pre-training": brain.folder / "steps.jsonl"}
-    learning_curves(curves, brain.folder / "learning_curves.png")
-    codebook_usage(brain.valid_sums["codes"].numpy(), brain.folder / "codebook_usage.png")
+    attempt(learning_curves, curves, brain.folder / "learning_curves.png")
+    attempt(codebook_usage, codes, brain.folder / "codebook_usage.png", what)

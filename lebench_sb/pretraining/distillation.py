@@ -21,8 +21,8 @@ from lebench_sb.brain import TRAIN, VALID, SSLBrain
 from lebench_sb.data import send
 from lebench_sb.encoders import SSLEncoder, load_encoder
 from lebench_sb.metrics.errors import mean
-from lebench_sb.plots import learning_curves
-from lebench_sb.pretraining.brain import PretrainingBrain, check_normalisation, datasets
+from lebench_sb.plots import attempt, learning_curves
+from lebench_sb.pretraining.brain import PretrainingBrain, check_normalisation, datasets, story_of
 
 logger = logging.getLogger(__name__)
 # What two models must share for the layers of one to compute the same in the other
@@ -257,18 +257,17 @@ def waveforms(utterances, hparams):
 
 def distil_and_export(brain, utterances, made):
     """Trains; from the checkpoint with the lowest held-out loss writes `encoder/` (the student without
-    heads), the learning curves and results.json."""
+    heads), results.json and the learning curves."""
     brain.fit(made["train"], made["valid"])
     best = brain.load_best()
     brain.run_stage(brain.loader(made["valid"], VALID), VALID, None)
     if if_main_process():
         folder = brain.folder / "encoder"
-        story = f"Lowest validation loss: {best['loss']:.4f} at update {best['update']}.\n"
-        brain.model.student.export(folder, {"CHECKPOINT.txt": story})
-        keys = ["loss", "l1", "cosine", "lr"]
-        curves = {"distillation": brain.folder / "steps.jsonl"}
-        learning_curves(curves, brain.folder / "learning_curves.png", keys)
+        brain.model.student.export(folder, story_of(brain, best))
         record = brain.record(utterances, brain.rows, "valid", str(folder))
         results.write_results(brain.folder, record, brain.rows)
+        keys = ["loss", "l1", "cosine", "lr"]
+        curves = {"distillation": brain.folder / "steps.jsonl"}
+        attempt(learning_curves, curves, brain.folder / "learning_curves.png", keys)
         logger.info("Student of update %s in %s", best["update"], folder)
     ddp_barrier()

@@ -5,7 +5,6 @@ Pure Python on the lines of `steps.jsonl`: nothing here computes on a device or 
 python -m lebench_sb.pretraining.health results/mini/steps.jsonl thinned.jsonl   # curves for others to draw
 """
 
-import json
 import math
 import statistics
 import sys
@@ -13,6 +12,9 @@ from collections import defaultdict, deque
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+
+from lebench_sb.core.files import write_atomically
+from lebench_sb.core.lines import json_text, read_records
 
 POINTS = 300  # a curve keeps fewer than twice as many
 THINNED = 50  # the same, of a file of curves
@@ -125,7 +127,10 @@ class Monitor:
         """record: {"step", "stage", figures} -> alarms that ring for the first time"""
         self.curves.add(record)
         stage = record["stage"]
-        self.latest[stage] = self.latest[stage] | record
+        # a figure that was not finite is not known, and the one before it is not the latest
+        known = {key: value for key, value in record.items() if not is_number(value) or math.isfinite(value)}
+        kept = {key: value for key, value in self.latest[stage].items() if key not in record}
+        self.latest[stage] = kept | {key: value for key, value in known.items() if value is not None}
         if stage == "valid":
             self.starting = True
         else:
@@ -315,9 +320,10 @@ RULES = {
 
 
 def read_lines(path):
-    """steps.jsonl -> its records; a last line cut short by a kill is left out"""
-    lines = Path(path).read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines if line.endswith("}")]
+    """steps.jsonl -> its records; lines cut short by a kill are left out. Raises FileNotFoundError."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path} not found: a run writes it while it trains.")
+    return [record for record in read_records(path) if is_number(record.get("step")) and "stage" in record]
 
 
 def thin(path, output):
@@ -334,7 +340,7 @@ def thin(path, output):
             for step, value in zip(curve.steps, curve.values, strict=True):
                 rows[step, stage][key] = float(f"{value:.4g}")
     lines = [{"step": step, "stage": stage, **rows[step, stage]} for step, stage in sorted(rows)]
-    Path(output).write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    write_atomically(output, "".join(json_text(line) + "\n" for line in lines))
 
 
 if __name__ == "__main__":

@@ -61,6 +61,7 @@ def balance_codes(model, wavs, sample_lens, whitening=0.35):
     from [0, 1]).
     All processes take the statistics of the first one, whose batch a run of one process would begin with.
     Frames that are not finite take no part. -> False, and nothing is changed, where no frame is finite.
+    Weights that a folder gave (`model.is_fresh`) are never changed.
     """
     features = model.valid_features(wavs, sample_lens).double()
     finite = features.isfinite().all(dim=1, keepdim=True)
@@ -77,7 +78,9 @@ def balance_codes(model, wavs, sample_lens, whitening=0.35):
     transform = (vectors * values.clamp_min(floor) ** -whitening) @ vectors.T
     projection = model.hf.quantizer.weight_proj
     weight = projection.weight.double() @ transform
-    projection.weight.copy_(weight)
-    projection.bias.copy_(-weight @ mean)
-    model.hf.quantizer.codevectors.sub_(0.5)
+    if all(model.is_fresh(f"quantizer.weight_proj.{name}") for name in ("weight", "bias")):
+        projection.weight.copy_(weight)
+        projection.bias.copy_(-weight @ mean)
+    if model.is_fresh("quantizer.codevectors"):
+        model.hf.quantizer.codevectors.sub_(0.5)
     return True

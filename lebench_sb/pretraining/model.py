@@ -72,6 +72,7 @@ class PretrainingModel(nn.Module):
     """
 
     moments = None  # {name: optimiser state} to begin training with
+    fresh = None  # names of the weights that no folder gave; None: all of them
 
     def __init__(self, hf, feature_grad_mult=1.0, activation_checkpointing=False):
         super().__init__()
@@ -84,6 +85,14 @@ class PretrainingModel(nn.Module):
         self.is_conformer = hf.config.model_type == CONFORMER
         if self.is_conformer:
             hf.base_model.encoder.pos_conv_embed.requires_grad_(False)  # it is there, and nothing uses it
+
+    def is_fresh(self, name):
+        """Whether a weight of `hf` starts at random, so that a start may change it: others were given"""
+        return self.fresh is None or name in self.fresh
+
+    def fresh_quantiser(self):
+        """Whether any of the quantiser's weights starts at random"""
+        return any(self.is_fresh(f"quantizer.{name}") for name, _ in self.hf.quantizer.named_parameters())
 
     def frame_lengths(self, sample_lens):
         """sample_lens (B,) int -> frames (B,) int64; 0 for an utterance too short for one frame"""

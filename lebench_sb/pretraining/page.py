@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from lebench_sb.core.files import write_atomically
 from lebench_sb.plots import COLOURS, DASHES, GREY, moving_average, perplexity
 from lebench_sb.pretraining.health import COLLAPSED, SHOWN, STARVED, heard, listed, waiting
 
@@ -21,6 +22,7 @@ TEMPLATE = Path(__file__).with_name("page.html")
 STATES = ("running", "finished", "stopped")
 LIGHT = "#B5B5B5"  # of the reference, behind the run's own curves
 STAGE = {"train": COLOURS[0], "valid": COLOURS[1]}
+LAST = "last validation"  # whose choice of codes is shown, where nothing else is said
 REFRESH = 60  # seconds after which an open page is read again while its run goes on
 
 
@@ -197,21 +199,22 @@ def draw_usage(axes, row, group):
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def usage_note(row):
+def usage_note(row, what):
     unused = int(np.count_nonzero(row == 0))
     worth = perplexity(row) if row.sum() else 0.0
-    return f"On the last validation: perplexity {worth:.1f} of {len(row)}, {unused} codes never chosen."
+    return f"{what[:1].upper()}{what[1:]}: perplexity {worth:.1f} of {len(row)}, {unused} codes never chosen."
 
 
-def pictures(monitor, reference, codes):
-    """[(title, note, function that draws it on axes)] of everything there is to see"""
+def pictures(monitor, reference, codes, what):
+    """[(title, note, function that draws it on axes)] of everything there is to see. codes (G, V): how often
+    each was chosen on valid by `what`, in words"""
     found = []
     for panel in drawn_panels(monitor):
         found.append((panel.title, panel.note, lambda axes, p=panel: draw_panel(axes, p, monitor, reference)))
         if panel.key == "perplexity" and codes is not None:
             for group, row in enumerate(codes, 1):
                 draw = lambda axes, r=row, g=group: draw_usage(axes, r, g)  # noqa: E731
-                found.append((f"Codebook usage, group {group}", usage_note(row), draw))
+                found.append((f"Codebook usage, group {group} ({what})", usage_note(row, what), draw))
     return found
 
 
@@ -225,9 +228,9 @@ def svg(draw):
     return "data:image/svg+xml;base64," + base64.b64encode(out.getvalue()).decode()
 
 
-def draw_png(folder, monitor, reference, codes=None):
+def draw_png(folder, monitor, reference, codes=None, what=LAST):
     """`health.png`: all pictures of the page in one; nothing before the first figure"""
-    found = pictures(monitor, reference, codes)
+    found = pictures(monitor, reference, codes, what)
     if not found:
         return
     columns = 3
@@ -244,7 +247,7 @@ def draw_png(folder, monitor, reference, codes=None):
     figure.legend(handles=handles, loc="upper center", ncols=3, frameon=False)
     out = io.BytesIO()
     figure.savefig(out, format="png")
-    replace(Path(folder) / "health.png", out.getvalue())
+    write_atomically(Path(folder) / "health.png", out.getvalue())
 
 
 def legend(monitor, reference):
@@ -253,24 +256,17 @@ def legend(monitor, reference):
     return known + ([("reference", LIGHT)] if any(reference.stages.values()) else [])
 
 
-def replace(path, content):
-    """Writes bytes under a temporary name, then renames: a reader never sees half a file"""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(content)
-    temporary.replace(path)
-
-
 # ---- text
 
 
-def write_page(folder, monitor, reference, codes=None, state="running"):
-    """`health.html` of the run folder. codes (G, V): how often each was chosen in the last validation"""
+def write_page(folder, monitor, reference, codes=None, what=LAST, state="running"):
+    """`health.html` of the run folder. codes (G, V): how often each was chosen on valid by `what`"""
     folder = Path(folder)
     steps = [record.get("step", 0) for record in monitor.latest.values()]
     figures = "".join(
         f'<figure><figcaption>{html.escape(title)}</figcaption><img alt="{html.escape(title)}: '
         f'{html.escape(note)}" src="{svg(draw)}"><p>{html.escape(note)}</p></figure>\n'
-        for title, note, draw in pictures(monitor, reference, codes)
+        for title, note, draw in pictures(monitor, reference, codes, what)
     )
     key = "".join(
         f'<span><i style="background:{colour}"></i>{name}</span>'
@@ -284,7 +280,7 @@ def write_page(folder, monitor, reference, codes=None, state="running"):
         written=time.strftime("%Y-%m-%d %H:%M:%S %Z"), alarms=alarm_list(monitor), table=now_table(monitor),
         refused=refused_table(monitor), key=key, figures=figures,
     )  # fmt: skip
-    replace(folder / "health.html", text.encode())
+    write_atomically(folder / "health.html", text)
 
 
 def alarm_list(monitor):
@@ -327,17 +323,16 @@ def now_rows(monitor):
     if "accuracy" in valid:
         chance = valid.get("chance", facts.chance)
         rows.append(("held-out accuracy", f"{valid['accuracy']:.2f} %", f"guessing: {chance:.2f} %"))
-        rows.append(
-            (
-                "held-out contrastive loss", f"{valid['contrastive']:.3f} nats",
-                f"guessing: {math.log(1 + facts.num_negatives):.3f}",
-            )
-        )  # fmt: skip
-        used = ", ".join(f"{valid[f'perplexity_{g}']:.0f}" for g in range(facts.num_groups))
+    if "contrastive" in valid:
+        guessing = f"guessing: {math.log(1 + facts.num_negatives):.3f}"
+        rows.append(("held-out contrastive loss", f"{valid['contrastive']:.3f} nats", guessing))
+    groups = [valid[name] for g in range(facts.num_groups) if (name := f"perplexity_{g}") in valid]
+    if groups:
+        used = ", ".join(f"{perplexity:.0f}" for perplexity in groups)
         rows.append(("codes in use, per group", used, f"of {facts.num_codes}"))
     if "rank" in valid:
         rows.append(("representation rank", f"{valid['rank']:.1f}", f"of {facts.hidden_size} dimensions"))
-    for key in sorted(k for k in valid if f"{k}_chance" in valid):
+    for key in sorted(k for k in valid if k.startswith("probe_") and f"{k}_chance" in valid):
         name = f"probe: {html.escape(key.removeprefix('probe_'))}"
         rows.append((name, f"{valid[key]:.1f} %", f"guessing: {valid[f'{key}_chance']:.1f} %"))
     hours, share = heard(monitor), waiting(monitor)

@@ -4,6 +4,7 @@ n utterances of D features, C classes; M frames.
 """
 
 import logging
+import math
 
 import torch
 
@@ -20,8 +21,10 @@ def effective_rank(gram):
     """gram (D, D), the sum over frames z of z z^T -> number between 1 and D: the exponential of the entropy
     of the frames' singular values, each divided by their sum (RankMe; Garrido et al., 2023, equation 1).
 
-    The frames are not centred, as there. 0.0 if all are zero.
+    The frames are not centred, as there. 0.0 if all are zero, NaN if one is not finite.
     """
+    if not gram.isfinite().all():
+        return math.nan
     singular = torch.linalg.eigvalsh(gram.double().cpu()).clamp_min(0).sqrt()
     shares = singular / singular.sum().clamp_min(torch.finfo(torch.float64).tiny)
     return float(torch.exp(-torch.special.xlogy(shares, shares).sum())) if shares.sum() > 0 else 0.0
@@ -62,14 +65,23 @@ class Probe:
         return torch.tensor(rows), torch.tensor(classes), torch.tensor(folds), len(kept)
 
     def scores(self, frames_of):
-        """frames_of: wav (T,) -> frames (F, D) -> {"probe_<label>": unweighted average recall (%),
-        "probe_<label>_chance": that of guessing}"""
-        features = torch.stack([self.pooled(u, frames_of) for u in self.utterances])
+        """frames_of: wav (T,) -> frames (F, D). -> as `scored`, by one process alone"""
+        return self.scored(torch.stack(list(self.means(frames_of).values())))
+
+    def means(self, frames_of, rank=0, world=1):
+        """{row: mean of the frames (D,)} of the utterances that process `rank` of `world` takes"""
+        return {k: self.pooled(self.utterances[k], frames_of) for k in range(rank, len(self.utterances), world)}
+
+    def scored(self, features):
+        """features (n, D) of all utterances -> {"probe_<label>": unweighted average recall (%),
+        "probe_<label>_chance": that of guessing}; NaN where one is not finite"""
         found = {}
         for label, (rows, classes, folds, number) in self.tasks.items():
-            predicted = cross_validated(features[rows], classes, folds, number)
-            found[f"probe_{label}"] = average_recall(predicted, classes, number)
-            found[f"probe_{label}_chance"] = 100 / number
+            recall = math.nan
+            if features[rows].isfinite().all():
+                predicted = cross_validated(features[rows], classes, folds, number)
+                recall = average_recall(predicted, classes, number)
+            found |= {f"probe_{label}": recall, f"probe_{label}_chance": 100 / number}
         return found
 
     def pooled(self, utterance, frames_of):

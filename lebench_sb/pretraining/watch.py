@@ -19,7 +19,7 @@ class Watch:
     """
 
     def __init__(self, folder, facts, resumed, reference="", tensorboard=False):
-        self.folder, self.codes = Path(folder), None
+        self.folder, self.codes, self.codes_of = Path(folder), None, ""
         self.monitor, self.reference = Monitor(facts), read_reference(reference)
         self.writer = scalar_writer(self.folder, resumed) if tensorboard else None
         steps = self.folder / "steps.jsonl"
@@ -35,15 +35,20 @@ class Watch:
         for alarm in self.monitor.add(record):
             logger.warning("%s", alarm)
 
+    def show_codes(self, codes, what):
+        """codes (G, V): how often each was chosen on valid by `what`, such as "validation at update 300" """
+        self.codes, self.codes_of = codes, what
+
     def write(self, state):
         """`health.html`, and after the run `health.png`; state: one of page.STATES. A page that cannot be
         written is no reason to stop a run: the log says so."""
+        seen = self.folder, self.monitor, self.reference, self.codes, self.codes_of
         try:
             if self.writer is not None:
                 self.writer.flush()
-            write_page(self.folder, self.monitor, self.reference, self.codes, state)
+            write_page(*seen, state)
             if state != "running":
-                draw_png(self.folder, self.monitor, self.reference, self.codes)
+                draw_png(*seen)
         except OSError as error:
             logger.warning("health.html not written, the run goes on: %s", error)
 

@@ -25,7 +25,7 @@ from lebench_sb import plots, results
 from lebench_sb.annotations.trials import Trials, make_trials, read_trials, trials_csv
 from lebench_sb.brain import TEST, TRAIN, VALID, SSLBrain
 from lebench_sb.data import SAMPLE_RATE, EpochPlan, as_dataset, audio_item, cropped_audio_item, seed_of
-from lebench_sb.manifest import DataError, Problems, UsageError
+from lebench_sb.manifest import DataError, Problems, UsageError, write_atomically
 from lebench_sb.metrics import verification
 
 logger = logging.getLogger(__name__)
@@ -310,15 +310,20 @@ class ASVBrain(SSLBrain):
         return unit(np.stack([np.mean(found, axis=0) for _, found in sorted(of_speaker.items())]))
 
     def evaluate(self, test_set):
-        """Embeds the test set once with the checkpoint best on valid -> one row per trial; draws `det.png`"""
+        """Embeds the test set once with the checkpoint best on valid -> one row per trial"""
         self.means = None
         embedded = super().evaluate(test_set)
         trials, scores = self.score_trials(embedded, self.trials[TEST])
         if if_main_process():
-            plots.det_curve({self.folder.name: (scores, trials.targets)}, self.folder / "det.png")
-            (self.folder / "trials.csv").write_text(trials_csv(trials), encoding="utf-8")
+            write_atomically(self.folder / "trials.csv", trials_csv(trials))
         of = {row["ID"]: row for row in embedded}
         return trial_rows(of | {key: of[ids[0]] for key, ids in trials.models.items()}, trials, scores)
+
+    def draw(self, rows):
+        """`det.png` of the trials"""
+        scores, targets, *_ = self.trial_columns(rows)
+        system = np.array(scores), np.array(targets)
+        plots.attempt(plots.det_curve, {self.folder.name: system}, self.folder / "det.png")
 
     def trivial(self, rows):
         """Every trial scored alike: EER 50 %, minDCF_norm 1"""

@@ -7,7 +7,6 @@ import json
 import logging
 
 import torch
-from speechbrain.utils.distributed import if_main_process
 from torch import nn
 from torch.nn import functional as F
 
@@ -183,15 +182,11 @@ class CategoricalEmotionBrain(SSLBrain):
         cells = self.cells(rows)
         return {name: (cells, score, "%", "higher") for name, score in METRICS.items()}
 
-    def evaluate(self, test_set):
-        """Rows of the utterances; draws the confusion matrix"""
-        rows = super().evaluate(test_set)
-        sums = self.cells(rows).sum(axis=0)
-        if if_main_process():
-            path = self.folder / "confusion_matrix.png"
-            title = ", ".join(f"{name} {value:.1f} %" for name, value in self.scores(rows).items())
-            plots.confusion_matrix(classification.matrix(sums), self.classes, path, title)
-        return rows
+    def draw(self, rows):
+        """The confusion matrix"""
+        path, cells = self.folder / "confusion_matrix.png", classification.matrix(self.cells(rows).sum(axis=0))
+        title = ", ".join(f"{name} {value:.1f} %" for name, value in self.scores(rows).items())
+        plots.attempt(plots.confusion_matrix, cells, self.classes, path, title)
 
     def fit(self, train_set, valid_set):
         """Also notes the commonest emotion of train, for the trivial system"""
