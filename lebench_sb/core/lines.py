@@ -1,4 +1,4 @@
-"""JSON that every reader takes, and files that grow by whole lines, the last of which a kill may cut short."""
+"""JSON that every reader takes, and files that grow by lines, the last of which a kill may cut short."""
 
 import json
 import math
@@ -48,7 +48,7 @@ def append_whole(path, text):
 
 
 def last_byte(path):
-    with open(path, "rb") as file:
+    with path.open("rb") as file:
         file.seek(-1, os.SEEK_END)
         return file.read(1)
 

@@ -327,7 +327,8 @@ class PretrainingBrain(SSLBrain):
     def on_stage_end(self, stage, stage_loss, epoch=None):
         super().on_stage_end(stage, stage_loss, epoch)
         if stage == VALID and self.watch is not None:
-            self.watch.show_codes(self.valid_sums["codes"].numpy(), f"validation at update {self.optimizer_step}")
+            what = f"validation at update {self.optimizer_step}"
+            self.watch.show_codes(self.valid_sums["codes"].numpy(), what)
             if self.optimizer_step < self.total_updates:
                 self.watch.write("running")
 
@@ -486,7 +487,7 @@ def virtual_epochs(number_of_updates, valid_every_updates):
     """Stretches between validations, the last one possibly shorter; UsageError for less than one update"""
     updates, every = int(number_of_updates), int(valid_every_updates)
     if updates < 1 or every < 1:
-        raise UsageError(f"number_of_updates {updates}, valid_every_updates {every}: each must be at least 1.")
+        raise UsageError(f"number_of_updates {updates}, valid_every_updates {every}: 1 is the least of each.")
     return -(-updates // every)
 
 

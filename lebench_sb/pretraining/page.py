@@ -187,13 +187,14 @@ def readable(name, key):
     return f"group {int(rest) + 1}" if rest.isdigit() else rest
 
 
-def draw_usage(axes, row, group):
-    """row (V,): how often each code of a group was chosen on valid"""
+def draw_usage(axes, row, group, what):
+    """row (V,): how often each code of a group was chosen on valid by `what`"""
     total = max(row.sum(), 1.0)
     axes.stairs(100 * np.sort(row)[::-1] / total, np.arange(len(row) + 1) + 0.5, fill=True, color=COLOURS[1])
     axes.axhline(100 / len(row), color=GREY, linewidth=1.0, linestyle=":")
     axes.annotate("all used alike", (1, 100 / len(row)), xycoords=("axes fraction", "data"), ha="right",
                   va="bottom", fontsize=8, color=GREY)  # fmt: skip
+    axes.annotate(what, (1, 1), xycoords="axes fraction", ha="right", va="top", fontsize=8, color=GREY)
     axes.set(xlabel=f"codes of group {group}, most used first", ylabel="share of frames (%)")
     axes.set_xlim(0.5, len(row) + 0.5)
     axes.spines[["top", "right"]].set_visible(False)
@@ -213,8 +214,8 @@ def pictures(monitor, reference, codes, what):
         found.append((panel.title, panel.note, lambda axes, p=panel: draw_panel(axes, p, monitor, reference)))
         if panel.key == "perplexity" and codes is not None:
             for group, row in enumerate(codes, 1):
-                draw = lambda axes, r=row, g=group: draw_usage(axes, r, g)  # noqa: E731
-                found.append((f"Codebook usage, group {group} ({what})", usage_note(row, what), draw))
+                draw = lambda axes, r=row, g=group: draw_usage(axes, r, g, what)  # noqa: E731
+                found.append((f"Codebook usage, group {group}", usage_note(row, what), draw))
     return found
 
 

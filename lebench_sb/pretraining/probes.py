@@ -70,7 +70,8 @@ class Probe:
 
     def means(self, frames_of, rank=0, world=1):
         """{row: mean of the frames (D,)} of the utterances that process `rank` of `world` takes"""
-        return {k: self.pooled(self.utterances[k], frames_of) for k in range(rank, len(self.utterances), world)}
+        own = range(rank, len(self.utterances), world)
+        return {row: self.pooled(self.utterances[row], frames_of) for row in own}
 
     def scored(self, features):
         """features (n, D) of all utterances -> {"probe_<label>": unweighted average recall (%),

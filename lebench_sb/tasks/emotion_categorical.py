@@ -184,7 +184,8 @@ class CategoricalEmotionBrain(SSLBrain):
 
     def draw(self, rows):
         """The confusion matrix"""
-        path, cells = self.folder / "confusion_matrix.png", classification.matrix(self.cells(rows).sum(axis=0))
+        path = self.folder / "confusion_matrix.png"
+        cells = classification.matrix(self.cells(rows).sum(axis=0))
         title = ", ".join(f"{name} {value:.1f} %" for name, value in self.scores(rows).items())
         plots.attempt(plots.confusion_matrix, cells, self.classes, path, title)
 

@@ -12,6 +12,7 @@ import torch
 
 from lebench_sb import brain, checkpoints
 from lebench_sb.checkpoints import FILES, SafeCheckpointer, SaveError, fault, save_trained, state_bytes
+from lebench_sb.core import lines
 from lebench_sb.manifest import UsageError
 
 
@@ -195,7 +196,7 @@ def test_steps_wait_for_room(tmp_path, monkeypatch, caplog):
             self.file.flush()
             no_room()
 
-    monkeypatch.setattr(brain, "open", Full, raising=False)
+    monkeypatch.setattr(lines, "open", Full, raising=False)
     assert not brain.append(path, '{"step": 2}\n')
     monkeypatch.undo()
     assert path.read_text() == '{"step": 1}\n' and "No space left" in caplog.text
