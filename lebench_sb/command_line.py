@@ -26,7 +26,7 @@ from ruamel.yaml.nodes import MappingNode, ScalarNode, SequenceNode
 from speechbrain.utils.run_opts import RunOptions
 
 from lebench_sb import signals
-from lebench_sb.core.errors import exit_code, one_line, printable_output
+from lebench_sb.core.errors import exit_code, one_line, printable_output, shorten
 from lebench_sb.core.guard import check_yaml, decode, read_small, too_deep
 from lebench_sb.core.tags import allowed as is_known
 from lebench_sb.manifest import DataError, UsageError
@@ -257,7 +257,7 @@ def quoted(text):
 
 def check_kind(key, value, node):
     """A number stays a number, a truth value one, a list a list, unless the override is a YAML tag"""
-    begins = value.lstrip()[:1]
+    begins, value = value.lstrip()[:1], shorten(value, 80)
     if isinstance(node, SequenceNode) and str(node.tag).endswith(":seq") and begins not in ("[", "!"):
         raise UsageError(f"--{key} {value}: a list is expected, such as [{value}].")
     if isinstance(node, MappingNode) and begins not in ("{", "!"):

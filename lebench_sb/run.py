@@ -61,7 +61,7 @@ def start(argv):
     resolved = resolve(path, overrides)
     if not torch.distributed.is_initialized():
         ddp_init_group(run_opts)
-    results.check_begin(plain_values(resolved))
+    check_settings(plain_values(resolved), path)
     with logs_held():
         run = RunFolder(resolved, path, overrides, run_opts, own["if_changed"])
         run.enter()
@@ -75,6 +75,14 @@ def start(argv):
         }  # fmt: skip
         run_opts = settle_precision(hparams, run_opts)
     return hparams, run_opts
+
+
+def check_settings(values, path):
+    """Raises UsageError for a folder that is no text, and for what results.json will refuse"""
+    for key in ("output_folder", "save_folder", "data_folder"):
+        if key in values and not isinstance(values[key], str):
+            raise UsageError(f"{path}: {key}: {values[key]!r}: a text is expected, in quotation marks.")
+    results.check_begin(values)
 
 
 class RunFolder:
