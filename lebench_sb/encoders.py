@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from lebench_sb import attention
+from lebench_sb.folders.torch_files import first_five
 from lebench_sb.model_folders import (
     MEL_FILTERBANK,
-    first_five,
     load_strictly,
     locate,
     preprocessor_of,

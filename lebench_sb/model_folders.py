@@ -4,9 +4,7 @@ import copy
 import json
 import logging
 import os
-import pickle
 import re
-import shutil
 from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,8 +13,21 @@ import huggingface_hub
 import torch
 import transformers
 from huggingface_hub import errors as hub_errors
-from safetensors import SafetensorError
 
+from lebench_sb.core.errors import DataError, UsageError
+from lebench_sb.core.files import new_folder
+from lebench_sb.folders import written
+from lebench_sb.folders.settings import (
+    LOG_MEL,
+    PREPROCESSOR,
+    PROCESSOR,
+    check_preprocessor,
+    find_preprocessor,
+    make_config,
+    read_object,
+)
+from lebench_sb.folders.torch_files import check_finite, first_five, first_line
+from lebench_sb.folders.weights import IMPORT_HINT, INDEX, WEIGHTS, instead, read_weights, shards
 from lebench_sb.waveforms import SAMPLE_RATE
 
 logger = logging.getLogger(__name__)
@@ -44,14 +55,6 @@ HEADS = (
 # an x-vector head also has a linear layer with the name of the encoder's extractor
 HEAD_WEIGHTS = ("feature_extractor.weight", "feature_extractor.bias")
 UNUSED = "masked_spec_embed"  # replaces masked frames when pre-training and in SpecAugment, which is off here
-WEIGHTS = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-)
-UNREADABLE = (OSError, EOFError, RuntimeError, pickle.UnpicklingError, SafetensorError)
-IMPORT_HINT = "`lebench import` makes an encoder of a SpeechBrain or fairseq checkpoint (.ckpt, .pt)."
 
 
 def locate(source, with_weights):
@@ -60,12 +63,14 @@ def locate(source, with_weights):
     if path.is_dir():
         return path
     if path.exists():
-        raise ValueError(f"{source} is a file: give the Hugging Face folder. {IMPORT_HINT}")
-    if is_hub_id(source):
-        return _download(source, with_weights)
+        raise UsageError(f"{source} is a file: give the Hugging Face folder. {IMPORT_HINT}")
+    if is_hub_id(str(source)):
+        return _download(str(source), with_weights)
+    name, at, revision = str(source).partition("@")
+    hint = f" `hf download {name} --revision {revision} --local-dir FOLDER` fetches a revision." if at else ""
     raise FileNotFoundError(
         f"{source}: no such folder in {os.getcwd()}. Give a Hugging Face folder, a Hub id "
-        f"(organisation/name) or {MEL_FILTERBANK}."
+        f"(organisation/name) or {MEL_FILTERBANK}.{hint}"
     )
 
 
@@ -77,12 +82,12 @@ def is_hub_id(source):
 def _download(hub_id, with_weights):
     """The folder of a Hub id in the cache. Raises FileNotFoundError: not found, gated, or not reachable."""
     config = fetch(hub_id, "config.json")
-    for name in ("preprocessor_config.json", "processor_config.json"):
+    for name in (PREPROCESSOR, PROCESSOR):
         fetch(hub_id, name, required=False)
     for name in WEIGHTS if with_weights else ():
         path = fetch(hub_id, name, required=False)
-        if path and name.endswith(".index.json"):
-            for shard in set(read_json(path)["weight_map"].values()):
+        if path and name.endswith(INDEX):
+            for shard in shards(path):
                 fetch(hub_id, shard)
         if path:
             break
@@ -93,6 +98,8 @@ def fetch(hub_id, name, required=True):
     """The path of a file of a Hub id in the cache, downloaded if it is not there; None if there is none"""
     try:
         return Path(huggingface_hub.hf_hub_download(hub_id, name))
+    except hub_errors.HFValidationError as error:
+        raise UsageError(f"{hub_id} is no Hub id: {first_line(error)}") from None
     except hub_errors.GatedRepoError:
         terms = f"accept its terms at https://huggingface.co/{hub_id}, then `hf auth login`"
         raise FileNotFoundError(f"{hub_id} is gated (401): {terms}.") from None
@@ -115,109 +122,130 @@ def fetch(hub_id, name, required=True):
         raise FileNotFoundError(f"{hub_id} holds no {name}. {IMPORT_HINT}") from None
 
 
-def read_json(path):
-    """The object in a file, None if there is no such file"""
-    if not path.exists():
-        return None
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not JSON: {error}.") from None
-
-
 def read_config(folder):
-    if not (folder / "config.json").exists():
+    """The config of the encoder in a folder. Raises FileNotFoundError (no config.json: what is there) and
+    DataError naming the key that is wrong."""
+    path = folder / "config.json"
+    if not path.exists():
         if any(folder.glob("*.ckpt")) or any(folder.glob("checkpoint*.pt")):
-            raise ValueError(f"{folder} has no config.json but another toolkit's checkpoints. {IMPORT_HINT}")
-        raise FileNotFoundError(f"{folder} holds no config.json: it is not a Hugging Face folder.")
-    read_json(folder / "config.json")  # names the file if it is broken
-    try:
-        return transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    except ValueError as error:
-        raise ValueError(f"{folder}/config.json: {first_line(error)}") from None
+            raise DataError(f"{folder} has no config.json but another toolkit's checkpoints. {IMPORT_HINT}")
+        raise FileNotFoundError(
+            f"{folder} holds no config.json: it is not a Hugging Face folder, {instead(folder)}"
+        )
+    values = read_object(path)
+    if values.get("quantization_config") is not None:
+        raise DataError(
+            f"{path}: quantization_config: quantised weights are not read. Give the folder of the model "
+            "before it was quantised."
+        )
+    config = make_config(values, path)
+    config.name_or_path = str(folder)
+    return config
 
 
 def read_preprocessor(folder, config):
-    """The feature extractor's settings, as a dict. Raises FileNotFoundError saying what to write."""
-    values = read_json(folder / "preprocessor_config.json")
-    if values is None:  # a processor saved by transformers 5 keeps them among its own
-        values = (read_json(folder / "processor_config.json") or {}).get("feature_extractor")
-    if values is None:
-        example = {"feature_extractor_type": "Wav2Vec2FeatureExtractor", "sampling_rate": SAMPLE_RATE}
-        if config.model_type == "wav2vec2-bert":
-            example["feature_extractor_type"] = "SeamlessM4TFeatureExtractor"
-        else:
-            example["do_normalize"] = getattr(config, "feat_extract_norm", "layer") == "layer"
-        raise FileNotFoundError(
-            f"{folder} holds no preprocessor_config.json, so nothing says whether the waveforms were "
-            f"normalised. Write there {json.dumps(example)} (do_normalize: true for layer-norm extractors, "
-            "false for group-norm, unless the model was trained otherwise)."
-        )
-    if values.get("sampling_rate", SAMPLE_RATE) != SAMPLE_RATE:
-        raise ValueError(
-            f"{folder}/preprocessor_config.json: sampling_rate {values['sampling_rate']}, but encoders take "
-            f"{SAMPLE_RATE} Hz."
-        )
-    return values
+    """The feature extractor's settings, as a dict. Raises FileNotFoundError saying what to write, DataError
+    for values that are not of a model of `config`."""
+    values, where = find_preprocessor(folder)
+    if values is not None:
+        return check_preprocessor(values, config, where)
+    example = {"feature_extractor_type": "Wav2Vec2FeatureExtractor", "sampling_rate": SAMPLE_RATE}
+    if config.model_type == LOG_MEL:
+        example["feature_extractor_type"] = "SeamlessM4TFeatureExtractor"
+    else:
+        example["do_normalize"] = getattr(config, "feat_extract_norm", "layer") == "layer"
+    raise FileNotFoundError(
+        f"{folder} holds no {PREPROCESSOR}, so nothing says whether the waveforms were "
+        f"normalised. Write there {json.dumps(example)} (do_normalize: true for layer-norm extractors, "
+        "false for group-norm, unless the model was trained otherwise)."
+    )
 
 
 def random_model(config):
     """The architecture of `config`, from RANDOM_SEED; the random generators are left as they were."""
+    check_size(base_class(config), config)
     with torch.random.fork_rng(devices=[]), quiet_transformers():
         torch.random.default_generator.manual_seed(RANDOM_SEED)
-        return transformers.AutoModel.from_config(config, dtype=torch.float32)
+        return transformers.AutoModel.from_config(config, dtype=torch.float32, trust_remote_code=False)
+
+
+def base_class(config):
+    """The class that AutoModel takes: the model without a head"""
+    return transformers.MODEL_MAPPING[type(config)]
+
+
+def check_size(kind, config, error=DataError, where=None):
+    """Raises `error` if no model can be made of `config`, or none that this machine's memory holds.
+
+    kind: the class of the model. where: what the config is in; by default its folder's file.
+    """
+    where = where or f"{config.name_or_path}/config.json"
+    try:
+        with torch.random.fork_rng(devices=[]), quiet_transformers(), torch.device("meta"):
+            model = kind(config)
+    except (ValueError, RuntimeError, ZeroDivisionError, OverflowError) as fault:
+        raise error(f"{where}: no model can be made of it: {' '.join(str(fault).split())}") from None
+    needed = 4 * sum(weight.numel() for weight in model.state_dict().values())
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > memory:
+        raise error(
+            f"{where}: its model has {needed / 1e9:.0f} GB of weights, this machine {memory / 1e9:.0f} GB of "
+            f"memory (hidden_size: {config.hidden_size}, num_hidden_layers: {config.num_hidden_layers})."
+        )
 
 
 def load_strictly(folder, config):
-    """The base model in float32 with the folder's weights. Raises ValueError naming each that does not fit,
-    except those of heads, which are logged."""
-    try:
-        with torch.random.fork_rng(devices=[]), quiet_transformers():
-            model, report = transformers.AutoModel.from_pretrained(
-                folder,
-                config=config,
-                dtype=torch.float32,  # else the file's: float16 weights would meet float32 audio
-                weights_only=True,
-                trust_remote_code=False,
-                ignore_mismatched_sizes=True,  # reported below, by name
-                output_loading_info=True,
-            )
-    except UNREADABLE as error:
-        if isinstance(error, OSError) and error.errno is None:  # transformers': no such file
-            raise FileNotFoundError(f"{folder} holds no weights: {first_line(error)} {IMPORT_HINT}") from None
-        raise ValueError(
-            f"{folder}: its weights cannot be read ({type(error).__name__}: {first_line(error)}). The file "
-            "is damaged, cut short or a Git LFS pointer, or a pickle of more than tensors, which is not read."
-        ) from None
-    _check_report(folder, report)
+    """The base model in float32 with the folder's weights. Raises what `load_model` does, and DataError for
+    weights that are missing."""
+    with torch.random.fork_rng(devices=[]):
+        model, missing = load_model(base_class(config), folder, config, {UNUSED})
+    if UNUSED in missing:
+        logger.info("%s: no %s, which is not used: SpecAugment is off", folder, UNUSED)
     return model
 
 
-def _check_report(folder, report):
-    heads = [n for n in report["unexpected_keys"] if n.split(".")[0] in HEADS or n in HEAD_WEIGHTS]
+def load_model(kind, folder, config, may_miss=None):
+    """-> a model in float32 with the weights of a folder, in eval mode, and the names that the folder lacks,
+    whose values are random.
+
+    kind: the class of the model; may_miss: names that may be lacking, None: any.
+    Raises FileNotFoundError (no weights) and DataError naming each weight that does not fit, except those of
+    heads, which are logged, and each that is not finite.
+    """
+    weights = read_weights(folder)
+    check_size(kind, config)
+    with quiet_transformers():
+        model, report = kind.from_pretrained(
+            None,  # no other file of the folder is looked at
+            config=config,
+            state_dict=weights,
+            dtype=torch.float32,  # else the file's: float16 weights would meet float32 audio
+            trust_remote_code=False,
+            ignore_mismatched_sizes=True,  # reported below, by name
+            output_loading_info=True,
+        )
+    model.config.name_or_path = str(folder)
+    missing = set(report["missing_keys"])
+    _check_report(folder, report, set() if may_miss is None else missing - may_miss)
+    check_finite(model.state_dict(), folder)
+    return model, missing
+
+
+def _check_report(folder, report, missing):
+    unexpected = set(report["unexpected_keys"])
+    heads = [n for n in unexpected if n.split(".")[0] in HEADS or n in HEAD_WEIGHTS]
     problems = {
-        "missing": set(report["missing_keys"]) - {UNUSED},
-        "unexpected": set(report["unexpected_keys"]) - set(heads) - {UNUSED},
+        "missing": missing,
+        "unexpected": unexpected - set(heads) - {UNUSED},
         "of another size": {mismatch[0] for mismatch in report["mismatched_keys"]},
     }
     found = [f"{len(names)} {kind}: {first_five(names)}" for kind, names in problems.items() if names]
     if found:
-        raise ValueError(f"{folder}: the weights do not fit config.json. {'; '.join(found)}.")
+        raise DataError(f"{folder}: the weights do not fit config.json. {'; '.join(found)}.")
     if heads:
         prefixes = Counter(name.split(".")[0] for name in heads)
         listed = ", ".join(f"{prefix} ({count})" for prefix, count in sorted(prefixes.items()))
         logger.warning("%s: left out the weights of heads: %s", folder, listed)
-    if UNUSED in report["missing_keys"]:
-        logger.info("%s: no %s, which is not used: SpecAugment is off", folder, UNUSED)
-
-
-def first_line(error):
-    return (str(error).splitlines() or [""])[0]
-
-
-def first_five(names):
-    names = sorted(names)
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 @contextmanager
@@ -244,8 +272,9 @@ def save_encoder(model, folder, do_normalize, extra=None):
     model: a transformers model that takes waveforms; `model.base_model` for one without its heads.
     do_normalize: whether it was trained on waveforms of mean 0 and variance 1.
     extra: {file name: text}.
-    The folder appears whole; one that `save_encoder` wrote before is replaced. Raises FileExistsError for
-    another.
+    The folder appears whole. One that we wrote before is replaced; where files were added to it or changed
+    since, it stays as `NAME.kept-N`. Raises FileExistsError for another folder, UsageError for a symbolic
+    link.
     """
     extractor = preprocessor_of(model, do_normalize)
     write_model(folder, model, model.state_dict(), model.config, extractor.to_dict(), extra or {})
@@ -260,22 +289,17 @@ def preprocessor_of(model, do_normalize):
 
 
 def write_model(folder, model, weights, config, preprocessor, extra):
-    """Everything goes into `<folder>.tmp`, which is then renamed."""
+    """Everything goes into a temporary folder, which is then renamed; see `save_encoder`."""
     folder = Path(folder)
-    if folder.exists() and any(folder.iterdir()) and not (folder / "config.json").exists():
-        raise FileExistsError(f"{folder} exists and is not a Hugging Face folder: not replaced.")
-    new, old = folder.with_name(folder.name + ".tmp"), folder.with_name(folder.name + ".old")
-    shutil.rmtree(new, ignore_errors=True)
-    with quiet_transformers():
-        model.save_pretrained(new, state_dict=weights)
+    written.check_replaceable(folder)
     config = copy.deepcopy(config)
     config.architectures, config.dtype = [type(model).__name__], torch.float32
-    config.save_pretrained(new)
     preprocessor = json.dumps(preprocessor, indent=2, sort_keys=True) + "\n"
-    for name, text in {"preprocessor_config.json": preprocessor, **extra}.items():
-        (new / name).write_text(text, encoding="utf-8")
-    if folder.exists():
-        shutil.rmtree(old, ignore_errors=True)
-        folder.rename(old)
-    new.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
+    with new_folder(folder) as new:
+        with quiet_transformers():
+            model.save_pretrained(new, state_dict=weights)
+        config.save_pretrained(new)
+        for name, text in {PREPROCESSOR: preprocessor, **extra}.items():
+            (new / name).write_text(text, encoding="utf-8")
+        written.mark(new)
+        written.move_aside(folder)

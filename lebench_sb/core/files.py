@@ -50,32 +50,67 @@ def write_atomically(path, content):
 
 
 @contextmanager
-def new_folder(path):
-    """Yields an empty folder that becomes `path` when the block ends without an error, in place of a folder
-    that is there (the caller has made sure that we made it). Everybody may read it that `umask` lets."""
+def new_folder(path, replace=True):
+    """Yields an empty folder that becomes `path` when the block ends without an error. Everybody may read it
+    that `umask` lets.
+
+    replace: in place of a folder that is there (the caller has made sure that we made it); where it cannot
+    be, that one stays. False: raises FileExistsError for whatever is there. A symbolic link at `path` is
+    never followed: UsageError.
+    """
     path = Path(path)
+    check_free(path, replace)
     new, old = temporary_name(path), temporary_name(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     new.mkdir()
     try:
         yield new
         open_up(new)
+        check_free(path, replace)
         if path.exists():
             path.rename(old)
-        new.rename(path)
+        try:
+            new.rename(path)
+        except OSError:
+            if old.exists():
+                old.rename(path)
+            raise
     finally:
         for folder in (new, old):
             shutil.rmtree(folder, ignore_errors=True)
 
 
+def check_free(path, replace):
+    """Raises UsageError for a symbolic link at `path`, FileExistsError for anything unless `replace`"""
+    if path.is_symlink():
+        raise UsageError(
+            f"{path} is a symbolic link to {os.readlink(path)}: remove it, or give another folder."
+        )
+    if path.exists() and not replace:
+        raise FileExistsError(f"{path} exists: give a new folder, nothing is overwritten.")
+
+
 def open_up(folder):
     """Gives the files below `folder` the rights of any new file: some libraries write them for their owner
     alone"""
-    mask = os.umask(0)
-    os.umask(mask)
+    rights = 0o666 & ~umask()
     for path in Path(folder).rglob("*"):
         if path.is_file() and not path.is_symlink():
-            path.chmod(0o666 & ~mask)
+            path.chmod(rights)
+
+
+AT_START = os.umask(0o077)  # the only way to read it without /proc, and not one for threads: once, on import
+os.umask(AT_START)
+
+
+def umask():
+    """The rights that this process takes from new files"""
+    try:
+        with open("/proc/self/status", encoding="ascii", errors="replace") as file:
+            found = next((line.split()[1] for line in file if line.startswith("Umask:")), None)
+    except OSError:
+        found = None
+    return AT_START if found is None else int(found, 8)
 
 
 def refuse_links(folder, names):

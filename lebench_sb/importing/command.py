@@ -6,21 +6,24 @@ source -> torch.load, tensors only -> weights by transformers' names -> model ->
 import hashlib
 import json
 import logging
-import shutil
+import os.path
 from pathlib import Path
 
 import torch
 import transformers
 
+from lebench_sb.core import guard
+from lebench_sb.core.errors import DataError
+from lebench_sb.core.files import new_folder
+from lebench_sb.folders.settings import config_of, find_preprocessor, fits, make_config, read_object
+from lebench_sb.folders.torch_files import check_finite, first_five, read_torch
 from lebench_sb.importing import fairseq, speechbrain
 from lebench_sb.model_folders import (
-    UNREADABLE,
+    base_class,
+    check_size,
     fetch,
-    first_five,
-    first_line,
     is_hub_id,
     quiet_transformers,
-    read_json,
     save_encoder,
 )
 from lebench_sb.pretraining.moments import write_moments
@@ -38,11 +41,11 @@ def import_checkpoint(source, config, output):
     normalised; SpeechBrain's is if preprocessor_config.json beside the checkpoint or the config says so and,
     without that file, by default: its pre-training normalises whatever the architecture. The optimiser's
     state of a fairseq checkpoint goes to pretraining/moments.safetensors, for `--init_optimizer True`.
-    Raises FileNotFoundError, FileExistsError (output exists) and ValueError (weights and config do not fit;
-    all are counted and five named).
+    Raises FileNotFoundError, FileExistsError (output exists) and DataError (weights and config do not fit,
+    or weights are not finite; all are counted and five named).
     """
     output = Path(output)
-    if output.exists():
+    if os.path.lexists(output):
         raise FileExistsError(f"{output} exists: give a new folder, nothing is overwritten.")
     path = _find_checkpoint(source)
     content = _load(path)
@@ -51,10 +54,11 @@ def import_checkpoint(source, config, output):
         found = fairseq.read_checkpoint(content, path)
         where, weights, do_normalize = path, found.weights, found.do_normalize
         moments, updates = found.moments, found.updates
-        model_config = transformers.Wav2Vec2Config(**found.config)
         if config:
             where = _find(config, "config.json")
             model_config = _read_config(where)
+        else:
+            model_config = config_of(transformers.Wav2Vec2Config, found.config, path)
     else:
         weights = speechbrain.read_weights(content, path)
         where = _find(config or path.parent, "config.json")
@@ -69,15 +73,13 @@ def import_checkpoint(source, config, output):
     parts = {"encoder": model.base_model}
     if model is not model.base_model:
         parts["pretraining"] = model
-    new = output.with_name(output.name + ".tmp")
-    shutil.rmtree(new, ignore_errors=True)
-    for name, part in parts.items():
-        save_encoder(part, new / name, do_normalize, extra)
-        _compare(new / name, part)
-    if moments:
-        file = write_moments(new / "pretraining", moments, updates)
-        logger.info("pretraining/%s: the optimiser's state after %d updates", file.name, updates)
-    new.rename(output)
+    with new_folder(output, replace=False) as new:
+        for name, part in parts.items():
+            save_encoder(part, new / name, do_normalize, extra)
+            _compare(new / name, part)
+        if moments:
+            file = write_moments(new / "pretraining", moments, updates)
+            logger.info("pretraining/%s: the optimiser's state after %d updates", file.name, updates)
     return [output / name for name in parts]
 
 
@@ -106,8 +108,8 @@ def _find_checkpoint(source):
 def _find(source, name):
     """The path of a file: itself, in a folder, or in a Hub id's cache"""
     path = Path(source)
-    if path.is_file():
-        return path
+    if path.exists() and not path.is_dir():
+        return guard.regular(path)
     if (path / name).is_file():
         return path / name
     if path.is_dir():
@@ -136,36 +138,33 @@ def _load(path):
     """The mapping in a file of torch.save. No code of the file runs: other objects than tensors and plain
     values come as empty shells."""
     try:
-        foreign = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-        with torch.serialization.safe_globals([(_Unread, name) for name in foreign]):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except (*UNREADABLE, ValueError) as error:
-        raise ValueError(
-            f"{path} cannot be read ({first_line(error)}): it is damaged, no file of tensors, or was saved "
-            "by torch before 1.6 (then load and save it with a newer torch)."
+        content = read_torch(path, shell=_Unread)
+    except DataError as error:
+        raise DataError(
+            f"{error} If torch before 1.6 saved it, load and save it with a newer torch."
         ) from None
     if not isinstance(content, dict):
-        raise ValueError(f"{path} holds a {type(content).__name__}, not a checkpoint.")
+        raise DataError(f"{path} holds a {type(content).__name__}, not a checkpoint.")
     return content
 
 
 def _read_config(path):
-    values = read_json(path)
     try:
-        return transformers.AutoConfig.for_model(**values)
-    except (TypeError, ValueError, KeyError):
-        raise ValueError(
-            f"{path} is not the config of a Hugging Face model (model_type: {values.get('model_type')}). "
-            "Give --config: that of the architecture."
-        ) from None
+        return make_config(read_object(path), path)
+    except DataError as error:
+        raise DataError(f"{error} Give --config: that of the architecture.") from None
 
 
 def _fill(config, weights, where):
     """A pre-training model, or the base model, with exactly these weights"""
     pretraining = any(name.startswith("quantizer.") for name in weights)
     auto_class = transformers.AutoModelForPreTraining if pretraining else transformers.AutoModel
+    check_size(base_class(config), config, DataError, where)
     with torch.random.fork_rng(devices=[]):
-        model = auto_class.from_config(config, dtype=torch.float32)
+        try:
+            model = auto_class.from_config(config, dtype=torch.float32, trust_remote_code=False)
+        except ValueError as error:  # a model type without a class for pre-training
+            raise DataError(f"{where}: {' '.join(str(error).split())[:300]}") from None
     expected = model.state_dict()
     problems = {
         "missing": expected.keys() - weights.keys(),
@@ -176,16 +175,21 @@ def _fill(config, weights, where):
     }
     found = [f"{len(names)} {kind}: {first_five(names)}" for kind, names in problems.items() if names]
     if found:
-        raise ValueError(f"{where} do not fit. Weights {'; '.join(found)}.")
+        raise DataError(f"{where} do not fit. Weights {'; '.join(found)}.")
     model.load_state_dict(weights)
+    check_finite(model.state_dict(), where)
     return model
 
 
 def _do_normalize(*folders):
     for folder in folders:
-        values = read_json(folder / "preprocessor_config.json")
-        if values is not None:
-            return values.get("do_normalize", True)
+        values, where = find_preprocessor(folder)
+        if values is None:
+            continue
+        chosen = values.get("do_normalize", True)
+        if not fits(chosen, bool):
+            raise DataError(f"{where}: do_normalize: {chosen!r}, expected true or false.")
+        return chosen
     logger.warning("no preprocessor_config.json: waveforms are normalised, as in SpeechBrain's pre-training")
     return True
 
@@ -193,7 +197,9 @@ def _do_normalize(*folders):
 def _compare(folder, model):
     """Load what was written as its users will. Raises ValueError unless it is the model, tensor by tensor."""
     with quiet_transformers():
-        written, report = type(model).from_pretrained(folder, output_loading_info=True)
+        written, report = type(model).from_pretrained(
+            folder, output_loading_info=True, trust_remote_code=False
+        )
     wrong = set(report["missing_keys"]) | set(report["unexpected_keys"])
     loaded = written.state_dict()
     wrong |= {name for name, weight in model.state_dict().items() if not torch.equal(weight, loaded[name])}

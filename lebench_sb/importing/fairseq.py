@@ -6,16 +6,23 @@ which continued pre-training goes on where the published run ended.
 
 import ast
 import logging
+import math
 import re
 from dataclasses import dataclass
 
 import torch
 
+from lebench_sb.core.errors import DataError
+from lebench_sb.folders.torch_files import check_tensors, not_finite
+
 FILE = "checkpoint_best.pt"
 logger = logging.getLogger(__name__)
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
+PARTS = ("model", "task", "criterion")
 ACTIVATIONS = ("gelu", "relu")
+DEPTH = 20  # of settings in settings
+TEXT, MANY = 1000, 100  # the longest text of convolutions, and the most of them
 CONVOLUTIONS = "[(512, 10, 5)] + [(512, 3, 2)] * 4 + [(512,2,2)] + [(512,2,2)]"
 
 # fairseq's name -> transformers'
@@ -73,17 +80,17 @@ class Checkpoint:
 def read_checkpoint(content, path):
     """What `torch.load` gave -> Checkpoint.
 
-    Raises ValueError for a fine-tuned model and settings that transformers' Wav2Vec2ForPreTraining does not
+    Raises DataError for a fine-tuned model and settings that transformers' Wav2Vec2ForPreTraining does not
     have. A state of the optimiser that does not fit the weights is left out with a warning.
     """
-    found = content["model"]
+    found = check_tensors(content["model"], path)
     tuned = [name for name in found if name.startswith("w2v_encoder.")]
     if tuned:
-        raise ValueError(
+        raise DataError(
             f"{path} is a fine-tuned model of fairseq ({tuned[0]}): give the pre-trained one it began from."
         )
     if "quantizer.vars" not in found:
-        raise ValueError(
+        raise DataError(
             f"{path} is no wav2vec 2.0 pre-training checkpoint of fairseq: it has no quantizer.vars."
         )
     model, task, criterion = settings_of(content, path)
@@ -100,39 +107,48 @@ def read_checkpoint(content, path):
 def settings_of(content, path):
     """-> settings of model, task and criterion, as mappings"""
     if content.get("cfg"):
-        cfg = plain(content["cfg"])
-        found = [cfg.get(part) or {} for part in ("model", "task", "criterion")]
+        cfg = plain(content["cfg"], path)
+        found = [cfg.get(part) or {} for part in PARTS] if isinstance(cfg, dict) else [cfg] * 3
     else:
-        found = [plain(content.get("args") or {})] * 3  # before 2021: all in one Namespace
-    if "encoder_embed_dim" not in found[0]:
-        raise ValueError(f"{path}: neither `cfg` nor `args` says what the model is.")
+        found = [plain(content.get("args") or {}, path)] * 3  # before 2021: all in one Namespace
+    if not all(isinstance(part, dict) for part in found) or "encoder_embed_dim" not in found[0]:
+        raise DataError(f"{path}: neither `cfg` nor `args` says what the model is.")
     return found
 
 
-def plain(value):
-    """Settings without the classes they came in (Namespace, omegaconf's nodes, enumerations)"""
+def plain(value, path, depth=0):
+    """Settings without the classes they came in (Namespace, omegaconf's nodes, enumerations). Raises
+    DataError for settings in settings without end."""
+    if depth > DEPTH:
+        raise DataError(f"{path}: its settings are nested over {DEPTH} deep.")
+    depth += 1
     if isinstance(value, dict):
-        return {key: plain(part) for key, part in value.items()}
+        return {key: plain(part, path, depth) for key, part in value.items()}
     if isinstance(value, (list, tuple)):
-        return [plain(part) for part in value]
+        return [plain(part, path, depth) for part in value]
     inside = getattr(value, "__dict__", None)
     if inside is None:
         return value
     for key in ("_content", "_val"):  # omegaconf's
         if key in inside:
-            return plain(inside[key])
+            return plain(inside[key], path, depth)
     arguments = inside.get("arguments")
-    return plain(arguments[0]) if arguments else plain({k: v for k, v in inside.items() if k != "arguments"})
+    if arguments:
+        return plain(arguments[0], path, depth)
+    return plain({k: v for k, v in inside.items() if k != "arguments"}, path, depth)
 
 
 def config_of(model, criterion, path):
     """fairseq's settings, its defaults where they say nothing -> keyword arguments of Wav2Vec2Config"""
     check_supported(model, path)
+    for key in ("final_dim", "latent_dim"):
+        if not isinstance(model.get(key, 0), int):
+            raise DataError(f"{path}: {key}: {model[key]!r}, expected a whole number.")
     try:
         layers = convolutions(model.get("conv_feature_layers", CONVOLUTIONS))
-    except (ValueError, SyntaxError, TypeError):
-        raise ValueError(
-            f"{path}: conv_feature_layers is {model['conv_feature_layers']!r}, no list of layers."
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+        raise DataError(
+            f"{path}: conv_feature_layers is {str(model['conv_feature_layers'])[:TEXT]!r}, no list of layers."
         ) from None
     hidden = model.get("encoder_embed_dim", 768)
     final = model.get("final_dim", 0) if model.get("final_dim", 0) > 0 else hidden
@@ -158,7 +174,7 @@ def config_of(model, criterion, path):
         "num_codevector_groups": model.get("latent_groups", 2),
         "contrastive_logits_temperature": model.get("logit_temp", 0.1),
         "num_negatives": model.get("num_negatives", 100),
-        "diversity_loss_weight": weights[0],
+        "diversity_loss_weight": weights[0] if isinstance(weights, list) else weights,
         "mask_time_prob": model.get("mask_prob", 0.65),
         "mask_time_length": model.get("mask_length", 10),
         "hidden_dropout": model.get("dropout", 0.1),
@@ -171,7 +187,7 @@ def config_of(model, criterion, path):
 
 
 def check_supported(model, path):
-    """Raises ValueError naming what transformers' Wav2Vec2ForPreTraining has no counterpart for"""
+    """Raises DataError naming what transformers' Wav2Vec2ForPreTraining has no counterpart for"""
     other = {
         key: model.get(key, usual)
         for key, usual in (
@@ -185,11 +201,18 @@ def check_supported(model, path):
     if model.get("activation_fn", "gelu") not in ACTIVATIONS:
         other["activation_fn"] = model["activation_fn"]
     if other:
-        raise ValueError(f"{path}: transformers' wav2vec 2.0 cannot be trained with {other}.")
+        raise DataError(f"{path}: transformers' wav2vec 2.0 cannot be trained with {other}.")
 
 
 def convolutions(text):
     """ "[(512, 10, 5)] + [(512, 3, 2)] * 4" -> [(channels, kernel, stride), ...], without running anything"""
+    if len(text) > TEXT:
+        raise ValueError(text)
+
+    def short(layers):
+        if not isinstance(layers, list) or len(layers) > MANY:
+            raise ValueError(text)
+        return layers
 
     def value(node):
         match node:
@@ -200,9 +223,9 @@ def convolutions(text):
             case ast.List(elts=parts):
                 return [value(part) for part in parts]
             case ast.BinOp(left=left, op=ast.Add(), right=right):
-                return value(left) + value(right)
-            case ast.BinOp(left=left, op=ast.Mult(), right=ast.Constant(value=int(number))) if number < 100:
-                return value(left) * number
+                return short(short(value(left)) + short(value(right)))
+            case ast.BinOp(left=left, op=ast.Mult(), right=ast.Constant(value=int(number))) if number < MANY:
+                return short(short(value(left)) * number)
         raise ValueError(ast.dump(node))
 
     layers = value(ast.parse(text, mode="eval").body)
@@ -213,14 +236,27 @@ def convolutions(text):
     return layers
 
 
+def has_moments(entry):
+    """Whether the state of a parameter is Adam's, of finite numbers"""
+    if not isinstance(entry, dict) or not all(isinstance(entry.get(kind), torch.Tensor) for kind in MOMENTS):
+        return False
+    step = entry.get("step")
+    counted = isinstance(step, (int, float)) or (isinstance(step, torch.Tensor) and step.numel() == 1)
+    return counted and math.isfinite(step) and not not_finite({kind: entry[kind] for kind in MOMENTS})
+
+
 def read_moments(state, weights, path):
     """-> ({"exp_avg": {transformers' name: tensor}, "exp_avg_sq": ...}, updates); without a state (None, 0).
 
     fairseq's fp16 optimiser keeps one flat vector of all trained weights, the fp32 one a tensor for each;
     both in the order in which the model has its weights.
     """
-    entries = (state or {}).get("state") or {}
-    if not entries or not all(kind in entry for entry in entries.values() for kind in MOMENTS):
+    entries = state.get("state") if isinstance(state, dict) else None
+    if not entries:
+        return None, 0
+    numbered = isinstance(entries, dict) and all(isinstance(index, int) for index in entries)
+    if not numbered or not all(has_moments(entry) for entry in entries.values()):
+        logger.warning("%s: the optimiser's state is left out, it is not Adam's, or not finite", path)
         return None, 0
     entries = [entries[index] for index in sorted(entries)]
     updates, moments = int(entries[0]["step"]), {}

@@ -6,7 +6,8 @@ LeBenchmark models are published so) and `Wav2Vec2`, its fine-tuned encoder (`mo
 `model.encoder.*` ...).
 """
 
-from lebench_sb.model_folders import first_five
+from lebench_sb.core.errors import DataError
+from lebench_sb.folders.torch_files import check_tensors, first_five
 
 FILE = "wav2vec2.ckpt"
 PREFIX = "model."
@@ -18,16 +19,16 @@ WEIGHT_NORM = {
 
 
 def read_weights(content, path):
-    """What `torch.load` gave -> {transformers' name: float32 tensor}. Raises ValueError for other content."""
-    others = [name for name in content if not str(name).startswith(PREFIX)]
+    """What `torch.load` gave -> {transformers' name: float32 tensor}. Raises DataError for other content."""
+    others = [str(name) for name in content if not str(name).startswith(PREFIX)]
     if others:
-        raise ValueError(
+        raise DataError(
             f"{path} is not a checkpoint of SpeechBrain's Wav2Vec2Pretrain or Wav2Vec2, whose weights all "
             f"begin with {PREFIX!r}: {len(others)} others: {first_five(others)}. Nor is it fairseq's, which "
             "holds `model` and `cfg` or `args`."
         )
     renamed = {}
-    for name, weight in content.items():
+    for name, weight in check_tensors(content, path).items():
         stem, _, last = name.removeprefix(PREFIX).rpartition(".")
         renamed[f"{stem}.{WEIGHT_NORM.get(last, last)}"[0 if stem else 1 :]] = weight.float()
     return renamed

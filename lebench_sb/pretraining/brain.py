@@ -6,15 +6,14 @@ Letters: B utterances, T samples, F frames, M masked frames, G groups of V codes
 import difflib
 import logging
 import time
+from pathlib import Path
 
 import torch
 from speechbrain.utils.distributed import ddp_barrier, ddp_broadcast, if_main_process
 from transformers import (
-    AutoConfig,
     Wav2Vec2Config,
     Wav2Vec2ConformerConfig,
     Wav2Vec2ConformerForPreTraining,
-    Wav2Vec2FeatureExtractor,
     Wav2Vec2ForPreTraining,
 )
 
@@ -29,9 +28,15 @@ from lebench_sb.data import (
     sample_lengths,
     send,
 )
-from lebench_sb.manifest import UsageError
+from lebench_sb.folders.settings import (
+    architecture_of,
+    check_preprocessor,
+    config_of,
+    find_preprocessor,
+)
+from lebench_sb.manifest import DataError, UsageError
 from lebench_sb.metrics.errors import mean, rate
-from lebench_sb.model_folders import save_encoder
+from lebench_sb.model_folders import check_size, load_model, locate, read_config, save_encoder
 from lebench_sb.plots import attempt, codebook_usage, learning_curves
 from lebench_sb.pretraining import log_mel
 from lebench_sb.pretraining.batch_hours import describe_hours, seconds_per_batch
@@ -66,19 +71,20 @@ def make_conformer_config(**values):
 
 
 def checked_config(kind, values):
-    known = kind().to_dict()
+    """Raises UsageError for a name that is no setting of the architecture, and a value out of its range"""
+    known = architecture_of(kind)
     for name in values:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            raise ValueError(f"config: {name} is no setting of {kind.__name__}; did you mean {near}?")
-    return kind(**values)
+            near = difflib.get_close_matches(str(name), known, n=1)
+            raise UsageError(f"config: {name} is no setting of {kind.__name__}; did you mean {near}?")
+    return config_of(kind, values, "config", UsageError)
 
 
 def stored_config(init_from, mask_time_prob):
-    """Config of a Hugging Face folder or id, with another mask; ValueError for a model of another kind"""
-    stored = AutoConfig.from_pretrained(init_from)
+    """Config of a Hugging Face folder, with another mask; UsageError for a model of another kind"""
+    stored = read_config(Path(init_from))
     if stored.model_type not in MODELS:
-        raise ValueError(
+        raise UsageError(
             f"init_from {init_from} is a {stored.model_type}: this recipe continues {' and '.join(MODELS)}."
         )
     stored.mask_time_prob = mask_time_prob
@@ -92,28 +98,28 @@ def build_model(
     """-> PretrainingModel with random weights (`init_from` empty) or those of a Hugging Face folder or id.
 
     A folder without quantiser, projections or mask embedding is accepted: the log says what starts fresh.
-    Raises ValueError for any other missing weight, and when `do_normalize` is not what its
-    preprocessor_config.json says. Of `config` a folder takes the mask alone: its shape and dropout are its
-    own. init_optimizer: the optimiser's state beside `init_from` goes on as well (see `read_moments`;
-    UsageError where there is none).
+    Raises DataError for any other missing weight and one that does not fit or is not finite, UsageError when
+    `do_normalize` is not what its preprocessor_config.json says. Of `config` a folder takes the mask alone:
+    its shape and dropout are its own. init_optimizer: the optimiser's state beside `init_from` goes on as
+    well (see `read_moments`; UsageError where there is none).
     """
     torch.manual_seed(seed)
     if init_optimizer and not init_from:
         raise UsageError("init_optimizer True needs --init_from, with an optimiser's state beside it.")
     if not init_from:
+        check_size(MODELS[config.model_type], config, UsageError, "config")
         hf = MODELS[config.model_type](config)
         STARTS[start](hf.base_model.feature_extractor)
         return PretrainingModel(hf, feature_grad_mult, activation_checkpointing)
-    check_normalisation(init_from, do_normalize)
-    stored = stored_config(init_from, config.mask_time_prob)
-    hf, report = MODELS[stored.model_type].from_pretrained(
-        init_from, config=stored, dtype=torch.float32, output_loading_info=True, weights_only=True
-    )
-    missing = sorted(report["missing_keys"])
+    folder = locate(init_from, with_weights=True)
+    stored = stored_config(folder, config.mask_time_prob)
+    check_normalisation(folder, do_normalize)
+    hf, missing = load_model(MODELS[stored.model_type], folder, stored)
+    missing = sorted(missing)
     fresh = (*FRESH, f"{hf.base_model_prefix}.masked_spec_embed")
     lost = [name for name in missing if not name.startswith(fresh)]
     if lost:
-        raise ValueError(f"init_from {init_from}: {len(lost)} encoder weights are missing, first {lost[:5]}.")
+        raise DataError(f"init_from {init_from}: {len(lost)} encoder weights are missing, first {lost[:5]}.")
     logger.info("init_from %s: weights that start fresh: %s", init_from, ", ".join(missing) or "none")
     model = PretrainingModel(hf, feature_grad_mult, activation_checkpointing)
     model.fresh = frozenset(missing)
@@ -123,14 +129,18 @@ def build_model(
 
 
 def check_normalisation(init_from, do_normalize):
-    """Raises ValueError if an encoder was trained on waveforms of another scale; one that does not say
-    passes"""
-    try:
-        stored = Wav2Vec2FeatureExtractor.from_pretrained(init_from).do_normalize
-    except OSError:
+    """Raises UsageError if the encoder in a folder was trained on waveforms of another scale; one that does
+    not say passes"""
+    values, where = find_preprocessor(Path(init_from))
+    if values is None:
         return
+    values = check_preprocessor(values, read_config(Path(init_from)), where)
+    check_same_scale(init_from, values.get("do_normalize", True), do_normalize)
+
+
+def check_same_scale(source, stored, do_normalize):
     if do_normalize is not None and do_normalize != stored:
-        raise ValueError(f"{init_from} was trained with do_normalize {stored}: --do_normalize {stored}.")
+        raise UsageError(f"{source} was trained with do_normalize {stored}: --do_normalize {stored}.")
 
 
 def datasets(utterances, hparams):

@@ -20,9 +20,11 @@ from lebench_sb import results
 from lebench_sb.brain import TRAIN, VALID, SSLBrain
 from lebench_sb.data import send
 from lebench_sb.encoders import SSLEncoder, load_encoder
+from lebench_sb.manifest import UsageError
 from lebench_sb.metrics.errors import mean
+from lebench_sb.model_folders import check_size
 from lebench_sb.plots import attempt, learning_curves
-from lebench_sb.pretraining.brain import PretrainingBrain, check_normalisation, datasets, story_of
+from lebench_sb.pretraining.brain import PretrainingBrain, check_same_scale, datasets, story_of
 
 logger = logging.getLogger(__name__)
 # What two models must share for the layers of one to compute the same in the other
@@ -37,11 +39,20 @@ def load_teacher(source, layers, init_layers):
     """The frozen SSLEncoder of `source` (see `load_encoder`), without the layers above those it is asked for.
 
     layers: hidden states to predict (0: what the first layer receives; k: the output of layer k);
-    init_layers: layers to copy, the first is 0. Raises ValueError for a layer that the teacher lacks.
+    init_layers: layers to copy, the first is 0. Raises UsageError for a layer that the teacher lacks.
     """
+    check_layers("teacher_layers", layers)
+    check_layers("init_layers", init_layers)
     if not layers or len(set(layers)) < len(layers):
-        raise ValueError(f"teacher_layers {layers}: name one layer or more, and each once, as in [4, 8].")
+        raise UsageError(f"teacher_layers {layers}: name one layer or more, and each once, as in [4, 8].")
     return load_encoder(source, layer=max([*layers, *(index + 1 for index in init_layers)]))
+
+
+def check_layers(name, layers):
+    """Raises UsageError unless `layers` is a list of whole numbers from 0"""
+    listed = isinstance(layers, (list, tuple))
+    if not listed or not all(type(layer) is int and layer >= 0 for layer in layers):
+        raise UsageError(f"{name} {layers}: a list of layers is expected, as in [4, 8].")
 
 
 def build_model(config, teacher, layers, init_layers, do_normalize, seed):
@@ -51,10 +62,11 @@ def build_model(config, teacher, layers, init_layers, do_normalize, seed):
     do_normalize: whether the student hears waveforms of mean 0 and variance 1.
     Raises ValueError if student and teacher differ in what is copied, or in their frames per second.
     """
+    check_size(Wav2Vec2Model, config, UsageError, "config")
     torch.manual_seed(seed)
     student = Wav2Vec2Model(config)
     if init_layers:
-        check_normalisation(teacher.source, do_normalize)
+        check_same_scale(teacher.source, getattr(teacher.front, "normalize", True), do_normalize)
         copy_layers(student, teacher, init_layers)
     student = SSLEncoder.around(student, do_normalize)
     if student.frame_rate != teacher.frame_rate:

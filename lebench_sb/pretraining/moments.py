@@ -11,8 +11,14 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from lebench_sb.checkpoints import best_checkpoint
+from lebench_sb.folders.torch_files import (
+    check_finite,
+    check_tensors,
+    first_five,
+    read_safetensors,
+)
 from lebench_sb.manifest import UsageError
-from lebench_sb.pretraining.trainer_moments import LEAVE, TRAINER, trainer_moments
+from lebench_sb.pretraining.trainer_moments import KINDS, LEAVE, TRAINER, trainer_moments
 from lebench_sb.sharding import optimizer_parts
 
 logger = logging.getLogger(__name__)
@@ -34,7 +40,7 @@ def read_moments(init_from, model):
     init_from. Raises UsageError if there is no such checkpoint, or its weights are others.
     """
     if (Path(init_from) / IMPORTED).is_file():
-        return imported_moments(Path(init_from) / IMPORTED)
+        return fitting(imported_moments(Path(init_from) / IMPORTED), Path(init_from) / IMPORTED, model)
     if (Path(init_from) / TRAINER).is_file():
         return of_the_trainer(init_from, model)
     run = Path(init_from).absolute().parent
@@ -65,12 +71,35 @@ def write_moments(folder, moments, updates):
 
 
 def imported_moments(path):
-    moments = {}
+    """What `write_moments` wrote -> as `read_moments`. Raises UsageError for another content."""
+    where = f"init_optimizer: {path}"
+    found = check_tensors(read_safetensors(path, UsageError), where, UsageError)
+    check_finite(found, where, UsageError)
     with safe_open(path, "pt") as file:
-        step = float(file.metadata()["step"])
-        for key in file.keys():
-            kind, _, name = key.partition(".")
-            moments.setdefault(f"model.hf.{name}", {"step": torch.tensor(step)})[kind] = file.get_tensor(key)
+        step = (file.metadata() or {}).get("step", "")
+    if not step.isdigit() or not all(key.startswith(tuple(f"{kind}." for kind in KINDS)) for key in found):
+        raise UsageError(f"{where} is not what `lebench import` writes. {LEAVE}")
+    moments = {}
+    for key, tensor in found.items():
+        kind, _, name = key.partition(".")
+        moments.setdefault(f"model.hf.{name}", {"step": torch.tensor(float(step))})[kind] = tensor
+    return moments
+
+
+def fitting(moments, path, model):
+    """The same moments. Raises UsageError if one is of no weight of `model`, or of another size."""
+    shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
+
+    def fits(name, state):
+        shape = shapes.get(name.removeprefix("model."))
+        return all(kind in state and state[kind].shape == shape for kind in KINDS)
+
+    strange = [name.removeprefix("model.hf.") for name, state in moments.items() if not fits(name, state)]
+    if strange:
+        raise UsageError(
+            f"init_optimizer: {path} is not of these weights: {len(strange)} differ in size or are not "
+            f"there: {first_five(strange)}. {LEAVE}"
+        )
     return moments
 
 

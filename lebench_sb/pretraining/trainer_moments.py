@@ -12,8 +12,9 @@ import torch
 import transformers
 from torch import nn
 
+from lebench_sb.folders.torch_files import check_finite, check_tensors, read_torch
 from lebench_sb.manifest import UsageError
-from lebench_sb.model_folders import UNREADABLE
+from lebench_sb.model_folders import read_config
 
 TRAINER = "optimizer.pt"
 KINDS = ("exp_avg", "exp_avg_sq")  # of Adam and AdamW
@@ -27,16 +28,8 @@ def trainer_moments(folder):
     the parameters of the architecture that config.json names.
     """
     path = Path(folder) / TRAINER
-    try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-        groups = [list(group["params"]) for group in saved["param_groups"]]
-        state = saved["state"]
-    except (*UNREADABLE, KeyError, TypeError) as error:
-        raise UsageError(f"init_optimizer: {path} is no optimiser's state saved by torch. {LEAVE}") from error
-    strange = [index for index, entry in state.items() if not {*KINDS, "step"} <= entry.keys()]
-    if strange or not state:
-        kinds = ", ".join(sorted(state[strange[0]])) if strange else "nothing"
-        raise UsageError(f"init_optimizer: {path} holds {kinds}, not the moments of Adam or AdamW. {LEAVE}")
+    groups, state = read_state(path)
+    check_moments(state, path)
     model = architecture(folder)
     for names in orders(model):
         if fits(names, groups, state, model):
@@ -47,14 +40,44 @@ def trainer_moments(folder):
     )
 
 
+def read_state(path):
+    """-> [indices of the parameters] of each group, {index: state}. Raises UsageError for another content."""
+    try:
+        saved = read_torch(path, UsageError)
+    except UsageError as error:
+        raise UsageError(
+            f"init_optimizer: {error} It is no optimiser's state saved by torch. {LEAVE}"
+        ) from None
+    groups = saved.get("param_groups") if isinstance(saved, dict) else None
+    state = saved.get("state") if isinstance(saved, dict) else None
+    listed = isinstance(groups, list) and all(
+        isinstance(group, dict) and isinstance(group.get("params"), list) for group in groups
+    )
+    if not listed or not isinstance(state, dict) or not all(isinstance(v, dict) for v in state.values()):
+        raise UsageError(f"init_optimizer: {path} is no optimiser's state saved by torch. {LEAVE}")
+    return [group["params"] for group in groups], state
+
+
+def check_moments(state, path):
+    """Raises UsageError unless each state has the moments of Adam, as finite numbers"""
+    strange = [index for index, entry in state.items() if not {*KINDS, "step"} <= entry.keys()]
+    if strange or not state:
+        kinds = ", ".join(sorted(map(str, state[strange[0]]))) if strange else "nothing"
+        raise UsageError(f"init_optimizer: {path} holds {kinds}, not the moments of Adam or AdamW. {LEAVE}")
+    named = {f"{kind} of parameter {k}": entry[kind] for k, entry in state.items() for kind in KINDS}
+    where = f"init_optimizer: {path}"
+    check_finite(check_tensors(named, where, UsageError), where, UsageError)
+
+
 def architecture(folder):
     """The model of config.json, without memory for its weights"""
-    config = transformers.AutoConfig.from_pretrained(folder)
+    config = read_config(Path(folder))
     name = (config.architectures or ["none"])[0]
-    if not hasattr(transformers, name):
+    kind = getattr(transformers, name, None)
+    if not (isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel)):
         raise UsageError(f"init_optimizer: {folder}: transformers has no architecture {name}. {LEAVE}")
     with torch.device("meta"):
-        return getattr(transformers, name)(config)
+        return kind(config)
 
 
 def orders(model):

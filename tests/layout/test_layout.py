@@ -17,7 +17,8 @@ ALLOWED = {
     "audio": ["storage"],
     "manifests/markers": ["storage"],  # markers, which may stand for shards
     "manifest": ["audio", "manifests", "storage"], "text": [], "metrics": [], "attention": [],
-    "waveforms": [], "model_folders": ["waveforms"], "encoders": ["attention", "model_folders", "waveforms"],
+    "waveforms": [], "folders": ["waveforms"], "model_folders": ["folders", "waveforms"],
+    "encoders": ["attention", "folders", "model_folders", "waveforms"],
     "schedules": [], "augment": [], "checkpoints": ["manifest"], "signals": [], "sharding": [], "updates": [],
     "selection": ["manifest", "storage"],
     "manifests": ["audio", "manifest", "storage"],
@@ -43,10 +44,10 @@ ALLOWED = {
     # a finished recognition run, then a parser of text: scored as the task of speech parsing
     "cascade": ["annotations", "command_line", "data", "manifest", "metrics", "results", "tasks"],
     "pretraining": [
-        "attention", "brain", "checkpoints", "data", "encoders", "manifest", "metrics", "model_folders",
-        "plots", "results", "schedules", "sharding", "waveforms",
+        "attention", "brain", "checkpoints", "data", "encoders", "folders", "manifest", "metrics",
+        "model_folders", "plots", "results", "schedules", "sharding", "waveforms",
     ],
-    "importing": ["model_folders", "pretraining"],
+    "importing": ["folders", "model_folders", "pretraining"],
     "training": ["command_line", "data", "manifest", "storage"],
     "benchmark": ["command_line", "data", "manifest", "results", "training"],
     "demo": ["results", "plots", "benchmark", "manifest"],
