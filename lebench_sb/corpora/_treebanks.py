@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from lebench_sb.annotations.trees import PUNCTUATION, as_conllu, normalised
+from lebench_sb.core.paths import files_below
 from lebench_sb.corpora._stamps import synthetic
 from lebench_sb.manifest import Problems, Utterance, probe_durations, read_marker, write_manifest
 from lebench_sb.text import normaliser as text_normaliser
@@ -165,14 +166,9 @@ def _rank(path):
 def _audio_files(root):
     """{file name, and stem: [paths]} of the audio below `root`"""
     found = {}
-    for folder, folders, files in os.walk(root):
-        folders.sort()
-        for name in sorted(files):
-            stem, suffix = os.path.splitext(name)
-            if suffix.lower() in AUDIO:
-                path = os.path.abspath(os.path.join(folder, name))
-                found.setdefault(name, []).append(path)
-                found.setdefault(stem, []).append(path)
+    for path in files_below(root, AUDIO):
+        for name in (path.name, path.stem):
+            found.setdefault(name, []).append(str(path))
     return found
 
 

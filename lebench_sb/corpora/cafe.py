@@ -12,14 +12,14 @@ import os
 import re
 from pathlib import Path
 
+from lebench_sb.core.paths import below, files_below
 from lebench_sb.corpora._stamps import synthetic_emotion
 from lebench_sb.manifest import (
     Problems,
     UsageError,
     Utterance,
-    is_prepared,
     measure_durations,
-    read_marker,
+    prepared,
     write_manifest,
 )
 
@@ -33,6 +33,7 @@ EMOTIONS = {
     "S": "surprise",
     "T": "sadness",
 }
+FOLDERS = ("CaFE_48k", "CaFE_192k")
 NAME = re.compile(r"(\d\d)-([CDJNPST])-([0-2])-([1-6])")
 LAYOUT = (
     "data_folder must hold CaFE_48k/ (or CaFE_192k/) with recordings named AA-E-I-S.wav, as 01-C-1-1.wav."
@@ -50,8 +51,8 @@ def prepare_cafe(data_folder, manifest_folder, fold=1, folds=6):
     """
     parameters = {"corpus": "cafe", "fold": fold, "folds": folds, "files": _sizes(data_folder)}
     manifests = {split: Path(manifest_folder) / f"{split}.csv" for split in SPLITS}
-    if all(is_prepared(path, parameters) for path in manifests.values()):
-        return {split: read_marker(path) for split, path in manifests.items()}
+    if done := prepared(manifests, parameters, data_folder):
+        return done
     found = utterances(data_folder)
     groups = deal({(u.speaker, u.gender) for u in found}, fold, folds)
     splits = {split: [u for u in found if u.speaker in groups[split]] for split in SPLITS}
@@ -100,9 +101,8 @@ def deal(speakers, fold, folds):
 
 def _wavs(data_folder):
     """Every wav below the corpus's folder"""
-    data_folder = Path(data_folder)
-    inner = [folder for folder in (data_folder / "CaFE_48k", data_folder / "CaFE_192k") if folder.is_dir()]
-    found = sorted((inner[0] if inner else data_folder).rglob("*.wav"))
+    inner = [folder for name in FOLDERS if (folder := below(data_folder, name)).is_dir()]
+    found = files_below(inner[0] if inner else data_folder, (".wav",))
     if not found:
         raise FileNotFoundError(f"{data_folder}: no wav. {LAYOUT}")
     return found

@@ -1,11 +1,11 @@
 """ETAPE (ELRA-E0046): French radio and television of 2010 and 2011, prepared and spontaneous speech, 36 h
 transcribed by ESTER's conventions.
 
-The distribution could not be read when this was written, so the folders are our choice: `data_folder` holds
-`train/`, `dev/` and `test/`, and in each, at any depth, recordings (`.wav`, `.flac` or `.sph`) and their
-annotations, Transcriber XML of the same stem (`.trs`) or lines that name the stem, in one or many `.stm`.
-Where a recording has both, the .trs is read. An utterance is a stretch between two `<Sync>` of a turn, or a
-line of a .stm.
+As ELDA ships it, recordings lie in `ETAPE/DATA/TRAIN/FLAC/`; a folder that holds `train/`, `dev/` and
+`test/` will do, in any letter case, in `DATA/` or not. In each, at any depth, are recordings (`.wav`, `.flac`
+or `.sph`) and their annotations, Transcriber XML of the same stem (`.trs`) or lines that name the stem, in
+one or many `.stm`. Where a recording has both, the .trs is read. An utterance is a stretch between two
+`<Sync>` of a turn, or a line of a .stm.
 
 Transcriber: `<Speaker id name type="male|female"/>`, `<Turn speaker startTime endTime>`, `<Sync time/>`; the
 XML declares its encoding, ISO-8859-1 as a rule. STM: `waveform channel speaker begin end <labels> text`,
@@ -17,30 +17,29 @@ Gravier et al., LREC 2012; Galliano et al., Interspeech 2009 (ESTER 2)
 """
 
 import hashlib
-import logging
+import math
 import os
 import re
 import unicodedata
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from xml.etree import ElementTree
 
+from lebench_sb.core.guard import read_small, regular
+from lebench_sb.core.paths import below, files_below
 from lebench_sb.corpora._stamps import synthetic
+from lebench_sb.corpora._text import readable
+from lebench_sb.corpora._xml import read_xml
 from lebench_sb.manifest import (
     SECONDS,
     DataError,
     Problems,
     Utterance,
-    corpus_folder,
-    is_prepared,
     measure_durations,
-    read_marker,
+    prepared,
     write_manifest,
 )
-from lebench_sb.text import UnreadableText
+from lebench_sb.manifests.markers import Told
 from lebench_sb.text import none as compose
-from lebench_sb.text import normaliser as text_normaliser
 
 SPLITS = {"train": "train", "valid": "dev", "test": "test"}  # ours: theirs
 AUDIO = (".wav", ".flac", ".sph")
@@ -49,13 +48,12 @@ TOLERANCE = 0.1  # seconds an annotation may end after its recording
 SEVERAL, EMPTY, NOBODY = "several speakers at once", "no words", "no speaker"
 IGNORED, NOT_TRANSCRIBED = "ignored in scoring", "section not transcribed"
 LAYOUT = (
-    "data_folder must hold train/, dev/ and test/, each with recordings (.wav, .flac, .sph), and .trs of the "
-    "same names or .stm that name them."
+    "data_folder must hold train/, dev/ and test/ (or ETAPE/DATA/TRAIN/ ...), each with recordings (.wav, "
+    ".flac, .sph), and .trs of the same names or .stm that name them."
 )
 LABELS = re.compile(r"<[^<>\s]*>")
 # Names that say nothing: "Speaker 3" of one recording is somebody else in another
 NAMELESS = re.compile(r"(spk|speaker|locut\w*|intervenante?|inconnue?|unknown|homme|femme)?[\W_]*\d*", re.I)
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -75,49 +73,55 @@ def prepare_etape(data_folder, manifest_folder, normaliser="fr-1", stm_encoding=
 
     data_folder: ETAPE's, or one that holds it as etape/; normaliser: of the label `wrd`; `text` keeps case
     and punctuation. A second call with the same parameters and unchanged annotations returns at once. Raises
-    FileNotFoundError, or DataError that lists faults.
+    FileNotFoundError, or DataError that lists faults; characters that the normaliser cannot read are one, but
+    for up to 1 % of train, which is left out and counted.
     """
     files = {split: find(data_folder, split) for split in SPLITS}
     parameters = {
         "corpus": "etape",
-        "root": os.path.relpath(corpus_folder(data_folder, "etape"), data_folder),
+        "root": os.path.relpath(_root(data_folder), data_folder),
         "normaliser": normaliser,
         "stm_encoding": stm_encoding,
         "sha256": _hashes(data_folder, files),
     }
     manifests = {split: Path(manifest_folder) / f"{split}.csv" for split in SPLITS}
-    if all(is_prepared(path, parameters) for path in manifests.values()):
-        return {split: read_marker(path) for split, path in manifests.items()}
-    dropped = {split: Counter() for split in SPLITS}
+    if done := prepared(manifests, parameters, data_folder):
+        return done
+    told = {split: Told(split) for split in SPLITS}
     found = {
-        split: list(utterances(data_folder, split, normaliser, stm_encoding, dropped[split]))
-        for split in SPLITS
+        split: list(utterances(data_folder, split, normaliser, stm_encoding, told[split])) for split in SPLITS
     }
     stamps = synthetic(data_folder)
     return {
-        split: write_manifest(path, found[split], data_folder, parameters, ("wrd",), dropped[split], stamps)
+        split: write_manifest(path, found[split], data_folder, parameters, ("wrd",), told[split], stamps)
         for split, path in manifests.items()
     }
 
 
-def utterances(data_folder, split, normaliser="fr-1", stm_encoding="utf-8", dropped=None):
+def utterances(data_folder, split, normaliser="fr-1", stm_encoding="utf-8", told=None):
     """Yields the Utterances of `split` (train, valid, test), recording by recording, as annotated.
 
-    dropped: a Counter that receives {reason: count} of the stretches left out. Raises as prepare_etape does.
+    told: a Told that receives {reason: count} of the stretches left out. Raises as prepare_etape does.
     """
-    dropped = Counter() if dropped is None else dropped
-    folder = corpus_folder(data_folder, "etape") / SPLITS.get(split, "")
-    files, problems, found = find(data_folder, split), Problems(folder), []
+    told, files = Told(split) if told is None else told, find(data_folder, split)
+    folder = _folder(data_folder, split)
+    problems, found = Problems(folder), []
     annotated = annotations(files, stm_encoding, folder)
     seconds = measure_durations(files.wavs.values(), folder)
     for stem, wav in files.wavs.items():
         for stretch in annotated[stem]:
             if stretch.why:
-                dropped[stretch.why] += 1
+                told[stretch.why] += 1
             elif (u := _utterance(wav, stretch, seconds[str(wav)], problems)) is not None:
                 found.append(u)
+    texts = readable([(u.id, u.labels["text"]) for u in found], normaliser, told, problems)
     problems.raise_if_any()
-    yield from _normalised(found, normaliser, dropped, folder)
+    for u, text in zip(found, texts, strict=True):
+        if text:
+            u.labels["wrd"] = text
+            yield u
+        elif text is not None:
+            told[EMPTY] += 1
 
 
 @dataclass(frozen=True)
@@ -129,23 +133,35 @@ class Files:
     stm: list
 
 
+def _root(data_folder):
+    """The folder that holds the splits: data_folder, etape/ in it, or DATA/ in these, in any letter case"""
+    inner = below(data_folder, "etape")
+    folder = inner if inner.is_dir() else Path(data_folder)
+    data = below(folder, "data")
+    return data if data.is_dir() and not below(folder, SPLITS["train"]).is_dir() else folder
+
+
+def _folder(data_folder, split):
+    return below(_root(data_folder).absolute(), SPLITS.get(split, split))
+
+
 def find(data_folder, split):
     """The Files of a split. Raises FileNotFoundError, or DataError for two files of one name."""
     if split not in SPLITS:
         raise ValueError(f"No split {split!r} in ETAPE: {', '.join(SPLITS)}.")
-    folder = corpus_folder(data_folder, "etape").absolute() / SPLITS[split]
+    folder = _folder(data_folder, split)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} not found. {LAYOUT}")
     files, problems = Files({}, {}, []), Problems(folder)
-    for path in sorted(folder.rglob("*")):
+    for path in files_below(folder, (".stm", ".trs", *AUDIO)):
         kind = path.suffix.lower()
         if kind == ".stm":
             files.stm.append(path)
-        elif kind in (*AUDIO, ".trs"):
-            named = files.trs if kind == ".trs" else files.wavs
-            if path.stem in named:
-                problems.add("two files of one name", f"{named[path.stem]} and {path}")
-            named[path.stem] = path
+            continue
+        named = files.trs if kind == ".trs" else files.wavs
+        if path.stem in named:
+            problems.add("two files of one name", f"{named[path.stem]} and {path}")
+        named[path.stem] = path
     problems.raise_if_any()
     if not files.wavs:
         raise FileNotFoundError(f"{folder} holds no recording. {LAYOUT}")
@@ -173,7 +189,9 @@ def annotations(files, stm_encoding, folder):
 def _hashes(data_folder, files):
     """sha256 of every annotation, and the names of the recordings"""
     paths = [path for each in files.values() for path in (*each.trs.values(), *each.stm)]
-    hashes = {os.path.relpath(p, data_folder): hashlib.sha256(p.read_bytes()).hexdigest() for p in paths}
+    hashes = {
+        os.path.relpath(p, data_folder): hashlib.sha256(regular(p).read_bytes()).hexdigest() for p in paths
+    }
     return hashes | {"recordings": {split: list(each.wavs) for split, each in files.items()}}
 
 
@@ -196,70 +214,62 @@ def _utterance(wav, stretch, duration, problems):
     return Utterance(name, str(wav), stop - start, start, stop, speaker, stretch.gender, "fr", labels)
 
 
-def _normalised(found, normaliser, dropped, folder):
-    """The Utterances with `wrd`; those without words or with characters the normaliser cannot read are
-    counted, logged and left out."""
-    normalise, unreadable = text_normaliser(normaliser), []
-    for u in found:
-        try:
-            u.labels["wrd"] = normalise(u.labels["text"])
-        except UnreadableText as error:
-            dropped[f"characters {normaliser} cannot read"] += 1
-            unreadable.append(f"{u.id} {' '.join(error.characters)}")
-            continue
-        if u.labels["wrd"]:
-            yield u
-        else:
-            dropped[EMPTY] += 1
-    if unreadable:
-        shown = ", ".join(unreadable[:5])
-        logger.warning(
-            "%s: %d stretches left out, %s cannot read: %s", folder, len(unreadable), normaliser, shown
-        )
-
-
 # ---- annotations
 
 
 def read_trs(path):
     """Transcriber XML -> [Stretch]: one for each `<Sync>` of each turn, to the next one or the turn's end.
 
-    Raises DataError for XML that does not parse, or that lists turns without times or of unknown speakers.
+    Raises DataError for XML that does not parse, or that lists, with their lines, turns without times or of
+    unknown speakers, and words that stand where none are read.
     """
-    try:
-        root = ElementTree.parse(path).getroot()
-    except (ElementTree.ParseError, LookupError, ValueError) as error:
-        hint = "is it the XML of Transcriber, in the encoding its first line declares?"
-        raise DataError(f"{path}: {error}; {hint}") from None
-    people = {
-        speaker.get("id"): (
-            _name(speaker.get("name") or speaker.get("id")),
-            GENDERS.get(speaker.get("type"), "U"),
-        )
-        for speaker in root.iter("Speaker")
-    }
-    found, problems = [], Problems(path)
-    for section in root.iter("Section"):
-        for turn in section.iter("Turn"):
-            found += _turn(turn, section.get("type"), people, problems)
+    root, problems, people, found = read_xml(path), Problems(path), {}, []
+    if not any(root.find("Trans")):
+        raise DataError(f"{path}: no <Trans>; is it the XML of Transcriber?")
+    for speaker in root.find("Speaker"):
+        name, number = speaker.attributes.get("name"), speaker.attributes.get("id", "")
+        if number in people:
+            problems.add("speakers declared twice", f"line {speaker.line} {number}")
+        people[number] = _name(name or number), _gender(speaker.attributes.get("type", ""))
+    for place in (*root.find("Trans"), *root.find("Episode"), *root.find("Section")):
+        if place.words:
+            problems.add("words outside turns", f"line {place.line}, in {place.tag}: {place.words[:40]!r}")
+    sections = list(root.find("Section"))
+    for section in sections:
+        for turn in section.nodes:
+            if turn.tag == "Turn":
+                found += _turn(turn, section.attributes.get("type"), people, problems)
+    read = {id(turn) for section in sections for turn in section.nodes}
+    for turn in [turn for turn in root.find("Turn") if id(turn) not in read]:
+        problems.add("turns that are not right in a Section", f"line {turn.line}")
     problems.raise_if_any()
     return found
 
 
+def _gender(written):
+    return GENDERS.get(written.strip().lower(), "U")
+
+
 def _turn(turn, kind, people, problems):
     """The Stretches of a `<Turn>`; kind: the type of its section"""
-    ids = (turn.get("speaker") or "").split()
+    ids = turn.attributes.get("speaker", "").split()
     for unknown in [name for name in ids if name not in people]:
-        problems.add("turns of a speaker who is not declared", f"{unknown} at {turn.get('startTime')}")
+        at = f"{unknown} at {turn.attributes.get('startTime')}, line {turn.line}"
+        problems.add("turns of a speaker who is not declared", at)
         return []
-    pieces = [(turn.get("startTime"), turn.text or "")]
-    for element in turn:
-        if element.tag == "Sync":
-            pieces.append((element.get("time"), ""))
-        pieces[-1] = (pieces[-1][0], f"{pieces[-1][1]} {element.tail or ''}")
-    times = [time for time, _ in pieces] + [turn.get("endTime")]
-    if not all(SECONDS.fullmatch(time or "") for time in times):
-        problems.add("turns with times that are not seconds", " ".join(map(str, times)))
+    pieces = [[turn.attributes.get("startTime"), ""]]
+    for child in turn.children:
+        if isinstance(child, str):
+            pieces[-1][1] += f" {child}"
+            continue
+        if child.all_words:
+            lost = f"line {child.line} {child.all_words[:40]!r}"
+            problems.add(f"words in <{child.tag}> in a turn, where none are read", lost)
+        if child.tag == "Sync":
+            pieces.append([child.attributes.get("time"), ""])
+    times = [time for time, _ in pieces] + [turn.attributes.get("endTime")]
+    if not all(is_time(time) for time in times):
+        problems.add("turns with times that are not seconds", f"line {turn.line} {' '.join(map(str, times))}")
         return []
     speaker, gender = people[ids[0]] if len(ids) == 1 else ("", "U")
     found = []
@@ -268,8 +278,16 @@ def _turn(turn, kind, people, problems):
             continue  # between the turn's start and a Sync at the same time
         text = cleaned(text)
         why = NOT_TRANSCRIBED if kind == "nontrans" else _why(ids, text)
+        if float(stop) < float(start):
+            at = f"line {turn.line} [{start}, {stop}]"
+            problems.add("stretches that do not end after they start", at)
         found.append(Stretch(float(start), float(stop), speaker, gender, text, why))
     return found
+
+
+def is_time(text):
+    """Whether a text is a number of seconds"""
+    return bool(SECONDS.fullmatch(text or "")) and math.isfinite(float(text))
 
 
 def read_stm(path, encoding="utf-8"):
@@ -279,7 +297,7 @@ def read_stm(path, encoding="utf-8"):
         if not line.strip() or line.lstrip().startswith(";;"):
             continue
         fields = line.split(None, 5)
-        if len(fields) < 5 or not (SECONDS.fullmatch(fields[3]) and SECONDS.fullmatch(fields[4])):
+        if len(fields) < 5 or not (is_time(fields[3]) and is_time(fields[4])):
             problems.add(
                 "lines that are not waveform channel speaker begin end [<labels>] text",
                 f"line {number} {line.strip()[:60]!r}",
@@ -305,10 +323,12 @@ def _stm_stretch(speaker, start, stop, rest):
 
 
 def _lines(path, encoding):
-    data = Path(path).read_bytes()
+    data = read_small(path)
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in data:
+        raise DataError(f"{path}: UTF-16 or no text; save it as UTF-8 (`iconv -f UTF-16 -t UTF-8 IN > OUT`).")
     try:
         return data.decode("utf-8-sig" if encoding.lower() in ("utf-8", "utf8") else encoding).splitlines()
-    except LookupError:
+    except (LookupError, AttributeError):
         raise DataError(f"stm_encoding {encoding!r} is no encoding; utf-8 or iso-8859-1, say.") from None
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1

@@ -21,8 +21,9 @@ from collections import defaultdict
 from pathlib import Path
 
 from lebench_sb.annotations.trials import read_trials, trials_csv
+from lebench_sb.core.paths import files_below
 from lebench_sb.corpora._stamps import synthetic
-from lebench_sb.corpora.own import GENDERS
+from lebench_sb.corpora._text import gender as read_gender
 from lebench_sb.manifest import (
     DataError,
     Problems,
@@ -34,6 +35,7 @@ from lebench_sb.manifest import (
     read_manifest,
     read_marker,
     read_table,
+    read_text,
     separator,
     write_atomically,
     write_manifest,
@@ -88,7 +90,7 @@ def utterances(data_folder):
     wavs = _wavs(root)
     seconds = measure_durations(wavs, root)
     for wav in wavs:
-        parts = wav.relative_to(root / "wav").with_suffix("").parts
+        parts = wav.relative_to((root / "wav").absolute()).with_suffix("").parts
         path = os.path.abspath(wav)
         yield Utterance(
             "--".join(parts), path, seconds[str(wav)], speaker=parts[0], gender=genders.get(parts[0], "U")
@@ -107,10 +109,10 @@ def _root(data_folder):
 
 def _wavs(root):
     """The audio of every speaker's folder, sorted. Files beside the folders are an error: whose are they?"""
-    found = sorted(p for p in (root / "wav").rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    found = files_below(root / "wav", SUFFIXES)
     problems = Problems(root / "wav")
     for path in found:
-        if path.parent == root / "wav":
+        if path.parent == (root / "wav").absolute():
             problems.add("audio in no speaker's folder", path.name)
     if not found:
         problems.add("no audio", f"looked for <speaker>/**/*{{{','.join(SUFFIXES)}}}")
@@ -120,10 +122,9 @@ def _wavs(root):
 
 def _genders(path):
     """{speaker: F, M or U} of speakers.csv; {} when there is none"""
-    if not path.is_file():
+    if not path.exists():
         return {}
-    with open(path, encoding="utf-8-sig") as file:
-        used = separator(file.readline())
+    used = separator(read_text(path).split("\n", 1)[0])
     header, rows = read_table(path, used)
     names = [name.strip().lower() for name in header]
     if "speaker" not in names or "gender" not in names:
@@ -131,9 +132,11 @@ def _genders(path):
     found, problems = {}, Problems(path)
     for line, fields in rows:
         speaker, gender = (fields[names.index(name)].strip() for name in ("speaker", "gender"))
-        if gender.lower() not in GENDERS:
+        if read_gender(gender) is None:
             problems.add("genders that are not F, M or U", f"line {line} {gender!r}")
-        found[speaker] = GENDERS.get(gender.lower(), "U")
+        if speaker in found:
+            problems.add("speakers listed twice", f"line {line} {speaker}")
+        found[speaker] = read_gender(gender) or "U"
     problems.raise_if_any()
     return found
 
@@ -157,7 +160,7 @@ def _parameters(root, data_folder, manifests, roots, valid_share, seed):
             raise FileNotFoundError(
                 f"{path} not found: --training names manifests with spk_id to learn speakers from."
             )
-    listing = "".join(f"{p.relative_to(root)} {p.stat().st_size}\n" for p in _wavs(root))
+    listing = "".join(f"{p.relative_to(root.absolute())} {p.stat().st_size}\n" for p in _wavs(root))
     named = (root / name for name in ("trials.txt", "enrolment.txt", "speakers.csv"))
     files = [path for path in named if path.is_file()]
     return {

@@ -22,30 +22,38 @@ A turn is cut at each `Sync` outside the words of a concept, as SpeechBrain does
 it stands inside a concept, after its end but at the time of the `Sync`, so that words are in one segment and
 their sound in the next; here such a `Sync` cuts nothing. `(...)` and `*`, marks of unheard and broken words,
 are dropped.
+
+Every word of a user must stand where it is read, once: words elsewhere, a `sem` in a `sem`, two annotations
+of one turn, an element with words that is not known there are errors with their lines.
 """
 
 import csv
 import hashlib
 import logging
+import math
 import re
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from xml.parsers import expat
 
 import soundfile
 
+from lebench_sb.core.guard import regular
+from lebench_sb.core.paths import files_below
 from lebench_sb.corpora._stamps import synthetic
+from lebench_sb.corpora._xml import Node, read_xml
 from lebench_sb.manifest import (
+    SECONDS,
     DataError,
     Problems,
     UsageError,
     Utterance,
-    is_prepared,
-    read_marker,
+    audio_fault,
+    prepared,
     read_text,
     write_manifest,
 )
+from lebench_sb.manifests.markers import Told
 from lebench_sb.text import UnreadableText
 from lebench_sb.text import normaliser as text_normaliser
 
@@ -60,6 +68,7 @@ USER = "spk"  # `speaker` of a user's turn in the lots
 CHANNELS = {"L": "1", "R": "2"}
 CONCEPTS = ("full", "relax")
 MARKS = re.compile(r"\([^()]*\)|[*<>]")
+CSV_LINE = 1000  # characters of a line of the two tables at most; the parser refuses fields of 131,072
 LATE = 0.1  # seconds a segment may end after its recording and is cut to it
 LAYOUT = (
     "data_folder must hold S0272/ (audio, ELRA-S0272), E0024/ (annotation, ELRA-E0024), channels.csv and "
@@ -77,28 +86,31 @@ def prepare_media(
     concepts: "full" with specifiers (`temps-date-reservation`), or "relax" without; normaliser: of the words
     of the labels `wrd` and `semantics`; channels_csv, concepts_csv: where the two tables are (data_folder);
     the second is read for the concepts of test2 in "relax". Turns without words and segments outside their
-    recording are left out, counted in the marker and logged. A second call with the same parameters and
-    files returns at once. Raises FileNotFoundError, or DataError that lists what is wrong, with its line.
+    recording are left out of every split, counted in its marker and logged. A second call with the same
+    parameters and files returns at once. Raises FileNotFoundError, or DataError that lists what is wrong,
+    with its line.
     """
     root = Path(data_folder)
     files = _files(root, channels_csv, concepts_csv, concepts, test2)
-    hashes = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for paths in files.values() for p in paths}
+    hashes = {p.name: _sha256(p) for paths in files.values() for p in paths}
     parameters = {"corpus": "media", "concepts": concepts, "normaliser": normaliser, "sha256": hashes}
     splits = [*SPLITS, *(["test2"] if test2 else [])]
     manifests = {split: Path(manifest_folder) / f"{split}.csv" for split in splits}
-    if all(is_prepared(path, parameters) for path in manifests.values()):
-        return {split: read_marker(path) for split, path in manifests.items()}
+    if done := prepared(manifests, parameters, data_folder):
+        return done
     segments = read_segments(files, concepts)
     recordings = _recordings(root, files["channels"][0], segments)
     stamps, markers = synthetic(root), {}
     for split, path in manifests.items():
-        dropped = Counter()
-        found = list(utterances(segments[split], recordings, normaliser, dropped))
-        if dropped:
-            reasons = ", ".join(f"{reason} ({count})" for reason, count in sorted(dropped.items()))
-            logger.warning("%s: left out: %s", path, reasons)
-        markers[split] = write_manifest(path, found, data_folder, parameters, ("wrd",), dropped, stamps)
+        told = Told(split)
+        found = list(utterances(segments[split], recordings, normaliser, told, path))
+        markers[split] = write_manifest(path, found, data_folder, parameters, ("wrd",), told, stamps)
     return markers
+
+
+def _sha256(path):
+    with open(regular(path), "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _files(root, channels_csv, concepts_csv, concepts, test2):
@@ -116,61 +128,9 @@ def _files(root, channels_csv, concepts_csv, concepts, test2):
         if concepts == "relax":
             files["relax"] = [Path(concepts_csv or root / "concepts_full_relax.csv")]
     for path in [path for paths in files.values() for path in paths]:
-        if not path.is_file():
+        if not path.exists():
             raise FileNotFoundError(f"{path} not found. {LAYOUT}")
     return files
-
-
-# ---- XML with line numbers
-
-
-@dataclass
-class Node:
-    """An element; `children` holds Nodes and texts in order."""
-
-    tag: str
-    attributes: dict
-    line: int
-    children: list = field(default_factory=list)
-
-    def find(self, tag):
-        """Every Node called `tag` below this one, in the order of the file"""
-        for child in self.children:
-            if isinstance(child, Node):
-                if child.tag == tag:
-                    yield child
-                yield from child.find(tag)
-
-
-def read_xml(path):
-    """XML file -> its root Node; DataError naming the line of what is not well formed.
-
-    The encoding is the declared one; bytes that are not UTF-8 are read as ISO-8859-1 whatever is declared.
-    """
-    data = Path(path).read_bytes()
-    try:
-        data.decode("utf-8")
-        parser = expat.ParserCreate()
-    except UnicodeDecodeError:
-        parser = expat.ParserCreate("ISO-8859-1")
-    top = Node("", {}, 0)
-    stack = [top]
-
-    def start(tag, attributes):
-        node = Node(tag, attributes, parser.CurrentLineNumber)
-        stack[-1].children.append(node)
-        stack.append(node)
-
-    parser.StartElementHandler = start
-    parser.EndElementHandler = lambda tag: stack.pop()
-    parser.CharacterDataHandler = lambda text: stack[-1].children.append(text)
-    parser.buffer_text = True
-    try:
-        parser.Parse(data, True)
-    except expat.ExpatError as error:
-        reason = expat.ErrorString(error.code)
-        raise DataError(f"{path}: line {error.lineno}: not well-formed XML ({reason}).") from None
-    return top
 
 
 # ---- dialogues, turns, segments
@@ -189,18 +149,22 @@ class Segment:
 
 def read_segments(files, concepts):
     """{what: [paths]} of `_files` -> {split: [Segment, ...]} of the user turns; DataError lists all faults"""
-    found, used, faults = {split: [] for split in files if split in (*SPLITS, "test2")}, set(), []
+    found, used, faults = {split: [] for split in files if split in (*SPLITS, "test2")}, {}, []
     relax = _relax_rules(files["relax"][0]) if "relax" in files else []
     for split, kept in found.items():
         for path in files[split]:
             problems = Problems(path)
             if split != "test2":
-                kept += _lot(path, concepts, problems)
+                segments = list(_lot(path, concepts, problems))
+                for name in sorted({segment.dialogue for segment in segments}):
+                    if name in used:
+                        problems.add("dialogues that another file holds too", f"{name} in {used[name].name}")
+                used |= {segment.dialogue: path for segment in segments}
+                kept += segments
             elif path.name.removesuffix("_HC.xml") not in used:
                 kept += _flat(path, relax, problems)
             if problems:
                 faults.append(str(problems))
-        used |= {segment.dialogue for segment in kept}
     if faults:
         raise DataError("; ".join(faults))
     return found
@@ -211,34 +175,99 @@ def _lot(path, concepts, problems):
     for dialogue in read_xml(path).find("dialogue"):
         name = _attribute(dialogue, "id", problems)
         speaker = dialogue.attributes.get("nameSpk", "").strip() or name
+        _stray(dialogue, problems)
+        for inner in dialogue.find("dialogue"):
+            problems.add("dialogue in a dialogue", f"line {inner.line}")
+        ended = -math.inf
         for turn in dialogue.find("turn"):
+            for inner in turn.find("turn"):
+                problems.add("turn in a turn", f"line {inner.line}")
             if turn.attributes.get("speaker") == USER:
-                yield from _segments(name, speaker, turn, list(_events(turn, concepts, problems)), problems)
+                events = list(_events(turn, concepts, problems))
+                ended = _after(turn, events, ended, problems)
+                yield from _segments(name, speaker, turn, events, problems)
+
+
+def _after(turn, events, ended, problems):
+    """The end (s) of a user's turn, which must not begin before the one before it has ended; `ended`, that
+    end, for a turn without words"""
+    said = any(kind == "text" and MARKS.sub("", value).strip() for kind, value in events)
+    times = [turn.attributes.get(name, "") for name in ("startTime", "endTime")]
+    if not said or not all(SECONDS.fullmatch(time) for time in times):
+        return ended
+    start, stop = map(float, times)
+    if start < ended - LATE:
+        where = f"line {turn.line} {start:g} s, before {ended:g} s"
+        problems.add("turns of the user that begin before the one before has ended", where)
+    return max(stop, ended)
+
+
+def _stray(node, problems, known=()):
+    """Adds words that stand right in `node`, or in one of its elements that is not of the kinds `known`
+    (empty: any), and so would be lost"""
+    if node.words:
+        kind = f"words right in <{node.tag}>, where none are read"
+        problems.add(kind, f"line {node.line} {node.words[:40]!r}")
+    for child in node.nodes:
+        if known and child.tag not in known and child.all_words:
+            kind = f"words in <{child.tag}> in <{node.tag}>, where none are read"
+            problems.add(kind, f"line {child.line} {child.all_words[:40]!r}")
 
 
 def _events(turn, concepts, problems):
     """The annotation of a turn, flat: ("open", concept), ("text", words), ("sync", seconds), ("close", "")"""
-    for annotation in turn.find("semAnnotation"):
-        if annotation.attributes.get("withContext") != "false":
-            continue
+    _stray(turn, problems, ("semAnnotation",))
+    found = [node for node in turn.find("semAnnotation") if _is_read(node, problems)]
+    for second in found[1:]:
+        problems.add('two semAnnotation withContext="false" in a turn', f"line {second.line}")
+    if not found and turn.all_words:
+        problems.add('turns with words, but no semAnnotation withContext="false"', f"line {turn.line}")
+    for annotation in found:
+        _stray(annotation, problems, ("sem",))
         for sem in annotation.find("sem"):
-            concept = _concept(sem, problems)
-            specifier = sem.attributes.get("specif", "null")
-            if concept and concepts == "full" and specifier not in ("null", ""):
-                concept += "-" + specifier.lstrip("-")
-            yield "open", concept
+            for inner in sem.find("sem"):
+                problems.add("sem in a sem", f"line {inner.line}")
+            yield "open", _full_concept(sem, concepts, problems)
+            _stray(sem, problems, ("transcription", "sem"))
             for transcription in sem.find("transcription"):
-                yield from _spoken(transcription.children, problems)
+                yield from _spoken(transcription, problems)
             yield "close", ""
 
 
-def _spoken(nodes, problems):
-    for node in nodes:
-        if isinstance(node, str):
-            if node.strip():
-                yield "text", node
-        elif node.tag == "Sync":
-            yield "sync", _seconds(node, "time", problems)
+def _is_read(annotation, problems):
+    """Whether an annotation is the one without context"""
+    written = annotation.attributes.get("withContext", "")
+    if written not in ("true", "false"):
+        kind = "semAnnotation whose withContext is neither true nor false"
+        problems.add(kind, f"line {annotation.line} {written!r}")
+    return written == "false"
+
+
+def _full_concept(sem, concepts, problems):
+    """The concept of a `sem`, with its specifier where `concepts` is "full"; "" for `null`"""
+    concept = _concept(sem, problems)
+    specifier = sem.attributes.get("specif", "null").strip()
+    if re.search(r"[<>\s]", specifier):
+        kind = "specifiers with spaces, < or > in their name"
+        problems.add(kind, f"line {sem.line} {specifier!r}")
+    if concept and not sem.all_words:
+        problems.add("concepts without words", f"line {sem.line} {concept}")
+    if concept and concepts == "full" and specifier not in ("null", ""):
+        concept += "-" + specifier.lstrip("-")
+    return concept
+
+
+def _spoken(node, problems):
+    """The words and the times of Sync that stand right in `node`"""
+    for child in node.children:
+        if isinstance(child, str):
+            if child.strip():
+                yield "text", child
+        elif child.all_words:
+            kind = f"words in <{child.tag}> in <{node.tag}>, where none are read"
+            problems.add(kind, f"line {child.line} {child.all_words[:40]!r}")
+        elif child.tag == "Sync":
+            yield "sync", _seconds(child, "time", problems)
 
 
 def _concept(node, problems):
@@ -252,34 +281,49 @@ def _concept(node, problems):
 def _flat(path, relax, problems):
     """The Segments of a file of test2, its dialogue in its name; relax: rules of `_relax_rules`"""
     top, dialogue = read_xml(path), path.name.removesuffix("_HC.xml")
-    users = [s for s in top.find("Speaker") if s.attributes.get("name", "").startswith("s")]
-    if not users:
-        problems.add("no Speaker whose name begins with s, as users' do", f"{path.name}")
+    names = {s.attributes.get("id", ""): s.attributes.get("name", "") for s in top.find("Speaker")}
+    users = [number for number, name in names.items() if name.startswith("s")]
+    if len(users) != 1:
+        many = "several Speakers" if users else "no Speaker"
+        problems.add(f"{many} whose name begins with s, as users' do", f"{path.name}")
         return
-    user = users[0].attributes
+    for place in [*top.find("Trans"), *top.find("Episode"), *top.find("Section")]:
+        _stray(place, problems)
     for turn in top.find("Turn"):
-        if turn.attributes.get("speaker") == user.get("id"):
+        for inner in turn.find("Turn"):
+            problems.add("Turn in a Turn", f"line {inner.line}")
+        speakers = turn.attributes.get("speaker", "").split()
+        for unknown in [name for name in speakers if name not in names]:
+            problems.add("turns of a speaker who is not declared", f"line {turn.line} {unknown}")
+        if users[0] in speakers and len(speakers) > 1:
+            problems.add("turns of the user and others at once", f"line {turn.line}")
+        if speakers == users:
             events = list(_flat_events(turn, relax, problems))
-            yield from _segments(dialogue, user["name"], turn, events, problems)
+            yield from _segments(dialogue, names[users[0]], turn, events, problems)
 
 
 def _flat_events(turn, relax, problems):
-    opened = 0
+    opened, said = None, False
     for node in turn.children:
-        if isinstance(node, Node) and node.tag == "SemDebut":
+        tag = node.tag if isinstance(node, Node) else ""
+        if tag == "SemDebut":
             if opened:
                 problems.add("SemDebut inside a concept", f"line {node.line}")
-            concept, opened = _concept(node, problems), node.line
+            opened, said, concept = node, False, _concept(node, problems)
             yield "open", _relaxed(concept, relax)
-        elif isinstance(node, Node) and node.tag == "SemFin":
+        elif tag == "SemFin":
             if not opened:
                 problems.add("SemFin without SemDebut", f"line {node.line}")
-            opened = 0
+            elif not said and concept:
+                problems.add("concepts without words", f"line {opened.line} {concept}")
+            opened = None
             yield "close", ""
-        else:
-            yield from _spoken([node], problems)
+        if tag != "Turn":
+            events = list(_spoken(Node(turn.tag, {}, turn.line, [node]), problems))
+            said = said or any(kind == "text" for kind, _ in events)
+            yield from events
     if opened:
-        problems.add("SemDebut without SemFin", f"line {opened}")
+        problems.add("SemDebut without SemFin", f"line {opened.line}")
 
 
 def _segments(dialogue, speaker, turn, events, problems):
@@ -310,13 +354,12 @@ def _attribute(node, name, problems):
 
 
 def _seconds(node, name, problems):
-    value = node.attributes.get(name, "")
-    try:
+    value = node.attributes.get(name, "").strip()
+    if SECONDS.fullmatch(value) and math.isfinite(float(value)):
         return float(value)
-    except ValueError:
-        kind = f"{node.tag} whose {name} is not a number of seconds"
-        problems.add(kind, f"line {node.line} {value!r}")
-        return 0.0
+    kind = f"{node.tag} whose {name} is not a number of seconds"
+    problems.add(kind, f"line {node.line} {value!r}")
+    return 0.0
 
 
 # ---- the two tables, the recordings
@@ -325,7 +368,8 @@ def _seconds(node, name, problems):
 def _table(path):
     """[(line, first field, second field)] of a table of two columns without header"""
     problems, rows = Problems(path), []
-    for line, fields in enumerate(csv.reader(read_text(path).splitlines()), 1):
+    for line, text in enumerate(read_text(path).splitlines(), 1):
+        fields = text.split(",") if '"' not in text else next(csv.reader([text[:CSV_LINE]]))
         if len(fields) == 2 and all(f.strip() for f in fields):
             rows.append((line, *(f.strip() for f in fields)))
         elif fields:
@@ -363,12 +407,15 @@ def _recordings(root, channels_csv, segments):
     """{dialogue: (path, seconds, channel)}; DataError listing dialogues without recording or side"""
     channels, problems, found = _channels(channels_csv), Problems(root), {}
     paths = {}
-    for path in sorted((root / "S0272").rglob("*")):
-        if path.suffix.lower() == ".wav":
-            paths.setdefault(path.stem, path)
+    for path in files_below(root / "S0272", (".wav",)):
+        if (first := paths.setdefault(path.stem, path)) != path:
+            problems.add("two recordings of one dialogue", f"{first} and {path}")
     for name in sorted({segment.dialogue for part in segments.values() for segment in part}):
         if name not in paths:
             problems.add("dialogues without S0272/**/<dialogue>.wav", name)
+            continue
+        if fault := audio_fault(paths[name]):
+            problems.add(fault, paths[name])
             continue
         try:
             header = soundfile.info(str(paths[name]))
@@ -386,11 +433,11 @@ def _recordings(root, channels_csv, segments):
 # ---- utterances
 
 
-def utterances(segments, recordings, normaliser="fr-1", dropped=None):
+def utterances(segments, recordings, normaliser="fr-1", told=None, where="MEDIA"):
     """Segments and {dialogue: (path, seconds, channel)} -> yields Utterances with `wrd`, `semantics`,
-    `channel`; dropped: a Counter that receives {reason: count}"""
-    dropped = Counter() if dropped is None else dropped
-    normalise, unread = text_normaliser(normaliser), Counter()
+    `channel`; told: a Told that receives what is left out and changed, which is logged for `where`"""
+    told = Told("train") if told is None else told
+    normalise, unread, lost = text_normaliser(normaliser), Counter(), []
     for segment in segments:
         path, seconds, channel = recordings[segment.dialogue]
         pieces = [(concept, _words(text, normalise, unread)) for concept, text in segment.pieces]
@@ -398,13 +445,15 @@ def utterances(segments, recordings, normaliser="fr-1", dropped=None):
         stop = min(segment.stop, seconds) if segment.stop <= seconds + LATE else segment.stop
         reason = _reason(words, segment.start, stop, seconds)
         if reason:
-            dropped[reason] += 1
+            lost.append((reason, f"{segment.dialogue} [{segment.start:g}, {segment.stop:g}]"))
             continue
         name = f"{segment.dialogue}_{segment.start:08.3f}_{segment.stop:08.3f}"
         labels = {"wrd": words, "semantics": tagged(pieces), "channel": channel}
         yield Utterance(
             name, path, round(stop - segment.start, 3), segment.start, stop, segment.speaker, labels=labels
         )
+    told.leave_out(where, lost)
+    told.changed.update(unread)
     if unread:
         shown = ", ".join(f"{c!r} ({n})" for c, n in unread.most_common(5))
         logger.warning("Characters %s cannot read, removed: %s", normaliser, shown)

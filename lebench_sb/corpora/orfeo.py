@@ -11,19 +11,21 @@ https://repository.ortolang.fr/api/content/cefc-orfeo (Benzitoun, Debaisieux & D
 import hashlib
 import os
 import random
+import re
 from collections import Counter
 from pathlib import Path
 
 from lebench_sb.annotations.trees import metadata, parse_block, sentences
+from lebench_sb.core.guard import regular
+from lebench_sb.core.paths import below, files_below
 from lebench_sb.corpora._treebanks import NAMES, Reader, write_splits
 from lebench_sb.manifest import (
     SECONDS,
     DataError,
     Problems,
     corpus_folder,
-    is_prepared,
     nearest,
-    read_marker,
+    prepared,
     read_text,
 )
 
@@ -63,8 +65,8 @@ def prepare_orfeo(
         "sha256": _hashes([*files, *_lists(folder).values()], folder),
     }
     manifests = {split: Path(manifest_folder) / f"{split}.csv" for split in NAMES}
-    if all(is_prepared(path, parameters) for path in manifests.values()):
-        return {split: read_marker(path) for split, path in manifests.items()}
+    if done := prepared(manifests, parameters, data_folder):
+        return done
     reader = Reader(folder, folder, normaliser, multiword)
     found = reader.within_recordings(list(_utterances(files, reader)))
     lost = reader.finish(drop_bad)
@@ -82,7 +84,7 @@ def utterances(data_folder, normaliser="fr-1", multiword="merge"):
 
 
 def _files(data_folder):
-    files = sorted(Path(data_folder).rglob("*.orfeo"))
+    files = files_below(data_folder, (".orfeo",))
     if not files:
         raise FileNotFoundError(f"{data_folder}: no *.orfeo file. {LAYOUT}")
     doubled = sorted(stem for stem, n in Counter(path.stem for path in files).items() if n > 1)
@@ -92,7 +94,9 @@ def _files(data_folder):
 
 
 def _hashes(paths, root):
-    return {os.path.relpath(path, root): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+    return {
+        os.path.relpath(path, root): hashlib.sha256(regular(path).read_bytes()).hexdigest() for path in paths
+    }
 
 
 def _utterances(files, reader):
@@ -128,8 +132,8 @@ def _times(token):
 
 def _lists(data_folder):
     """{split: path} of the lists in data_folder; all or none"""
-    paths = {split: Path(data_folder) / f"{name}.txt" for split, name in NAMES.items()}
-    there = [split for split, path in paths.items() if path.is_file()]
+    paths = {split: below(data_folder, f"{name}.txt") for split, name in NAMES.items()}
+    there = [split for split, path in paths.items() if path.exists()]
     if there and len(there) < len(paths):
         missing = ", ".join(paths[split].name for split in paths if split not in there)
         raise DataError(f"{data_folder}: {missing} not found; lists of splits must be all three or none.")
@@ -140,9 +144,9 @@ def _split(data_folder, files, found, lost, ratios, seed):
     """-> {split: utterances}, {split: {why something is left out: how often}}; lost: of `Reader.finish`"""
     if lists := _lists(data_folder):
         choose = _by_lists(lists, files, found, lost)
-    elif {path.relative_to(data_folder).parts[0] for path in files} == set(NAMES.values()):
+    elif {_top(path, data_folder) for path in files} == set(NAMES.values()):
         ours = {name: split for split, name in NAMES.items()}
-        split_of = {path.stem: ours[path.relative_to(data_folder).parts[0]] for path in files}
+        split_of = {path.stem: ours[_top(path, data_folder)] for path in files}
         choose = lambda recording, sentence: split_of[recording]  # noqa: E731
     else:
         split_of = _drawn(data_folder, found, ratios, seed)
@@ -159,6 +163,11 @@ def _split(data_folder, files, found, lost, ratios, seed):
     return splits, dropped
 
 
+def _top(path, data_folder):
+    """The first folder on the way from data_folder to a file, in lower case"""
+    return path.relative_to(os.path.abspath(data_folder)).parts[0].lower()
+
+
 def _by_lists(lists, files, found, lost):
     """-> function (recording, sent_id) -> split, or "" where no list names either"""
     split_of, problems = {}, Problems("lists of splits")
@@ -166,7 +175,7 @@ def _by_lists(lists, files, found, lost):
     known = {path.stem for path in files} | {name for _, name in sentences_of}
     for split, path in lists.items():
         for number, line in enumerate(read_text(path).splitlines(), 1):
-            name = line.strip().removesuffix(".orfeo")
+            name = re.sub(r"\.orfeo$", "", line.strip(), flags=re.IGNORECASE)
             if name and name not in known:
                 hint = nearest(name, known) if len(known) < 10_000 else ""
                 problems.add("names of no recording or sentence", f"{path.name}:{number} {name}{hint}")

@@ -59,7 +59,15 @@ TOLERANCE = 0.05  # of the measured duration; more means another file, or anothe
 
 
 def prepare_own(
-    csv, columns, data_root, output, where=(), split=None, ratios=(0.8, 0.1, 0.1), seed=0, normaliser="fr-1",
+    csv,
+    columns,
+    data_root,
+    output,
+    where=(),
+    split=None,
+    ratios=(0.8, 0.1, 0.1),
+    seed=0,
+    normaliser="fr-1",
     language="fr",
 ):
     """Writes the manifests of the splits that have rows into the folder `output`.

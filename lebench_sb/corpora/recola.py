@@ -14,22 +14,24 @@ import re
 from pathlib import Path
 
 from lebench_sb.annotations.traces import read_traces
+from lebench_sb.core.guard import regular
+from lebench_sb.core.paths import below, listed
 from lebench_sb.corpora._stamps import synthetic_emotion
 from lebench_sb.manifest import (
     DataError,
     Problems,
     UsageError,
     Utterance,
-    is_prepared,
     measure_durations,
     nearest,
-    read_marker,
+    prepared,
     write_manifest,
 )
 
 SPLITS = ("train", "valid", "test")
 DIMENSIONS = ("arousal", "valence")
 COLUMN = "GoldStandard"
+AUDIO, RATINGS = "recordings_audio", "ratings_gold_standard"
 NAME = re.compile(r"(train|dev|test)_\w+")
 LAYOUT = (
     "data_folder must hold recordings_audio/ (train_1.wav ...) and ratings_gold_standard/ with a folder of "
@@ -56,8 +58,8 @@ def prepare_recola(data_folder, manifest_folder, dimension="arousal", test_part=
         "sha256": _hashes(root, dimension),
     }
     manifests = {split: Path(manifest_folder) / f"{split}.csv" for split in SPLITS}
-    if all(is_prepared(path, parameters) for path in manifests.values()):
-        return {split: read_marker(path) for split, path in manifests.items()}
+    if done := prepared(manifests, parameters, data_folder):
+        return done
     found = {split: list(utterances(data_folder, split, dimension, test_part)) for split in SPLITS}
     read_traces([u for each in found.values() for u in each], COLUMN)
     stamps = synthetic_emotion(root)
@@ -76,10 +78,10 @@ def utterances(data_folder, split, dimension="arousal", test_part="test"):
         raise ValueError(f"No split {split!r} in RECOLA: {', '.join(SPLITS)}.")
     root = _root(data_folder, dimension)
     names = _names(root, dimension, split, test_part)
-    wavs = [os.path.abspath(root / "recordings_audio" / f"{name}.wav") for name in names]
-    seconds = measure_durations(wavs, root / "recordings_audio")
-    for name, wav in zip(names, wavs, strict=True):
-        trace = os.path.abspath(root / "ratings_gold_standard" / dimension / f"{name}.arff")
+    recordings, ratings = _recordings(root), _ratings(root, dimension)
+    seconds = measure_durations([recordings[name] for name in names], below(root, AUDIO))
+    for name in names:
+        wav, trace = recordings[name], ratings[name]
         yield Utterance(name, wav, seconds[wav], None, None, name, "U", "fr", {"trace": trace})
 
 
@@ -88,20 +90,41 @@ def _root(data_folder, dimension):
     if dimension not in DIMENSIONS:
         known = ", ".join(DIMENSIONS)
         raise UsageError(f"dimension {dimension!r}{nearest(str(dimension), DIMENSIONS)}: RECOLA has {known}.")
-    data_folder = Path(data_folder)
-    inner = data_folder / "RECOLA_2016"
-    root = inner if inner.is_dir() else data_folder
-    for folder in (root / "recordings_audio", root / "ratings_gold_standard" / dimension):
+    inner = below(data_folder, "RECOLA_2016")
+    root = inner if inner.is_dir() else Path(data_folder)
+    for folder in (below(root, AUDIO), below(root, RATINGS, dimension)):
         if not folder.is_dir():
             raise FileNotFoundError(f"{folder} not found. {LAYOUT}")
     return root
+
+
+def _recordings(root):
+    """{name: absolute path} of the recordings"""
+    return _by_stem(below(root, AUDIO), ".wav")
+
+
+def _ratings(root, dimension):
+    """{name: absolute path} of the files of ratings"""
+    return _by_stem(below(root, RATINGS, dimension), ".arff")
+
+
+def _by_stem(folder, suffix):
+    """{stem: absolute path} of the files right in `folder` with that suffix, in any letter case. DataError
+    for two of one stem."""
+    found, problems = {}, Problems(folder)
+    for name in listed(folder):
+        stem, ending = os.path.splitext(name)
+        if ending.lower() == suffix and (first := found.setdefault(stem, name)) != name:
+            problems.add("two files of one name", f"{first} and {name}")
+    problems.raise_if_any()
+    return {stem: os.path.abspath(folder / name) for stem, name in found.items()}
 
 
 def _names(root, dimension, split, test_part):
     """Names of the recordings of a split; DataError listing those without ratings"""
     if test_part not in ("test", "dev"):
         raise UsageError(f"test_part {test_part!r}: test, or dev for a copy without test ratings.")
-    wavs = {path.stem for path in (root / "recordings_audio").glob("*.wav")}
+    wavs = set(_recordings(root))
     odd = sorted(name for name in wavs if not NAME.fullmatch(name))
     if odd:
         names = ", ".join(odd[:5])
@@ -111,8 +134,7 @@ def _names(root, dimension, split, test_part):
     if test_part == "dev":
         held_out = parts["train"][EVERY - 1 :: EVERY]
         chosen = {"train": sorted({*parts["train"]} - {*held_out}), "valid": held_out, "test": parts["dev"]}
-    rated = {path.stem for path in (root / "ratings_gold_standard" / dimension).glob("*.arff")}
-    _check_rated(root, dimension, split, chosen[split], rated)
+    _check_rated(root, dimension, split, chosen[split], set(_ratings(root, dimension)))
     return chosen[split]
 
 
@@ -132,7 +154,8 @@ def _check_rated(root, dimension, split, names, rated):
 
 def _hashes(root, dimension):
     """sha256 of every file of ratings, and the names and sizes of the recordings"""
-    ratings = sorted((root / "ratings_gold_standard" / dimension).glob("*.arff"))
-    recordings = sorted((root / "recordings_audio").glob("*.wav"))
-    hashes = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in ratings}
-    return hashes | {path.name: path.stat().st_size for path in recordings}
+    hashes = {
+        f"{stem}.arff": hashlib.sha256(regular(path).read_bytes()).hexdigest()
+        for stem, path in _ratings(root, dimension).items()
+    }
+    return hashes | {f"{stem}.wav": os.path.getsize(path) for stem, path in _recordings(root).items()}

@@ -15,11 +15,14 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from lebench_sb.annotations.trees import read_blocks
+from lebench_sb.core.guard import regular
+from lebench_sb.core.paths import files_below
+from lebench_sb.corpora._text import gender as read_gender
 from lebench_sb.corpora._treebanks import NAMES, Reader, write_splits
-from lebench_sb.corpora.own import GENDERS
-from lebench_sb.manifest import is_prepared, read_marker
+from lebench_sb.manifest import prepared
 
-FILE = "*_rhapsodie-ud-{}.conllu"
+FILE = "_rhapsodie-ud-{}.conllu"
+MILLISECONDS = re.compile("[0-9]{1,12}")
 LAYOUT = "data_folder must hold fr_rhapsodie-ud-{train,dev,test}.conllu and the recordings of # sound_url."
 
 
@@ -35,13 +38,13 @@ def prepare_rhapsodie(data_folder, manifest_folder, normaliser="fr-1", drop_bad=
         "corpus": "rhapsodie",
         **{"normaliser": normaliser, "drop_bad": drop_bad, "multiword": multiword},
         "sha256": {
-            os.path.relpath(path, data_folder): hashlib.sha256(path.read_bytes()).hexdigest()
+            os.path.relpath(path, data_folder): hashlib.sha256(regular(path).read_bytes()).hexdigest()
             for path in files.values()
         },
     }
     manifests = {split: Path(manifest_folder) / f"{split}.csv" for split in NAMES}
-    if all(is_prepared(path, parameters) for path in manifests.values()):
-        return {split: read_marker(path) for split, path in manifests.items()}
+    if done := prepared(manifests, parameters, data_folder):
+        return done
     splits, dropped = {}, {}
     for split, path in files.items():
         splits[split], dropped[split] = _read(path, data_folder, normaliser, multiword, drop_bad)
@@ -57,7 +60,8 @@ def utterances(data_folder, split, normaliser="fr-1", multiword="merge"):
 
 
 def _file(data_folder, split):
-    found = sorted(Path(data_folder).rglob(FILE.format(NAMES[split])))
+    ending = FILE.format(NAMES[split])
+    found = [p for p in files_below(data_folder, (".conllu",)) if p.name.lower().endswith(ending)]
     if len(found) != 1:
         what = "not found" if not found else f"there {len(found)} times"
         raise FileNotFoundError(f"{data_folder}: fr_rhapsodie-ud-{NAMES[split]}.conllu {what}. {LAYOUT}")
@@ -70,7 +74,7 @@ def _read(path, data_folder, normaliser, multiword, drop_bad):
     for block in read_blocks(path, reader.problems):
         times = reader.times(block, _times)
         speaker = next((block.metadata[k] for k in ("speaker_id", "speaker") if block.metadata.get(k)), "")
-        gender = GENDERS.get(block.metadata.get("speaker_sex", "").lower(), "U")
+        gender = read_gender(block.metadata.get("speaker_sex", "")) or "U"
         found.append(reader.utterance(block, recording_names(block), times, speaker, gender))
     kept = reader.within_recordings([u for u in found if u is not None])
     return kept, Counter(why for *_, why in reader.finish(drop_bad))
@@ -90,6 +94,6 @@ def _times(token):
     begin, end = misc.get("AlignBegin"), misc.get("AlignEnd")
     if begin is None and end is None:
         return None
-    if not (begin or "").isdigit() or not (end or "").isdigit():
+    if not (MILLISECONDS.fullmatch(begin or "") and MILLISECONDS.fullmatch(end or "")):
         raise ValueError(f"AlignBegin={begin} AlignEnd={end}")
     return int(begin) / 1000, int(end) / 1000

@@ -116,9 +116,39 @@ def test_what_is_left_out_is_counted(tmp_path):
         "ignored in scoring": 1, "several speakers at once": 1, "no words": 1,
     }  # fmt: skip
     assert markers["valid"]["utterances"] == 4
-    odd = corpus(tmp_path / "c", TRS.replace("merci", "merci ~"))
-    dropped = prepare_etape(odd, tmp_path / "o")["train"]["dropped"]
-    assert dropped["characters fr-1 cannot read"] == 1
+
+
+@pytest.mark.parametrize("split", ["train", "dev", "test"])
+def test_characters_that_cannot_be_read_are_left_out_of_train_alone(tmp_path, split):
+    """And of train only up to 1 %"""
+    many = "".join(f"BFMTV_2011 1 Paul {k / 20} {k / 20 + 0.04} <o,f0,male> merci\n" for k in range(120))
+    folder = corpus(tmp_path / "a", trs=None, stm=many)
+    (stm,) = (folder / split).rglob("*.stm")
+    stm.write_text(stm.read_text().replace("merci", "merci ~", 1))
+    if split == "train":
+        assert prepare_etape(folder, tmp_path / "m")["train"]["dropped"] == {"characters fr-1 cannot read": 1}
+        stm.write_text(stm.read_text().replace("male> merci", "male> merci ~", 2))
+    with pytest.raises(DataError, match=r"characters fr-1 cannot read .*2011_0.000-0.040 '~'"):
+        prepare_etape(folder, tmp_path / "m")
+
+
+@pytest.mark.parametrize("inner", ["DATA", "data", "etape/DATA", "ETAPE/DATA", ""])
+def test_the_folders_that_elda_ships(tmp_path, inner):
+    """Capitals, audio in FLAC/, annotations beside it, and what macOS leaves"""
+    plain = corpus(tmp_path / "a")
+    root = tmp_path / "elda" / inner
+    for theirs in ("train", "dev", "test"):
+        (root / theirs.upper() / "FLAC").mkdir(parents=True)
+        (root / theirs.upper() / "TRS").mkdir()
+        (trs,), (wav,) = (plain / theirs).glob("*.trs"), (plain / theirs).rglob("*.wav")
+        (root / theirs.upper() / "TRS" / f"{trs.stem}.TRS").write_bytes(trs.read_bytes())
+        samples, rate = soundfile.read(wav)
+        soundfile.write(root / theirs.upper() / "FLAC" / f"{trs.stem}.FLAC", samples, rate, format="FLAC")
+        (root / theirs.upper() / "FLAC" / f"._{trs.stem}.flac").write_bytes(b"Mac OS X")
+        (root / "__MACOSX" / theirs).mkdir(parents=True)
+        (root / theirs.upper() / "TRS" / f"._{trs.stem}.trs").write_bytes(b"Mac OS X")
+    assert seen(tmp_path / "elda") == EXPECTED
+    assert prepare_etape(tmp_path / "elda", tmp_path / "m")["test"]["utterances"] == 4
 
 
 def test_marks_of_the_conventions_go():
@@ -155,7 +185,7 @@ def test_bad_lines_are_listed(tmp_path):
 @pytest.mark.parametrize(
     "old, new, message",
     [
-        ("</Episode>", "", "encoding its first line declares"),
+        ("</Episode>", "", r"BFMTV_2011.trs: line 47: not well-formed XML"),
         ('speaker="spk3"', 'speaker="spk9"', "speaker who is not declared.*spk9 at 8"),
         ('<Sync time="8"/>', '<Sync time="eight"/>', "times that are not seconds.*eight"),
         (
@@ -164,6 +194,14 @@ def test_bad_lines_are_listed(tmp_path):
             "end after their recording.*9.50 s",
         ),
         ('<Sync time="3.25"/>', '<Sync time="5"/>', "do not end after they start"),
+        ("revient.", "<b>revient</b>.", "words in <b> in a turn, where none are read .*line 22 'revient'"),
+        ('<Sync time="3.25"/>', '<Sync time="3.25">Il</Sync>', "words in <Sync> in a turn.*line 23 'Il'"),
+        ("merci\n</Turn>", "merci\n</Turn>\nbien", "words outside turns .*line 17, in Section: 'bien'"),
+        ("</Section>\n</Episode>", "</Section>\nbien</Episode>", "words outside turns .*in Episode: 'bien'"),
+        ('<Turn speaker="spk3"', '</Section><Turn speaker="spk3"', "well-formed"),
+        ("merci\n</Turn>", "<Turn>merci</Turn></Turn>", "turns that are not right in a Section .*line 43"),
+        ('id="spk3"', 'id="spk2"', "speakers declared twice .*line 8 spk2"),
+        ('<Sync time="8"/>', '<Sync time="1e999"/>', "times that are not seconds.*1e999"),
     ],
 )
 def test_bad_transcriptions_are_told(tmp_path, old, new, message):

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from lebench_sb.corpora.media import DATA, prepare_media, read_xml
+from lebench_sb.corpora._xml import read_xml
+from lebench_sb.corpora.media import DATA, prepare_media
 from lebench_sb.data import as_dataset, audio_item
 from lebench_sb.manifest import DataError, UsageError, read_manifest
 
@@ -182,6 +183,76 @@ def test_what_is_wrong_is_named_with_its_line(folder, tmp_path, file, old, new, 
     assert said in str(error.value) and Path(file).name in str(error.value)
 
 
+OK = '<sem concept="null" specif="null"><transcription>(silence)</transcription></sem>'
+
+
+@pytest.mark.parametrize(
+    "old, new, said",
+    [
+        (OK, OK.replace("</sem>", OK + "</sem>"), "sem in a sem (1): line 23"),
+        ("<sem concept=\"reponse\"", "oui <sem concept=\"reponse\"",
+         "words right in <semAnnotation>, where none"),
+        ("</turn>", "oui</turn>", "words right in <turn>, where none are read (2): line 7 'oui', line 22"),
+        ("</turn>\n</dialogue>", "</turn>oui</dialogue>",
+         "words right in <dialogue>, where none are read (1): line 3"),
+        ("<transcription>Oui,", "Non <transcription>Oui,",
+         "words right in <sem>, where none are read (1): line 11"),
+        ("Oui, d'accord", "<b>Oui</b>, d'accord",
+         "words in <b> in <transcription>, where none are read (1): line 11"),
+        ('<Sync time="2.5"/>', '<Sync time="2.5">de</Sync>',
+         "words in <Sync> in <transcription>, where none"),
+        ("Oui, d'accord", "", "concepts without words (1): line 11 reponse"),
+        ('withContext="true"', 'withContext="false"',
+         'two semAnnotation withContext="false" in a turn (1): line 18'),
+        ('withContext="true"', 'withContext="no"', "withContext is neither true nor false (1): line 18 'no'"),
+        ('startTime="4.5" endTime="4.8"><semAnnotation withContext="false">',
+         'startTime="4.5" endTime="4.8"><semAnnotation withContext="true">',
+         "turns with words, but no semAnnotation"),
+        ('specif="-hotel"', 'specif="-ho tel"',
+         "specifiers with spaces, < or > in their name (1): line 13 '-ho tel'"),
+        ('startTime="4.5" endTime="4.8"', 'startTime="4.0" endTime="4.8"',
+         "begin before the one before has ended"),
+        ('<turn id="2"', '<turn id="1b"><turn id="2"', "mismatched"),
+        ('id="2" nameSpk', 'id="1" nameSpk',
+         "dialogues that another file holds too (1): 1 in media_lot1.xml"),
+        ('time="2.5"', 'time="nan"', "Sync whose time is not a number of seconds (1): line 12 'nan'"),
+        ('time="2.5"', 'time="1e999"', "Sync whose time is not a number of seconds (1): line 12 '1e999'"),
+    ],
+)  # fmt: skip
+def test_no_word_is_lost_moved_or_doubled_in_silence(folder, tmp_path, old, new, said):
+    path = folder / DATA / "media_lot2.xml"
+    text = path.read_text("iso-8859-1").replace("(silence)", "bien" if "4.0" in new else "(silence)")
+    assert old in text
+    path.write_text(text.replace(old, new), "iso-8859-1")
+    with pytest.raises(DataError) as error:
+        prepare_media(folder, tmp_path / "m")
+    assert said in str(error.value) and "media_lot2.xml" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "old, new, said",
+    [
+        ('<SemDebut concept="localisation-ville-hotel"/>Nice',
+         '<SemDebut concept="localisation-ville-hotel">Nice</SemDebut>',
+         "words in <SemDebut> in <Turn>, where none are read (1): line 8"),
+        ("bonjour</Turn>", "bonjour</Turn> non",
+         "words right in <Section>, where none are read (1): line 4 'non'"),
+        ("Nice", "", "concepts without words (1): line 8 localisation-ville-hotel"),
+        ('speaker="b"', 'speaker="c"', "turns of a speaker who is not declared (1): line 6 c"),
+        ('speaker="b"', 'speaker="a b"', "turns of the user and others at once (1): line 6"),
+        ('"compere"', '"speaker#2"', "several Speakers whose name begins with s"),
+    ],
+)  # fmt: skip
+def test_nor_in_the_flat_files(folder, tmp_path, old, new, said):
+    path = folder / DATA / "semantizer_files" / "7_HC.xml"
+    text = path.read_text("iso-8859-1")
+    assert old in text
+    path.write_text(text.replace(old, new), "iso-8859-1")
+    with pytest.raises(DataError) as error:
+        prepare_media(folder, tmp_path / "m", test2=True)
+    assert said in str(error.value) and "7_HC.xml" in str(error.value)
+
+
 def test_all_faults_of_all_files_are_listed(folder, tmp_path):
     for name in ("media_lot1", "media_testHC"):
         path = folder / DATA / f"{name}.xml"
@@ -222,13 +293,49 @@ def test_what_data_folder_must_hold(folder, tmp_path):
         prepare_media(folder, tmp_path / "m")
 
 
-def test_utf8_and_latin1_are_read_whatever_is_declared(tmp_path):
-    for number, (declared, used) in enumerate([("ISO-8859-1",) * 2, ("UTF-8",) * 2, ("UTF-8", "ISO-8859-1")]):
-        path = tmp_path / f"{number}.xml"
-        text = f'<?xml version="1.0" encoding="{declared}"?>\n<a>\n<b>été &amp; hôtel</b></a>'
-        path.write_bytes(text.encode(used))
-        (b,) = read_xml(path).find("b")
-        assert (b.children, b.line) == (["été & hôtel"], 3)
+@pytest.mark.parametrize("declared", ["ISO-8859-1", "UTF-8", "windows-1252", "no-such-thing", "UTF-16", ""])
+@pytest.mark.parametrize("used", ["iso-8859-1", "utf-8", "utf-8-sig", "utf-16"])
+def test_the_bytes_decide_what_is_read(tmp_path, declared, used):
+    path = tmp_path / "x.xml"
+    first = f'<?xml version="1.0" encoding="{declared}"?>' if declared else '<?xml version="1.0"?>'
+    path.write_bytes(f"{first}\n<a>\n<b>été &amp; hôtel</b></a>".encode(used))
+    (b,) = read_xml(path).find("b")
+    assert (b.children, b.line) == (["été & hôtel"], 3)
+
+
+def test_windows_letters_under_iso_8859_1(tmp_path):
+    path = tmp_path / "x.xml"
+    path.write_bytes('<?xml version="1.0" encoding="ISO-8859-1"?><a>cœur d’été</a>'.encode("cp1252"))
+    assert [a.words for a in read_xml(path).find("a")] == ["cœur d’été"]
+
+
+@pytest.mark.parametrize(
+    "content, said",
+    [
+        (
+            "<a>\n<b>été</b>\n".encode() + "<b>hôtel</b></a>".encode("iso-8859-1"),
+            "line 3 is not UTF-8, though",
+        ),
+        (
+            "<a>\n<b>Ã©tÃ©</b></a>".encode(),
+            "line 2: 'Ã©' was UTF-8, read in another encoding and saved again",
+        ),
+        (b"<a>\n<b>\x81</b></a>", "line 2 is neither UTF-8 nor cp1252"),
+        (b"<a>" * 3000 + b"</a>" * 3000, "line 1: elements nested over 100 deep"),
+        (
+            b'<!DOCTYPE a [\n<!ENTITY x "ha"><!ENTITY y "&x;&x;">]><a>&y;</a>',
+            "line 2: XML that declares entities",
+        ),
+        (b"", "line 1: not well-formed XML (no element found)"),
+        (b"<a>\0</a>", "not well-formed XML"),
+    ],
+)
+def test_xml_that_is_not_read(tmp_path, content, said):
+    path = tmp_path / "x.xml"
+    path.write_bytes(content)
+    with pytest.raises(DataError) as error:
+        read_xml(path)
+    assert said in str(error.value) and str(path) in str(error.value)
 
 
 def test_the_miniature(tmp_path):
