@@ -790,8 +790,8 @@ class SSLBrain(sb.Brain):
         world, seconds = state.pop("world"), state["train_seconds"]
         state["step"] = state["step"] * world // self.world  # of each of today's processes
         self.elsewhere = state.pop("device_seconds", seconds * world) - seconds * self.world
-        for name, value in state.items():
-            setattr(self, name, value)
+        for name in self.kept:
+            setattr(self, name, state[name])
 
 
 HALVINGS = 16  # from GradScaler's first scale, 2 ** 16, to 1

@@ -19,7 +19,8 @@ from speechbrain.utils.distributed import (
     if_main_process,
 )
 
-from lebench_sb.manifest import UsageError
+from lebench_sb.core.errors import DataError, UsageError
+from lebench_sb.core.guard import read_json
 
 logger = logging.getLogger(__name__)
 FILES = "files.json"
@@ -360,16 +361,17 @@ def fault(folder, content=False):
     if not (folder / FILES).is_file():
         return f"{folder} has no {FILES}: its save did not finish"
     try:
-        described = json.loads((folder / FILES).read_text(encoding="utf-8"))
-    except ValueError:
+        described = read_json(folder / FILES, DataError)
+        sizes = {name: (expected["size"], expected["crc32"]) for name, expected in described.items()}
+    except (DataError, TypeError, KeyError):  # entries without a size or CRC-32
         return f"{folder}/{FILES} cannot be read"
     if METAFNAME not in described:
         return f"{folder}/{FILES} does not list {METAFNAME}"
-    for name, expected in described.items():
+    for name, (size, crc) in sizes.items():
         path = folder / name
-        if not path.is_file() or path.stat().st_size != expected["size"]:
+        if not path.is_file() or path.stat().st_size != size:
             return f"{path} is missing or has another size than when it was saved"
-        if content and crc32(path) != expected["crc32"]:
+        if content and crc32(path) != crc:
             return f"{path} has another content than when it was saved"
     return ""
 

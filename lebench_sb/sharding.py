@@ -10,6 +10,8 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils._pytree import tree_map
 
+from lebench_sb.core.errors import UsageError
+
 
 def shard(module, device):
     """Shards `module` in place over all processes.
@@ -48,6 +50,10 @@ def load_whole(holder, path, end_of_epoch):
     if isinstance(holder, torch.optim.Optimizer):
         state = optimizer_parts(holder, state)
     else:
+        differing = sorted(set(state) ^ set(holder.state_dict()))
+        if differing:
+            names = ", ".join(differing[:5])
+            raise UsageError(f"{path} is of another model, first {names}: give another --output_folder.")
         state = {name: part(state[name], value) for name, value in holder.state_dict().items()}
     holder.load_state_dict(state)
 

@@ -207,3 +207,53 @@ def test_steps_wait_for_room(tmp_path, monkeypatch, caplog):
 def test_tensors_are_no_metadata(tmp_path):
     with pytest.raises(TypeError, match="acc"):
         SafeCheckpointer(tmp_path, {}).save_checkpoint(meta={"acc": torch.tensor(1.0)})
+
+
+def changed_model(case, checkpointer):
+    """A checkpointer of the same folder whose model has changed since"""
+    module = torch.nn.Linear(2, 2)
+    if case == "shape":
+        module = torch.nn.Linear(3, 2)
+    elif case == "names":
+        module = torch.nn.Sequential(module)
+    recoverables = {"module": module} | ({"new_thing": torch.nn.Linear(1, 1)} if case == "part" else {})
+    made = SafeCheckpointer(checkpointer.checkpoints_dir, recoverables)
+    if case == "trained":
+        made.custom_load_hooks["module"] = checkpoints.load_trained
+        module.bias.requires_grad_(False)
+    return made
+
+
+MODELS = [("shape", "size mismatch for weight"), ("names", "Missing key"), ("part", "lacks new_thing"),
+          ("trained", "train other weights, first bias")]  # fmt: skip
+
+
+@pytest.mark.parametrize(("case", "told"), MODELS)
+def test_a_checkpoint_of_another_model_is_one_line(tmp_path, case, told):
+    checkpointer, _ = saved(tmp_path, 1.0)
+    with pytest.raises(UsageError, match=told) as caught:
+        changed_model(case, checkpointer).recover_if_possible()
+    assert "CKPT+" in str(caught.value) and "--output_folder" in str(caught.value)
+
+
+def test_a_new_part_may_start_anew(tmp_path, caplog):
+    checkpointer, _ = saved(tmp_path, 1.0)
+    changed = changed_model("part", checkpointer)
+    before = changed.recoverables["new_thing"].weight.clone()
+    changed.reset_missing = True
+    changed.recover_if_possible()
+    assert float(changed.recoverables["module"].weight.detach()[0, 0]) == 1.0
+    assert torch.equal(changed.recoverables["new_thing"].weight, before)
+    assert "new_thing: they start anew" in caplog.text
+
+
+LISTS = [
+    "[]", "3", "[" * 50_000, '{"CKPT.yaml": 3}', '{"CKPT.yaml": {}}', '{"../x": {"size": 1, "crc32": 1}}',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("content", LISTS, ids=lambda text: text[:20])
+def test_a_list_of_files_that_is_none_is_a_damaged_checkpoint(tmp_path, content):
+    checkpointer, _ = saved(tmp_path, 1.0, 2.0)
+    (checkpointer.find_checkpoint().path / FILES).write_text(content)
+    assert weights(SafeCheckpointer(tmp_path, {})) == [1.0]
