@@ -32,7 +32,7 @@ def chunked(source, magic):
     for signs, find in READERS.items():
         if all(magic[at : at + len(sign)] == sign for at, sign in signs):
             found = find(source)
-            return {} if found is None else judged(source, found)
+            return {} if found is None or not 20 <= found.first <= source.size else judged(source, found)
     return None
 
 
@@ -172,8 +172,10 @@ def common(source, first, size):
         return None, 16000
     channels, _, bits, exponent, mantissa = struct.unpack_from(">hIhHQ", data)
     plain = len(data) < 22 or data[18:22] in (b"NONE", b"sowt", b"twos", b"in24", b"in32", b"fl32", b"FL32")
-    rate = int(mantissa * 2.0 ** ((exponent & 0x7FFF) - 16383 - 63))
-    return (channels * ((bits + 7) // 8) or None) if plain else None, rate or 16000
+    shift = (exponent & 0x7FFF) - 16383 - 63
+    rate = int(mantissa * 2.0**shift) if -64 < shift < 0 else 16000
+    block = channels * ((bits + 7) // 8)
+    return block if plain and block > 0 and bits > 0 else None, rate
 
 
 def au(source):
@@ -205,8 +207,8 @@ def caf(source):
 def nist(source):
     """Fields of an Extent of a SPHERE file: its head is text of 1,024 bytes or more"""
     text = source.read(0, 8192)
-    values = {k: v for k, v in re.findall(rb"^(\w+) -i (\d+)", text, re.M)}
-    size = re.match(rb"NIST_1A\s+(\d+)", text)
+    values = {k: v for k, v in re.findall(rb"^(\w+) -i (\d{1,15})\b", text, re.M)}
+    size = re.match(rb"NIST_1A\s+(\d{1,9})\b", text)
     wanted = (b"sample_count", b"channel_count", b"sample_n_bytes", b"sample_rate")
     if not size or any(int(values.get(name, 0)) <= 0 for name in wanted):
         return {}

@@ -1,5 +1,8 @@
 """The true length of a FLAC file, from its last frame: STREAMINFO may say 0 or the length of another take."""
 
+from itertools import pairwise
+
+LARGEST = 1 << 17  # bytes of a frame whose checksum is computed
 TAIL = 1 << 17  # bytes looked through for the last frame, unless STREAMINFO knows of larger ones
 SIZES = {1: 192, 2: 576, 3: 1152, 4: 2304, 5: 4608} | {code: 256 << code - 8 for code in range(8, 16)}
 
@@ -73,10 +76,13 @@ def last_samples(source, first, block, count, stated):
     data = without_tag(source.read(at, source.size - at))
     frames = candidates(data, block)
     for place, number, samples in frames:
-        if crc16(data[place:]) == 0:
+        if len(data) - place <= LARGEST and crc16(data[place:]) == 0:
             return True, number + samples
         if number + samples == stated:
             return False, number
+    for later, earlier in pairwise(frames):
+        if later[1] == earlier[1] + earlier[2]:
+            return False, later[1]
     return False, (frames[0][1] if frames else 0 if at == first else None)
 
 

@@ -1,5 +1,6 @@
 """The one place where audio is opened: guarded, with the true length, in quiet."""
 
+import errno
 import io
 from contextlib import ExitStack, contextmanager, nullcontext
 
@@ -13,7 +14,8 @@ from lebench_sb.core.errors import DataError
 from lebench_sb.storage.members import BUFFER, first_bytes, inside, open_audio
 
 OVERSHOOT = 0.1  # seconds by which a segment may end after its file (times are often rounded)
-BLOCK = 1 << 18  # samples read at once
+BLOCK = 1 << 18  # samples of all channels read at once
+ENDLESS = 1 << 40  # samples: what libsndfile says where it does not know
 CONVERT = "`ffmpeg -i IN OUT.flac` converts it"
 
 
@@ -43,8 +45,8 @@ class Sound:
 
     def blocks(self, dtype="float32"):
         """Yields all samples, (n, channels) at a time"""
-        left = self.frames
-        while left > 0 and len(block := self.file.read(min(BLOCK, left), dtype=dtype, always_2d=True)):
+        left, most = self.frames, max(1, BLOCK // self.channels)
+        while left > 0 and len(block := self.file.read(min(most, left), dtype=dtype, always_2d=True)):
             left -= len(block)
             yield block
 
@@ -58,7 +60,7 @@ def open_sound(path, whole=False):
     """
     fault = audio_fault(path)
     if fault == MISSING:
-        first_bytes(path, 1)  # raises FileNotFoundError in the words of the system or the shard
+        raise not_there(path)
     if fault:
         raise DataError(f"{path}: {fault}.")
     found = None
@@ -68,6 +70,8 @@ def open_sound(path, whole=False):
             source = stack.enter_context(_readable(path, whole, found))
             with libmpg123_quiet():  # of what is cut or stale, `extent` tells
                 file = stack.enter_context(soundfile.SoundFile(source))
+            if found.present is None and file.frames > ENDLESS:
+                raise DataError(f"{path}: its header does not say how long it is; {CONVERT}.")
             yield Sound(file, found)
     except DataError:
         raise
@@ -93,6 +97,15 @@ def _readable(path, whole, found):
         yield io.BufferedReader(spliced, BUFFER)
         if spliced.fault:
             raise spliced.fault
+
+
+def not_there(path):
+    """FileNotFoundError in the words of the system or the shard"""
+    try:
+        first_bytes(path, 1)
+    except OSError as error:
+        return FileNotFoundError(error.errno, error.strerror, str(path))
+    return FileNotFoundError(errno.ENOENT, "was not there, now it is", str(path))
 
 
 def decoder_versions():

@@ -119,8 +119,9 @@ class Taken:
         step = max(1, round(STEP * verdict.rate))
         if not whole:
             extend(self.broken, steps(~finite.all(axis=1), step), self.samples, verdict.rate, step)
-        if whole and not size.min(axis=0).all():
-            extend(self.silent, ~steps(size.max(axis=1) > 0, step), self.samples, verdict.rate, step)
+        heard = (size > 0).any(axis=1) if whole else (size > 0).any(axis=1) | ~finite.all(axis=1)
+        if not heard.all():
+            extend(self.silent, ~steps(heard, step), self.samples, verdict.rate, step)
         self.samples += len(block)
 
     def conclude(self, path):
