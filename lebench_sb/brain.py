@@ -790,7 +790,7 @@ class SSLBrain(sb.Brain):
         world, seconds = state.pop("world"), state["train_seconds"]
         state["step"] = state["step"] * world // self.world  # of each of today's processes
         self.elsewhere = state.pop("device_seconds", seconds * world) - seconds * self.world
-        for name in self.kept:
+        for name in [name for name in self.kept if name in state]:  # one of before may say less
             setattr(self, name, state[name])
 
 
