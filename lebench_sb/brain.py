@@ -590,7 +590,8 @@ class SSLBrain(sb.Brain):
         data = {s: describe_split(hparams[f"{s}_csv"], found) for s, found in utterances.items()}
         told = [stamp for s in utterances for stamp in manifest_stamps(hparams[f"{s}_csv"])]
         changed = ["settings changed after the start"] if hparams["run"].get("changes") else []
-        stamps = [*hparams["stamps"], *told, *shared_speakers(utterances), *changed, "one seed"]
+        checked = [] if "checked" not in hparams else hparams["checked"].stamps
+        stamps = [*hparams["stamps"], *told, *checked, *shared_speakers(utterances), *changed, "one seed"]
         return {
             "task": hparams["task"],
             "corpus": hparams["corpus"],
@@ -617,6 +618,8 @@ class SSLBrain(sb.Brain):
         found = {"tested": self.tested}
         if changes := self.hparams.run.get("changes"):
             found["changes"] = changes
+        if "checked" in vars(self.hparams):  # by `run.start`
+            found["data"] = self.hparams.checked.details
         if "encoder" in self.modules:  # pre-training has none
             found["frame_norm"] = without_ddp(self.modules["encoder"]).frame_norm
         return found

@@ -15,6 +15,7 @@ import os
 import re
 import sys
 import traceback
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from hyperpyyaml import load_hyperpyyaml, resolve_references
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.nodes import MappingNode, ScalarNode, SequenceNode
+from ruamel.yaml.scalarbool import ScalarBoolean
 from speechbrain.utils.run_opts import RunOptions
 
 from lebench_sb import signals
@@ -404,3 +406,27 @@ def raised_in(error, places):
     """Whether the innermost frame of an error lies in one of these packages or files"""
     frames = traceback.extract_tb(error.__traceback__)
     return bool(frames) and any(place in frames[-1].filename for place in places)
+
+
+def plain_settings(resolved, path):
+    """The text of a resolved YAML -> {key: plain value}, its manifests alone built (`<split>_csv`, which may
+    be a function's value).
+
+    What the YAML would make (`!new:`, `!name:`, `!apply:`) is the mapping or list of its arguments.
+    """
+    values = {str(key): plain(value) for key, value in plain_values(resolved).items()}
+    return values | build(resolved, path, only=[key for key in values if key.endswith("_csv")])
+
+
+def plain(value):
+    """A value as ruamel.yaml gives it -> mapping, list, text, number, truth value or None"""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [plain(item) for item in value]
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, ScalarBoolean):
+        return bool(value)
+    kind = next((kind for kind in (int, float) if isinstance(value, kind)), None)
+    return kind(value) if kind else str(value)

@@ -202,6 +202,12 @@ def as_dataset(utterances, items, output_keys):
 
 
 def load_utterances(hparams):
+    """Utterances of each split, {"train": [Utterance, ...], ...}, of a loaded YAML: those that `run.start`
+    checked (`checked`: manifests.before_training.Checked), or as `open_splits` reads them"""
+    return hparams["checked"].splits if "checked" in hparams else open_splits(hparams)
+
+
+def open_splits(settings):
     """Reads the manifests named by `<split>_csv` (one path or a list) -> {"train": [Utterance, ...], ...}.
 
     Large ones are opened as columns (`storage.columns`), sequences of Utterances that cost no memory.
@@ -212,14 +218,14 @@ def load_utterances(hparams):
     """
     splits = {}
     for split in ("train", "valid", "test"):
-        if f"{split}_csv" in hparams:
-            paths = manifest_paths(hparams[f"{split}_csv"])
-            splits[split] = open_utterances(paths, hparams["data_folder"])
-    splits = select(splits, hparams.get("gender"), hparams.get("languages"))
-    splits["train"] = keep_durations(splits["train"], hparams["min_duration"], hparams["max_duration"])
+        if f"{split}_csv" in settings:
+            paths = manifest_paths(settings[f"{split}_csv"])
+            splits[split] = open_utterances(paths, settings["data_folder"])
+    splits = select(splits, settings.get("gender"), settings.get("languages"))
+    splits["train"] = keep_durations(splits["train"], settings["min_duration"], settings["max_duration"])
     for split, utterances in splits.items():
-        if not utterances:
-            raise DataError(f"{hparams[split + '_csv']}: no utterance left for {split}.")
+        if not len(utterances):
+            raise DataError(f"{settings[split + '_csv']}: no utterance left for {split}.")
     return splits
 
 

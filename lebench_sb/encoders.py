@@ -72,6 +72,20 @@ def load_encoder(source, layer="last", freeze=True, freeze_extractor=False, fram
     return SSLEncoder(source, layer, freeze, freeze_extractor, frame_norm)
 
 
+def geometry(source, layer="last"):
+    """(fewest samples, frames per second) of the encoder of `source`, from its configuration alone: no weight
+    is read. Raises as `load_encoder` for a source that is not there"""
+    source = str(source)
+    if source == MEL_FILTERBANK:
+        return LogMel.WINDOW, MelFilterbank.frame_rate
+    folder = locate(source.removeprefix(RANDOM), with_weights=False)
+    config = read_config(folder)
+    encoder = SSLEncoder.__new__(SSLEncoder)
+    nn.Module.__init__(encoder)
+    encoder._describe(source, config, read_preprocessor(folder, config), layer, freeze=True)
+    return encoder.min_samples, encoder.frame_rate
+
+
 class SSLEncoder(nn.Module):
     """A wav2vec2-like Hugging Face model behind the encoder contract. Arguments: see `load_encoder`.
 

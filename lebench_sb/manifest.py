@@ -107,7 +107,7 @@ def tag_faults(text):
     return faults + ([f"{current} is not closed"] if current else [])
 
 
-def _pooled(function, items):
+def pooled(function, items):
     """[function(item) for item in items], in order, with a few threads."""
     items = list(items)
     if len(items) < 2 * READERS:
@@ -120,7 +120,7 @@ def _usable(problems, utterances, dropped):
     """The utterances whose files are there and look sane. Each faulty file is a problem, once, for `wav` and
     for labels that are absolute paths; one that is no audio in train may be left out (Told.spare)."""
     wavs = sorted({u.wav for u in utterances})
-    faults = {path: fault for path, fault in zip(wavs, _pooled(audio_fault, wavs), strict=True) if fault}
+    faults = {path: fault for path, fault in zip(wavs, pooled(audio_fault, wavs), strict=True) if fault}
     paths = {u.labels[name] for u in utterances for name in PATH_LABELS if _is_path(u.labels.get(name, ""))}
     for path in sorted(paths):
         if not os.path.isfile(path) or not os.path.getsize(path):
@@ -160,7 +160,7 @@ def probe_durations(paths):
             return str(error).removeprefix(f"{path}: ").rstrip(".")
 
     paths = sorted({str(path) for path in paths})
-    results = dict(zip(paths, _pooled(measure, paths), strict=True))
+    results = dict(zip(paths, pooled(measure, paths), strict=True))
     faults = {path: result for path, result in results.items() if isinstance(result, str)}
     return {path: result for path, result in results.items() if path not in faults}, faults
 

@@ -39,6 +39,7 @@ STAMPS = (
     "test audio seen in pre-training",
     "one seed",
     "speaker overlap allowed",
+    "audio shared between splits",
     "speakers not known",
     "emotion by prosody presets: plumbing check",
     "labels of another scheme",

@@ -27,6 +27,7 @@ from lebench_sb.command_line import (
     build,
     own_options,
     parse,
+    plain_settings,
     plain_values,
     resolve,
 )
@@ -36,6 +37,7 @@ from lebench_sb.core.lines import json_text
 from lebench_sb.data import manifest_paths
 from lebench_sb.features import FeatureCache
 from lebench_sb.manifest import marker_path
+from lebench_sb.manifests.before_training import check_before_training
 from lebench_sb.training import begun
 from lebench_sb.training.processes import on_main
 from lebench_sb.training.speech import speech_of
@@ -65,7 +67,10 @@ def start(argv):
     with logs_held():
         run = RunFolder(resolved, path, overrides, run_opts, own["if_changed"])
         run.enter()
+        settings = plain_settings(resolved, path)
+        checked = check_before_training(settings, settings["task"])
         hparams = build(resolved, path)
+        hparams["checked"] = checked
         run.note_encoders()
         hparams["checkpointer"].reset_missing = own["reset_missing"]
         command = shlex.join(["python", sys.argv[0], *argv])

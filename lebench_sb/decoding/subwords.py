@@ -15,6 +15,7 @@ import torch
 from lebench_sb.manifest import DataError, UsageError, write_atomically
 
 logger = logging.getLogger(__name__)
+MARKS = 4  # pieces for the space, the unknown, the start and the end
 MODEL, NOTE = "subwords.model", "subwords.json"  # in the run folder
 
 
@@ -53,6 +54,16 @@ class Subwords:
         return given, wanted
 
 
+def check_size(texts, size, key):
+    """Raises UsageError where `size` pieces (the YAML's `key`) cannot hold each character of the texts and
+    the marks beside them"""
+    count = len(set("".join(texts)) - {" "})
+    if not isinstance(size, int) or size < count + MARKS:
+        raise UsageError(
+            f"--{key} {size}: the training texts have {count} different characters: {count + MARKS} or more."
+        )
+
+
 def train(texts, size):
     """List of texts -> bytes of a unigram model of `size` pieces, or of as many as the texts allow.
 
@@ -72,7 +83,7 @@ def train(texts, size):
             character_coverage=1.0,
             normalization_rule_name="identity",  # its own would turn … into ... and ½ into 1/2
             hard_vocab_limit=False,  # fewer pieces where the texts are too few for `size`
-            max_sentence_length=max(len(text.encode()) for text in texts) + 1,  # none is passed over
+            max_sentence_length=max(10, *(len(text.encode()) + 1 for text in texts)),  # none is passed over
             num_threads=1,
             minloglevel=2,
         )

@@ -15,9 +15,12 @@ from torch.nn import functional as F
 
 from lebench_sb.brain import TRAIN, SSLBrain
 from lebench_sb.data import as_dataset, audio_item
+from lebench_sb.decoding.subwords import check_size
 from lebench_sb.manifest import DataError, UsageError, write_atomically
+from lebench_sb.manifests.labels import check_texts
 from lebench_sb.metrics.errors import count_errors, rate
 from lebench_sb.text import UnreadableText
+from lebench_sb.text import normaliser as text_normaliser
 
 logger = logging.getLogger(__name__)
 RATES = {"WER": "word", "CER": "char"}
@@ -68,6 +71,19 @@ class Characters:
         """A CTC path (repeats and blanks in it) -> text"""
         kept = torch.unique_consecutive(numbers).tolist()
         return " ".join("".join(self.symbols[n - 1] for n in kept if n > 0).split())
+
+
+def check_labels(splits, settings, found):
+    """Texts in the column `target` on which words can be scored, and subwords enough for their characters"""
+    column = settings.get("target", "wrd")
+    texts = check_texts(splits, column, settings, found)
+    if column != "wrd" and "test" in texts:
+        normalise = text_normaliser(settings["normaliser"])
+        if not any(readable(normalise, text) for text in texts["test"]):
+            kind = f"test: {settings['normaliser']} leaves no word of {column}, no error rate is defined"
+            found.refuse(kind, settings["test_csv"])
+    if "vocabulary_size" in settings:
+        check_size(texts.get("train", ()), settings["vocabulary_size"], "vocabulary_size")
 
 
 def targets(utterances, target):

@@ -15,8 +15,9 @@ from torch.nn import functional
 from lebench_sb.brain import TEST, TRAIN, VALID, SSLBrain
 from lebench_sb.checkpoints import SafeCheckpointer, fault, load_trained, put_trained, save_trained
 from lebench_sb.data import as_dataset, audio_item
-from lebench_sb.decoding.subwords import learn, load
+from lebench_sb.decoding.subwords import check_size, learn, load
 from lebench_sb.manifest import DataError, nearest
+from lebench_sb.manifests.labels import check_texts
 from lebench_sb.metrics import translation
 
 logger = logging.getLogger(__name__)
@@ -25,6 +26,12 @@ logger = logging.getLogger(__name__)
 def label(language):
     """The manifest's column with the texts in a language"""
     return f"translation_{language}"
+
+
+def check_labels(splits, settings, found):
+    """Translations into `target_language`; room for their characters among the subwords"""
+    texts = check_texts(splits, label(settings["target_language"]), settings, found)
+    check_size(texts.get("train", ()), settings["subwords"], "subwords")
 
 
 def datasets(utterances, language):

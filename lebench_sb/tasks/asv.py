@@ -137,6 +137,12 @@ def few_of_each(utterances, most):
     return [u for found in of_speaker.values() for u in found[:most]]
 
 
+def check_labels(splits, settings, found):
+    """Speakers of train, trials of valid and test"""
+    found.collect(check_speakers, splits, settings["allow_speaker_overlap"])
+    found.collect(trial_lists, splits, settings)
+
+
 def check_speakers(utterances, allow_overlap):
     """Training needs two known speakers, and none of train or valid may be tested -> the names they share.
 

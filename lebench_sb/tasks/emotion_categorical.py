@@ -5,6 +5,7 @@ Letters: B utterances, F frames, D features, C classes.
 
 import json
 import logging
+from collections import Counter, defaultdict
 
 import torch
 from torch import nn
@@ -14,11 +15,12 @@ from lebench_sb import plots, results
 from lebench_sb.brain import TRAIN, SSLBrain
 from lebench_sb.data import as_dataset, audio_item
 from lebench_sb.manifest import DataError, Problems, nearest
+from lebench_sb.manifests.labels import require
+from lebench_sb.manifests.speakers import check_speakers
 from lebench_sb.metrics import classification
 
 logger = logging.getLogger(__name__)
 METRICS = results.CLASSIFICATION
-OVERLAP = "speaker overlap allowed"
 
 
 class MeanPooling(nn.Module):
@@ -108,25 +110,33 @@ def classes_of(utterances):
     return classes
 
 
-def check_speakers(utterances, hparams):
-    """Raises DataError where train shares a speaker with valid or test, unless `allow_speaker_overlap`.
+def check_labels(splits, settings, found):
+    """An emotion for every utterance, those of valid and test in train; no speaker in two splits"""
+    emotions = require(splits, "emotion", settings, found)
+    if len(emotions) == len(splits):
+        found.collect(classes_of, splits)
+        check_classes(emotions, found)
+    found.collect(check_speakers, splits, {**settings, "stamps": []})
 
-    Allowed, it is a stamp on the result. Utterances without a speaker are counted in a warning.
-    """
-    heard = {split: {u.speaker for u in found if u.speaker} for split, found in utterances.items()}
-    problems = Problems("splits")
-    for split in ("valid", "test"):
-        for speaker in sorted(heard["train"] & heard[split]):
-            problems.add(f"speakers in train and {split}", speaker)
-    for speaker in sorted(heard["valid"] & heard["test"]):
-        problems.add("speakers in valid and test", speaker)
-    unknown = sum(not u.speaker for found in utterances.values() for u in found)
-    if unknown:
-        logger.warning("%d utterances without speaker: nothing shows that the splits are apart.", unknown)
-    if problems and not hparams["allow_speaker_overlap"]:
-        raise DataError(f"{problems}. Split by speaker, or --allow_speaker_overlap True, which is stamped.")
-    if problems and OVERLAP not in hparams["stamps"]:
-        hparams["stamps"].append(OVERLAP)
+
+def check_classes(emotions, found):
+    """emotions: {split: names}. Names that differ by case or spaces alone, emotions a split has no example
+    of"""
+    counts = {split: Counter(own) for split, own in emotions.items()}
+    for names in same_but_for_case(set().union(*counts.values()) - {""}):
+        found.refuse("emotions that differ by case or spaces alone", " and ".join(map(repr, names)))
+    missing = {split: sorted(set(counts["train"]) - set(own)) for split, own in counts.items()}
+    for split, names in missing.items():
+        said = f"{split}: no example of {', '.join(names)}; UAR and F1 are of the other emotions"
+        found.tell("emotions_without_example", {s: n for s, n in missing.items() if n}, names and said)
+
+
+def same_but_for_case(names):
+    """Groups, sorted, of names that are one name but for case and white space"""
+    groups = defaultdict(list)
+    for name in sorted(names):
+        groups["".join(name.casefold().split())].append(name)
+    return [found for found in groups.values() if len(found) > 1]
 
 
 def datasets(utterances, hparams):

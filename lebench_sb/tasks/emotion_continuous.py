@@ -23,6 +23,8 @@ from lebench_sb.annotations.traces import read_traces
 from lebench_sb.brain import TRAIN, VALID, SSLBrain
 from lebench_sb.data import SAMPLE_RATE, EpochPlan, as_dataset, audio_item
 from lebench_sb.manifest import DataError, UsageError
+from lebench_sb.manifests.labels import require
+from lebench_sb.manifests.speakers import check_speakers
 from lebench_sb.metrics import concordance
 
 logger = logging.getLogger(__name__)
@@ -101,17 +103,45 @@ def chunks(utterance, seconds):
     ]
 
 
-def datasets(utterances, hparams):
-    """Utterances of each split -> (SpeechDatasets of chunks, {path: Trace}).
+def check_labels(splits, settings, found):
+    """A trace for every recording, with values in `trace_range`; no speaker in two splits"""
+    if len(require(splits, "trace", settings, found)) == len(splits):
+        traces = found.collect(traces_of, splits, settings) or {}
+        flat = {split: [u.id for u in part if u.labels["trace"] in traces and is_constant(traces, u)]
+                for split, part in splits.items()}  # fmt: skip
+        for split, names in flat.items():
+            if names and len(names) == len(splits[split]):
+                found.refuse(f"{split}: every trace is constant: nothing to agree with", names[0])
+        found.tell("constant_traces", {split: len(names) for split, names in flat.items() if names})
+    found.collect(check_speakers, splits, {**settings, "stamps": []})
 
-    Chunks last `chunk_seconds`; a filterbank, which has no attention to spare, hears recordings whole.
+
+def is_constant(traces, utterance):
+    """Whether the trace of a recording, {path: Trace}, holds one value"""
+    return float(np.ptp(traces[utterance.labels["trace"]].values)) == 0.0
+
+
+def traces_of(utterances, hparams):
+    """{path: Trace} of the Utterances of each split.
+
     Raises DataError for traces that cannot be used, UsageError for a trace_range that is none.
     """
     low, high = hparams["trace_range"]
     if not low < high:
         raise UsageError(f"trace_range {[low, high]}: the lowest value, then the highest.")
     everything = [u for found in utterances.values() for u in found]
-    traces = read_traces(everything, hparams["trace_column"], (low, high))
+    return read_traces(everything, hparams["trace_column"], (low, high))
+
+
+def datasets(utterances, hparams):
+    """Utterances of each split -> (SpeechDatasets of chunks, {path: Trace}).
+
+    Chunks last `chunk_seconds`; a filterbank, which has no attention to spare, hears recordings whole.
+    Raises DataError for traces that cannot be used, UsageError for a trace_range that is none.
+    """
+    traces = traces_of(utterances, hparams)
+    check_speakers(utterances, hparams)
+    everything = [u for found in utterances.values() for u in found]
     seconds = hparams["chunk_seconds"] if hparams["encoder"].num_layers else np.inf
     least = hparams["encoder"].min_samples / SAMPLE_RATE
     short = [u.id for u in everything if u.duration < least]

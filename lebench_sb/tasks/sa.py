@@ -15,6 +15,7 @@ from lebench_sb.annotations.trees import NO_WORDS, Tree, as_conllu, trees_of
 from lebench_sb.brain import TRAIN
 from lebench_sb.data import as_dataset, audio_item, load_utterances
 from lebench_sb.heads.parser import best_heads, reference_path, words_of_path
+from lebench_sb.manifests.labels import check_texts, require
 from lebench_sb.metrics.errors import rate
 from lebench_sb.metrics.parsing import SCORES, count_parses
 from lebench_sb.tasks.asr import COLUMNS, ASRBrain, Characters
@@ -67,20 +68,41 @@ def right_branching(words, commonest):
     return Tree(words, (tag,) * n, tuple(range(n)), ((root,) + (other,) * n)[:n])
 
 
+def check_labels(splits, settings, found):
+    """A sound tree for every utterance, whose words are those of wrd"""
+    if len(require(splits, "tree", settings, found)) < len(splits):
+        return
+    sentences = found.collect(with_trees, splits, settings)
+    if sentences is not None:
+        check_texts(sentences, "wrd", settings, found)
+        found.kept["sentences"] = sentences
+
+
 def load_sentences(hparams):
     """`data.load_utterances`, with the label `tree` as a Tree and `wrd` as its words, for every split.
 
     Raises DataError for trees that are missing or faulty.
     """
+    utterances = load_utterances(hparams)
+    made = hparams["checked"].kept.get("sentences") if "checked" in hparams else None
+    if made is None:
+        made = with_trees(utterances, hparams)
+    kept = {split: {u.id for u in found} for split, found in utterances.items()}
+    made = {split: [u for u in found if u.id in kept[split]] for split, found in made.items()}
+    warn_of_unseen(made)
+    return made
+
+
+def with_trees(splits, settings):
+    """Utterances of each split -> the same with the label `tree` as a Tree and `wrd` as its words"""
     made = {}
-    for split, utterances in load_utterances(hparams).items():
-        where = str(hparams[f"{split}_csv"])
+    for split, utterances in splits.items():
+        where = str(settings[f"{split}_csv"])
         trees = trees_of(
-            utterances, hparams["data_folder"], hparams["normaliser"], hparams["multiword"], where
+            utterances, settings["data_folder"], settings["normaliser"], settings["multiword"], where
         )
         labels = [{**u.labels, "tree": trees[u.id], "wrd": trees[u.id].text} for u in utterances]
         made[split] = [replace(u, labels=own) for u, own in zip(utterances, labels, strict=True)]
-    warn_of_unseen(made)
     return made
 
 

@@ -8,7 +8,8 @@ import re
 from collections import Counter
 
 from lebench_sb.data import manifest_paths
-from lebench_sb.manifest import TAG, DataError, Problems, nearest, read_table
+from lebench_sb.manifest import TAG, DataError, Problems, UsageError, nearest, read_table
+from lebench_sb.manifests.labels import check_texts
 from lebench_sb.metrics.concepts import COLUMNS, concepts, count_all, symbols
 from lebench_sb.metrics.errors import count_edits
 from lebench_sb.tasks.asr import ASRBrain, Characters, datasets
@@ -17,7 +18,7 @@ from lebench_sb.tasks.curriculum import start_from_run
 AROUND_TAGS = re.compile(rf" *({TAG.pattern}|>) *")
 SILENT = dict(COLUMNS[name] for name in ("CVER", "ChER"))  # errors: reference length
 TRIED = 30  # sequences of concepts that a trivial system may say
-COUNT = "count"  # of `unseen_concepts`
+COUNT, REFUSED = "count", "error"  # values of `unseen_concepts`
 
 
 class TaggedCharacters(Characters):
@@ -69,6 +70,34 @@ class SLUBrain(ASRBrain):
         return f"saying always {' '.join(best)}" if best else "saying nothing", trivial
 
 
+def check_labels(splits, settings, found):
+    """Tagged texts in the column semantics whose concepts train holds; for a cascade (`asr_run`), the
+    recognition run that heard the test set"""
+    cascade = "asr_run" in settings
+    texts = check_texts(splits, TaggedCharacters.column, settings, found, None if cascade else letters)
+    if len(texts) == len(splits):
+        found.collect(check_concepts, settings, splits)
+        tell_unseen(texts, found)
+    if cascade:
+        # here: it builds on this module
+        from lebench_sb.tasks.slu_cascade import hypotheses
+
+        found.collect(hypotheses, settings["asr_run"], splits["test"])
+
+
+def letters(text):
+    """tagged text -> its characters without the tags, which are compared as concepts"""
+    return list(AROUND_TAGS.sub(" ", text))
+
+
+def tell_unseen(texts, found):
+    """Concepts of valid and test that train lacks, each an error of the scores"""
+    counts = {split: Counter(tag for text in own for tag in concepts(text)) for split, own in texts.items()}
+    unseen = {split: {tag: n for tag, n in sorted(own.items()) if tag not in counts["train"]}
+              for split, own in counts.items()}  # fmt: skip
+    found.tell("unseen_concepts", {split: own for split, own in unseen.items() if own})
+
+
 def concepts_brain(hparams, run_opts, utterances):
     """A loaded YAML -> (SLUBrain, datasets), targets from `semantics`; DataError for concepts that cannot be
     learned"""
@@ -105,6 +134,8 @@ def check_concepts(hparams, utterances):
         if not tags:
             hint = "its column semantics holds texts like `je vais à <ville> nice >`"
             raise DataError(f"{hparams[split + '_csv']}: no concept in {split}; {hint}.")
+    if str(hparams["unseen_concepts"]) not in (COUNT, REFUSED):
+        raise UsageError(f"--unseen_concepts {hparams['unseen_concepts']}: {REFUSED} or {COUNT}.")
     unseen = set().union(*found.values()) - found["train"]
     if unseen and str(hparams["unseen_concepts"]) != COUNT:
         paths = [path for split in ("valid", "test") for path in manifest_paths(hparams[f"{split}_csv"])]

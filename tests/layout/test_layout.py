@@ -22,6 +22,10 @@ ALLOWED = {
     "schedules": [], "augment": [], "checkpoints": ["manifest"], "signals": [], "sharding": [], "updates": [],
     "selection": ["manifest", "storage"],
     "manifests": ["audio", "manifest", "storage"],
+    # what a task asks of its labels is called by name, from the task's module
+    "manifests/before_training": [
+        "audio", "data", "encoders", "manifest", "manifests", "storage", "training",
+    ],
     "data": ["audio", "manifest", "selection", "signals", "storage"],
     "energy": ["manifest"],
     "features": ["data", "manifest", "storage"],  # frames kept on disk between epochs, runs and heads
@@ -34,18 +38,20 @@ ALLOWED = {
     "brain": [
         "checkpoints", "data", "energy", "manifest", "metrics", "results", "sharding", "signals", "updates",
     ],
-    "run": ["brain", "data", "features", "manifest", "results", "command_line", "training"],
+    "run": [
+        "brain", "data", "features", "manifest", "manifests", "results", "command_line", "training",
+    ],
     "corpora": ["annotations", "manifest", "text"],
     # a task draws its own pictures; a chain of runs reads the checkpoint of the run before
     "tasks": [
-        "annotations", "brain", "checkpoints", "data", "decoding", "heads", "manifest", "metrics", "plots",
-        "results", "text",
+        "annotations", "brain", "checkpoints", "data", "decoding", "heads", "manifest", "manifests",
+        "metrics", "plots", "results", "text",
     ],
     # a finished recognition run, then a parser of text: scored as the task of speech parsing
     "cascade": ["annotations", "command_line", "data", "manifest", "metrics", "results", "tasks"],
     "pretraining": [
-        "attention", "brain", "checkpoints", "data", "encoders", "folders", "manifest", "metrics",
-        "model_folders", "plots", "results", "schedules", "sharding", "waveforms",
+        "attention", "brain", "checkpoints", "data", "encoders", "folders", "manifest", "manifests",
+        "metrics", "model_folders", "plots", "results", "schedules", "sharding", "storage", "waveforms",
     ],
     "importing": ["folders", "model_folders", "pretraining"],
     "training": ["command_line", "data", "manifest", "storage"],

@@ -486,7 +486,7 @@ def test_traces_are_learnt_by_heart(root, rated, tmp_path, monkeypatch, yaml, ep
     words = ["--data_folder", str(rated), "--num_workers", "0", "--noprogressbar", "--trace_column", "calm"]
     words += [w for s in ("train", "valid", "test") for w in (f"--{s}_csv", str(tmp_path / "all.csv"))]
     words += ["--ssl_hub", "mel_filterbank", "--number_of_epochs", epochs, "--patience", "250"]
-    words += ["--head_lr", "0.01"]
+    words += ["--head_lr", "0.01", "--allow_speaker_overlap", "True"]
     run(root, monkeypatch, "RECOLA", yaml, [*words, "--output_folder", str(tmp_path / "run")])
     record = json.loads((tmp_path / "run" / "results.json").read_text())
     assert len(found) == 9 and len({u.duration for u in found}) >= 3
