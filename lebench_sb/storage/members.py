@@ -15,7 +15,6 @@ import io
 import mmap
 import os
 import struct
-import tarfile
 import weakref
 import zlib
 from array import array
@@ -24,13 +23,14 @@ from contextlib import contextmanager
 from functools import lru_cache
 
 from lebench_sb.core.guard import regular
+from lebench_sb.storage.tar_headers import BLOCK, damaged, tar_members
 
 MARK = ".tar::"
 MAGIC = b"lebench1"
 HEADER = struct.Struct("=8sQQ")
 CODES, WIDTHS = "QQQI", (8, 8, 8, 4)  # types and bytes of the columns
-BLOCK = 512  # bytes of a tar header, and what members are padded to
 BUFFER = 1 << 14  # bytes: decoders ask for a few thousand at a time
+PIECE = 1 << 20  # bytes read at once to compare a CRC-32
 OPEN = 256  # shards that a process keeps open
 UNKNOWN = 0  # CRC-32 of members of a tar without index
 
@@ -51,9 +51,9 @@ def file_of(path):
 def open_audio(path, whole=False):
     """What soundfile opens: `path`, or a binary file that is the member.
 
-    whole: reads the member at once and compares its CRC-32. Raises FileNotFoundError for a shard or member
-    that does not exist, OSError for a shard that is cut short or holds something else there, DataError for
-    what is no regular file.
+    whole: reads the member at once and compares its CRC-32; else it is compared where decoding fails. Raises
+    FileNotFoundError for a shard or member that does not exist, OSError for a shard that is cut short or
+    holds something else there, DataError for what is no regular file.
     """
     found = inside(path)
     if not found:
@@ -67,6 +67,9 @@ def open_audio(path, whole=False):
     member = Member(shard, first, size)
     try:
         yield io.BufferedReader(member, BUFFER)
+    except Exception:  # of whatever decodes it: that bytes were damaged is the better reason
+        shard.check(first, size, crc, path)
+        raise
     finally:
         if member.fault:
             raise member.fault
@@ -122,7 +125,7 @@ class Shard:
         self.file = open(regular(path), "rb", buffering=0)
         weakref.finalize(self, self.file.close)
         index = f"{path}.index"
-        self.index = read_index(index) if os.path.exists(index) else scanned(path)
+        self.index = read_index(index) if os.path.exists(index) else scanned(self.file, path)
 
     def place(self, name, path):
         """(first byte, bytes, CRC-32) of a member. path: what errors name."""
@@ -131,23 +134,40 @@ class Shard:
             raise damaged(f"shard has {size} bytes, by its index {indexed}: cut short or another file", path)
         found = self.index.find(name)
         if found is None:
-            raise FileNotFoundError(errno.ENOENT, "no such member in the shard", str(path))
+            kind, note = self.index.others.get(name), self.index.others.get("")
+            words = f"it is {kind} in the shard, not a file" if kind else "no such member in the shard"
+            raise FileNotFoundError(errno.ENOENT, f"{words} ({note})" if note else words, str(path))
         first, size, crc = found
-        if crc != UNKNOWN and not _names(os.pread(self.file.fileno(), BLOCK, first - BLOCK), name):
+        if not BLOCK <= first <= indexed - size:
+            raise damaged(f"index of the shard points outside it (byte {first}, {size} bytes)", path)
+        if self.index.on_disk and not _names(os.pread(self.file.fileno(), BLOCK, first - BLOCK), name, size):
             raise damaged("shard holds something else where its index says the member is", path)
         return found
 
     def whole(self, first, size, crc, path):
         """The bytes of a member, their CRC-32 compared where it is known"""
-        data = b""
-        while len(data) < size:
-            more = os.pread(self.file.fileno(), size - len(data), first + len(data))
-            if not more:
-                break
-            data = data + more if data else more
-        if len(data) < size or crc != UNKNOWN and zlib.crc32(data) != crc:
-            raise damaged("member is not what was written into the shard (CRC-32)", path)
+        data = bytearray(size)
+        view, at = memoryview(data), 0
+        while at < size and (count := os.preadv(self.file.fileno(), [view[at:]], first + at)):
+            at += count
+        compare(zlib.crc32(view[:at]), crc, path)
         return data
+
+    def check(self, first, size, crc, path):
+        """Raises OSError where the bytes of a member are not those that were packed; reads all of them"""
+        found = 0
+        if crc == UNKNOWN:
+            return
+        for at in range(first, first + size, PIECE):
+            found = zlib.crc32(os.pread(self.file.fileno(), min(PIECE, first + size - at), at), found)
+        compare(found, crc, path)
+
+
+def compare(found, expected, path):
+    """Raises OSError where two CRC-32s differ, the expected one known"""
+    if expected not in (UNKNOWN, found):
+        sums = f"expected {expected:08x}, found {found:08x}"
+        raise damaged(f"member is not what was packed, its CRC-32 differs ({sums})", path)
 
 
 @lru_cache(maxsize=OPEN)
@@ -156,20 +176,29 @@ def opened(path):
     return Shard(path)
 
 
-def damaged(words, path):
-    return OSError(errno.EIO, words, str(path))
+def place_of(path):
+    """(first byte, bytes, CRC-32) of a member of a shard, () for a file of its own; raises OSError"""
+    found = inside(path)
+    return opened(found[0]).place(found[1], path) if found else ()
 
 
-def _names(header, name):
-    """Whether a tar header of shards.py is that of a member: its field holds the end of the name"""
+def _names(header, name, size):
+    """Whether a tar header of shards.py is that of a member: its fields hold the end of the name and the
+    size"""
     written = header[:100].rstrip(b"\0")
-    return bool(written) and name.encode("utf-8", "surrogateescape").endswith(written)
+    named = written and name.encode("utf-8", "surrogateescape").endswith(written)
+    return bool(named) and header[124:136].split(b"\0")[0] == b"%011o" % size
 
 
 class Index:
-    """Where members lie: columns of hashes of names (n), ascending, first bytes, sizes and CRC-32s (n)."""
+    """Where members lie: columns of hashes of names (n), ascending, first bytes, sizes and CRC-32s (n).
 
-    def __init__(self, tar_size, hashes, firsts, sizes, crcs):
+    on_disk: it was written when the shard was packed; others: {name: kind} of members that are no files,
+    and "": what else is odd about the tar.
+    """
+
+    def __init__(self, tar_size, hashes, firsts, sizes, crcs, on_disk=False, others=None):
+        self.on_disk, self.others = on_disk, others or {}
         self.tar_size, self.hashes, self.firsts, self.sizes, self.crcs = tar_size, hashes, firsts, sizes, crcs
 
     def find(self, name):
@@ -204,7 +233,9 @@ def make_index(tar_size, members):
 
 def read_index(path):
     """The Index in a file, mapped into memory; OSError for one that is cut short or no index."""
-    with open(path, "rb") as file:
+    with open(regular(path), "rb") as file:
+        if not os.fstat(file.fileno()).st_size:
+            raise damaged("no index of a shard, or cut short", path)
         data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     header = data[: HEADER.size]
     magic, tar_size, count = HEADER.unpack(header) if len(header) == HEADER.size else (b"", 0, 0)
@@ -214,14 +245,13 @@ def read_index(path):
     for code, width in zip(CODES, WIDTHS, strict=True):
         columns.append(data[first : first + width * count].cast(code))
         first += width * count
-    return Index(tar_size, *columns)
+    return Index(tar_size, *columns, on_disk=True)
 
 
-def scanned(path):
-    """The Index of a tar, from its headers; OSError for a file that is no uncompressed tar."""
-    try:
-        with tarfile.open(path, "r:") as tar:
-            found = {m.name.removeprefix("./"): (m.offset_data, m.size, UNKNOWN) for m in tar if m.isfile()}
-    except tarfile.TarError as error:
-        raise damaged(f"no uncompressed tar, or cut short ({error})", path) from None
-    return make_index(os.path.getsize(path), [(name, *place) for name, place in found.items()])
+def scanned(file, path):
+    """The Index of an open tar, from its headers; OSError for a file that is no uncompressed tar."""
+    places, others = tar_members(file, path)
+    rows = [(name, *place, UNKNOWN) for name, place in places.items()]
+    index = make_index(os.fstat(file.fileno()).st_size, rows)
+    index.others = others
+    return index

@@ -5,10 +5,13 @@ import json
 import multiprocessing
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -19,6 +22,7 @@ from lebench_sb.data import as_dataset, audio_item
 from lebench_sb.encoders import load_encoder
 from lebench_sb.features import FeatureCache
 from lebench_sb.manifest import DataError, UsageError, read_manifest
+from lebench_sb.storage import members
 
 ASR = ["recipes/ASR/CommonVoice/train.py", "recipes/ASR/CommonVoice/hparams/ctc.yaml"]
 
@@ -144,6 +148,133 @@ def test_frames_that_float16_cannot_hold_are_an_error(corpus, encoder_folder, tm
     torch.nn.init.constant_(encoder.model.encoder.layer_norm.bias, 1e6)
     with pytest.raises(DataError, match="float16: --feature_cache_dtype float32"):
         view(FeatureCache(tmp_path, encoder, "float16"), dataset_of(corpus))
+
+
+def edited(change):
+    """Damages the index of a shard; with a digest of its own that is right again"""
+
+    def damage(path):
+        index = path.with_suffix(".json")
+        told = json.loads(index.read_text())
+        del told["self"]
+        change(told)
+        index.write_text(json.dumps(told | {"self": features.own_digest(told)}))
+
+    return damage
+
+
+def lose_an_id(told):
+    told["where"].pop(next(iter(told["where"])))
+
+
+def point(place):
+    def change(told):
+        told["where"][next(iter(told["where"]))] = place
+
+    return change
+
+
+def flip(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))
+
+
+DAMAGES = {
+    "a bit": (flip, "its bytes are not those that were written"),
+    "frames of zeros": (lambda path: path.write_bytes(bytes(path.stat().st_size)), "its bytes are not those"),
+    "cut short": (lambda path: os.truncate(path, 1000), "its bytes are not those"),
+    "empty": (lambda path: os.truncate(path, 0), "its bytes are not those"),
+    "index edited": (
+        lambda path: edit(path.with_suffix(".json"), '"values": ', '"values": 1'), "its digest is another"),
+    "index of an earlier version": (edited(lambda told: told.pop("format")), "is of another version"),
+    "index no JSON": (lambda path: path.with_suffix(".json").write_text("{"), "is not JSON"),
+    "index a list": (lambda path: path.with_suffix(".json").write_text("[]"), "list"),
+    "an id missing": (edited(lose_an_id), "its utterances are not those of the shard"),
+    "an id more": (edited(lambda told: told["where"].update(x=[0, 1])), "x differs"),
+    "beyond the file": (edited(point([10**9, 3])), "lie outside"),
+    "before the file": (edited(point([-3, 3])), "lie outside"),
+    "fewer than none": (edited(point([0, -3])), "lie outside"),
+    "another shape": (edited(lambda told: told.update(frame=[1, 4])), r"frames of shape \[1, 4\]"),
+    "another size": (edited(lambda told: told.update(values=7)), "by its index 7 values"),
+    "frames gone": (lambda path: path.unlink(), ""),
+}  # fmt: skip
+
+
+def edit(path, old, new):
+    path.write_text(path.read_text().replace(old, new))
+
+
+@pytest.fixture(scope="module")
+def one_cache(corpus, encoder_folder, tmp_path_factory):
+    """(encoder, two utterances, their frames, folder of their cache)"""
+    encoder, folder = load_encoder(encoder_folder), tmp_path_factory.mktemp("one")
+    found = read_manifest(corpus / "test.csv", corpus)[:2]
+    dataset = as_dataset(found, [audio_item], ["sig", "wrd"])
+    frames = [row["features"] for row in view(FeatureCache(folder, encoder), dataset)]
+    return encoder, dataset, frames, folder
+
+
+@pytest.mark.parametrize("damage, words", DAMAGES.values(), ids=DAMAGES)
+def test_a_shard_that_is_not_what_was_written_is_computed_again(one_cache, tmp_path, caplog, damage, words):
+    encoder, dataset, frames, folder = one_cache
+    shutil.copytree(folder, tmp_path / "cache")
+    (path,) = (tmp_path / "cache").rglob("*.bin")
+    state = os.stat(path)
+    damage(path)
+    if path.exists():  # as a copy that keeps times
+        os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+    found = [row["features"] for row in view(FeatureCache(tmp_path / "cache", encoder), dataset)]
+    assert all(torch.equal(a, b) for a, b in zip(found, frames, strict=True))
+    told = [record.getMessage() for record in caplog.records if "Computed again" in record.getMessage()]
+    assert len(told) == bool(words)
+    assert all(re.search(words, text) and str(path)[:-4] in text for text in told)
+
+
+def test_frames_that_are_not_finite_are_told(one_cache, tmp_path):
+    encoder, dataset, _, folder = one_cache
+    shutil.copytree(folder, tmp_path / "cache")
+    (path,) = (tmp_path / "cache").rglob("*.bin")
+    path.write_bytes(b"\xff" * path.stat().st_size)
+    edited(lambda told: told.update(digest=features.digest_of(path.read_bytes())))(path)
+    found = view(FeatureCache(tmp_path / "cache", encoder), dataset)
+    with pytest.raises(DataError, match="00000.bin: frames of .* are not finite; remove it"):
+        found[0]
+
+
+def test_a_cache_may_be_read_by_whom_the_umask_lets_and_leftovers_go(one_cache, tmp_path):
+    encoder, dataset, _, folder = one_cache
+    shutil.copytree(folder, tmp_path / "cache")
+    (path,) = (tmp_path / "cache").rglob("*.bin")
+    dead, mine = path.with_name(f".00000.bin.{'0' * 16}.tmp"), path.with_name("00000.tmp")
+    for file in (dead, mine):
+        file.write_text("x")
+        os.utime(file, (1, 1))
+    path.with_suffix(".json").unlink()
+    before = os.umask(0o022)
+    try:
+        view(FeatureCache(tmp_path / "cache", encoder), dataset)
+    finally:
+        os.umask(before)
+    assert [file.stat().st_mode & 0o777 for file in (path, path.with_suffix(".json"))] == [0o644, 0o644]
+    assert not dead.exists() and mine.exists() and len(list(path.parent.glob(".*.tmp"))) == 0
+
+
+def test_a_recording_inside_a_shard_is_told_from_another_there(corpus, tmp_path):
+    found = read_manifest(corpus / "test.csv", corpus)[:2]
+    described = set()
+    for number in range(2):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        with tarfile.open(folder / "x.tar", "w", format=tarfile.USTAR_FORMAT) as tar:
+            tar.add(found[number].wav, "a.wav")
+        content = (folder / "x.tar").read_bytes().ljust(1 << 20, b"\0")
+        (tmp_path / "x.tar").write_bytes(content)
+        os.utime(tmp_path / "x.tar", (1, 1))
+        members.opened.cache_clear()
+        one = replace(found[0], wav=f"{tmp_path / 'x.tar'}::a.wav")
+        described.add(features.described(as_dataset([one], [audio_item], ["sig"])))
+    assert len(described) == 2
 
 
 def test_misuse_is_refused(encoder_folder, tmp_path):
