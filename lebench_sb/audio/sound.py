@@ -77,6 +77,8 @@ def open_sound(path, whole=False):
         raise
     except (soundfile.SoundFileError, RuntimeError, OSError) as error:
         reason = getattr(error, "strerror", None) or str(error).split(": ")[-1].strip(" .")
+        if isinstance(error, OSError) and error.strerror:  # of disk or shard: also why it is cut short
+            raise DataError(f"{path}: not readable ({reason}); copy it again or leave it out.") from error
         said = found.fault if found else ""
         said = said or f"not readable as audio ({reason or type(error).__name__}); {CONVERT}"
         raise DataError(f"{path}: {said}.") from error
