@@ -29,6 +29,7 @@ from lebench_sb.data import (
     EpochPlan,
     PlannedLoader,
     describe_split,
+    left_out,
     manifest_stamps,
     sample_lengths,
     seed_everything,
@@ -601,8 +602,8 @@ class SSLBrain(sb.Brain):
             "mode": hparams["mode"],
             "metrics": self.intervals(rows),
             "data": {**unused, **data},
-            "text_normaliser": hparams["normaliser"],
-            "details": self.details(),
+            "text_normaliser": hparams["run"].get("text_normaliser", hparams["normaliser"]),
+            "details": {**self.details(), **left_out({s: hparams[f"{s}_csv"] for s in utterances})},
             "parameters": self.parameter_counts(),
             "stamps": list(dict.fromkeys(stamps)),
             "time": {

@@ -16,8 +16,9 @@ from pathlib import Path
 from lebench_sb import results
 from lebench_sb.annotations.trees import INNER, NO_WORDS, Tree, as_conllu, trees_of
 from lebench_sb.command_line import launch
-from lebench_sb.data import describe_split
+from lebench_sb.data import describe_split, left_out
 from lebench_sb.manifest import Problems, UsageError, read_manifest
+from lebench_sb.manifests.named import check_normaliser, check_options
 from lebench_sb.metrics.bootstrap import interval
 from lebench_sb.metrics.errors import count_errors
 from lebench_sb.metrics.parsing import SCORES, count_parses, kind
@@ -32,6 +33,8 @@ def main(argv):
     options = read_options(argv)
     asr = results.read_results(Path(options.asr) / results.RESULTS)
     utterances = read_manifest(options.test_csv, options.data_folder)
+    check_normaliser([options.test_csv], options.normaliser, asked=True)
+    check_options([options.test_csv], {"multiword": options.multiword}, ["multiword"])
     gold = trees_of(
         utterances, options.data_folder, options.normaliser, options.multiword, where=options.test_csv
     )
@@ -158,6 +161,7 @@ def make_record(options, argv, asr, utterances, rows, nlp):
         "metrics": metrics,
         "data": {**asr["data"], "test": describe_split(options.test_csv, utterances)},
         "text_normaliser": options.normaliser,
+        "details": left_out({"test": options.test_csv}),
         "parameters": asr["parameters"],
         "stamps": list(asr["stamps"]),
         "time": asr["time"],

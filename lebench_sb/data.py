@@ -6,6 +6,7 @@ import random
 import shutil
 import warnings
 from bisect import bisect_right
+from collections import Counter
 from functools import partial
 from itertools import pairwise, repeat
 from pathlib import Path
@@ -265,6 +266,18 @@ def describe_split(csv_value, utterances):
 def manifest_stamps(csv_value):
     """What the markers of a split's manifests say weakens a score on them, in their order"""
     return [stamp for path in manifest_paths(csv_value) for stamp in read_marker(path).get("stamps", [])]
+
+
+def left_out(csv_values):
+    """{split: csv value} -> {"dropped": {split: {reason: count}}} of the utterances that the preparation left
+    out, by the markers; {} where none was"""
+    dropped = {}
+    for split, value in csv_values.items():
+        counts = Counter()
+        for path in manifest_paths(value):
+            counts.update(read_marker(path).get("dropped", {}))
+        dropped |= {split: dict(counts)} if counts else {}
+    return {"dropped": dropped} if dropped else {}
 
 
 class EpochPlan:

@@ -38,6 +38,8 @@ from lebench_sb.data import manifest_paths
 from lebench_sb.features import FeatureCache
 from lebench_sb.manifest import marker_path
 from lebench_sb.manifests.before_training import check_before_training
+from lebench_sb.manifests.named import NOT_KNOWN, text_of
+from lebench_sb.text import normaliser
 from lebench_sb.training import begun
 from lebench_sb.training.processes import on_main
 from lebench_sb.training.speech import speech_of
@@ -78,8 +80,21 @@ def start(argv):
             "command": command, "overrides": dict(overrides), "yaml": str(path), "lock": run.handle,
             "changes": run.changes, **own,
         }  # fmt: skip
+        settle_texts(hparams, run.named)
         run_opts = settle_precision(hparams, run_opts)
     return hparams, run_opts
+
+
+def settle_texts(hparams, named):
+    """`text_normaliser` of hparams["run"] becomes what results.json says of the manifests' texts, and
+    `normaliser` what they went through. named: the keys of manifests that the command line gives"""
+    paths = [path for s in SPLITS if f"{s}_csv" in hparams for path in manifest_paths(hparams[f"{s}_csv"])]
+    wanted, asked = hparams["normaliser"], hparams["run"]["overrides"]
+    found = text_of(paths, hparams["prepare"], wanted, asked, named) or wanted
+    hparams["run"]["text_normaliser"] = found
+    if found not in (wanted, NOT_KNOWN):
+        logger.info("The manifests were prepared with normaliser %s, which holds for this run.", found)
+        hparams["normaliser"] = found
 
 
 def check_settings(values, path):
@@ -88,6 +103,8 @@ def check_settings(values, path):
         if key in values and not isinstance(values[key], str):
             raise UsageError(f"{path}: {key}: {values[key]!r}: a text is expected, in quotation marks.")
     results.check_begin(values)
+    if "normaliser" in values:
+        normaliser(values["normaliser"])  # raises for a name that is none
 
 
 class RunFolder:
@@ -179,15 +196,18 @@ class RunFolder:
         begun.write(self.homes, record, anew=not self.old)
 
     def prepare(self):
-        """Writes the manifests, unless the command line names manifests itself"""
+        """Writes the manifests, unless the command line names manifests itself, made as it says"""
+        prepare = build(self.resolved, self.path, only=["prepare"])["prepare"]
         if self.named:
             logger.info("Preparation is left out: the command line gives %s.", ", ".join(self.named))
         else:
-            build(self.resolved, self.path, only=["prepare"])["prepare"]()
+            prepare()
         for split, paths in self.manifests().items():
             for path in paths:
                 if not path.is_file():
                     raise FileNotFoundError(f"{path} not found: give --{split}_csv, or no _csv key at all.")
+        everything = [path for paths in self.manifests().values() for path in paths]
+        text_of(everything, prepare, self.values.get("normaliser", "none"), self.overrides, self.named)
 
     def prepare_anew(self):
         """As `prepare`, in a folder whose run goes on: manifests that turn out to be of other speech give way

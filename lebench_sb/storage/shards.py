@@ -216,7 +216,8 @@ def copied(wav, tar, size):
 
 def write_split(path, utterances, data_root, output, places, plan):
     """The manifest of the same name in `output`, unless an earlier call finished it"""
-    parameters = {"shard": manifest_hash(path), "plan": plan}
+    source = read_marker(path).get("parameters", {})
+    parameters = {"shard": manifest_hash(path), "plan": plan, "source": source}
     target = output / path.name
     if is_prepared(target, parameters):
         return

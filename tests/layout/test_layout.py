@@ -21,7 +21,7 @@ ALLOWED = {
     "encoders": ["attention", "folders", "model_folders", "waveforms"],
     "schedules": [], "augment": [], "checkpoints": ["manifest"], "signals": [], "sharding": [], "updates": [],
     "selection": ["manifest", "storage"],
-    "manifests": ["audio", "manifest", "storage"],
+    "manifests": ["audio", "manifest", "storage", "text"],
     # what a task asks of its labels is called by name, from the task's module
     "manifests/before_training": [
         "audio", "data", "encoders", "manifest", "manifests", "storage", "training",
@@ -39,7 +39,7 @@ ALLOWED = {
         "checkpoints", "data", "energy", "manifest", "metrics", "results", "sharding", "signals", "updates",
     ],
     "run": [
-        "brain", "data", "features", "manifest", "manifests", "results", "command_line", "training",
+        "brain", "command_line", "data", "features", "manifest", "manifests", "results", "text", "training",
     ],
     "corpora": ["annotations", "manifest", "text"],
     # a task draws its own pictures; a chain of runs reads the checkpoint of the run before
@@ -48,7 +48,9 @@ ALLOWED = {
         "metrics", "plots", "results", "text",
     ],
     # a finished recognition run, then a parser of text: scored as the task of speech parsing
-    "cascade": ["annotations", "command_line", "data", "manifest", "metrics", "results", "tasks"],
+    "cascade": [
+        "annotations", "command_line", "data", "manifest", "manifests", "metrics", "results", "tasks",
+    ],
     "pretraining": [
         "attention", "brain", "checkpoints", "data", "encoders", "folders", "manifest", "manifests",
         "metrics", "model_folders", "plots", "results", "schedules", "sharding", "storage", "waveforms",
