@@ -53,6 +53,11 @@ PATH_LABELS = PATH_COLUMNS[1:]  # labels that may hold a path; a `tree` that is 
 GENDERS = ("F", "M", "U")
 CONTROL = re.compile("[\x00-\x1f\x7f]")
 QUOTED = re.compile('[,"\r\n]|^ | $')  # fields written in quotation marks
+QUOTES = ("", ", put quotation marks around a field that holds the separator")
+NO_QUOTES = (
+    ", a line break inside a field? put a space in its place, quotation marks do not quote here",
+    ", the separator inside a field? put a space in its place, quotation marks do not quote here",
+)
 SECONDS = re.compile(r"\d+(\.\d+)?([eE][-+]?\d+)?")
 TAG = re.compile(r"<[^<>\s]+>")  # opens a concept in `semantics`; CLOSE closes it
 CLOSE = ">"
@@ -484,7 +489,8 @@ def _read_seconds(row, column, problems, line):
 def read_table(path, delimiter, quotes=True):
     """(header, [(line number, fields), ...]) of a delimited UTF-8 file; BOM and CRLF are fine.
 
-    quotes=False takes quotation marks as ordinary characters. Raises DataError naming the line of an encoding
+    quotes=False takes quotation marks as ordinary characters: then no field can hold the delimiter or a line
+    break. Raises DataError naming the line of an encoding
     fault, a broken quotation, or a row whose number of fields is not the header's
     (all such rows are counted).
     """
@@ -494,7 +500,7 @@ def read_table(path, delimiter, quotes=True):
     header, problems = rows.pop(0)[1], Problems(path)
     _check_names(path, header)
     for line, fields in rows:
-        _fits(header, line, fields, problems)
+        _fits(header, line, fields, problems, QUOTES if quotes else NO_QUOTES)
     problems.raise_if_any()
     return header, rows
 
@@ -526,14 +532,14 @@ def _check_names(path, header):
         raise DataError(f"{path}: columns named twice: {', '.join(doubled)}.")
 
 
-def _fits(header, line, fields, problems):
+def _fits(header, line, fields, problems, hints=QUOTES):
     """True when a row has as many fields as the header; else it is added to `problems`."""
     width = len(header)
     if len(fields) < width:
-        problems.add(f"rows shorter than the header's {width} fields", f"line {line} has {len(fields)}")
+        kind = f"rows shorter than the header's {width} fields{hints[0]}"
+        problems.add(kind, f"line {line} has {len(fields)}")
     elif len(fields) > width:
-        quote = "put quotation marks around a field that holds the separator"
-        kind = f"rows longer than the header's {width} fields, {quote}"
+        kind = f"rows longer than the header's {width} fields{hints[1]}"
         problems.add(kind, f"line {line} has {len(fields)}")
     return len(fields) == width
 

@@ -5,36 +5,34 @@ Mozilla publishes a release as `cv-corpus-<version>/fr/`: `train.tsv`, `dev.tsv`
 in two of them), `clips/*.mp3`, and since release 12 or so `clip_durations.tsv`. LeBenchmark used 5.1 (604 h)
 and 6.1. The columns grew (`accent` became `accents`, `variant` came, genders became `male_masculine`),
 `client_id`, `path`, `sentence` and `gender` stayed. The TSV quotes nothing: a lone `"` is part of its
-sentence. Some clips hold other words, or none; the votes are no proof.
+sentence. Some clips hold other words, or none; the votes are no proof. A path without its suffix, or of a
+clip that was converted (.wav, .flac), names the clip of its stem.
 https://commonvoice.mozilla.org/fr/datasets
 """
 
 import hashlib
-import logging
 import os
-from collections import Counter
 from pathlib import Path
 
+from lebench_sb.core.paths import Finder, below
 from lebench_sb.corpora._stamps import synthetic
+from lebench_sb.corpora._text import EMPTY, gender, readable
 from lebench_sb.manifest import (
     DataError,
+    Problems,
+    Told,
     Utterance,
-    is_prepared,
-    measure_durations,
     nearest,
-    read_marker,
+    prepared,
+    probe_durations,
     read_table,
     write_manifest,
 )
-from lebench_sb.text import UnreadableText
 from lebench_sb.text import none as compose
-from lebench_sb.text import normaliser as text_normaliser
 
 SPLITS = {"train": "train", "valid": "dev", "test": "test"}  # ours: theirs
-GENDERS = {"male": "M", "male_masculine": "M", "female": "F", "female_feminine": "F"}
 NEEDED = ("client_id", "path", "sentence", "gender")
 SHOWN = 5
-logger = logging.getLogger(__name__)
 
 
 def prepare_commonvoice(data_folder, manifest_folder, normaliser="fr-1", language="fr"):
@@ -43,9 +41,10 @@ def prepare_commonvoice(data_folder, manifest_folder, normaliser="fr-1", languag
     data_folder: a locale's folder (train.tsv, dev.tsv, test.tsv, clips/) or the release's, which holds it
     under the name of its `language`; normaliser: of the label `wrd`, the sentence; `text` is it with case
     and punctuation. Sentences of which nothing is left, or which hold characters the normaliser cannot
-    read, are left out, counted in the marker and logged. A second call with the same parameters and unchanged
-    TSVs returns at once. Raises FileNotFoundError, or DataError (clips that are missing or do not decode,
-    columns, encoding).
+    read, are left out, counted in the marker and logged (in train up to 1 % of the second, and of clips that
+    do not decode). A second call with the same parameters and unchanged TSVs and clips returns at once.
+    Raises FileNotFoundError, DataError (clips that are missing or do not decode, columns, encoding), and
+    UsageError for files in `manifest_folder` that are not ours.
     """
     locale = _locale_folder(data_folder, language)
     parameters = {
@@ -57,9 +56,9 @@ def prepare_commonvoice(data_folder, manifest_folder, normaliser="fr-1", languag
     }
     parameters["locale"] = os.path.relpath(locale, data_folder)
     manifests = {split: Path(manifest_folder) / f"{split}.csv" for split in SPLITS}
-    if all(is_prepared(path, parameters) for path in manifests.values()):
-        return {split: read_marker(path) for split, path in manifests.items()}
-    dropped = {split: Counter() for split in SPLITS}
+    if done := prepared(manifests, parameters, data_folder):
+        return done
+    dropped = {split: Told(split) for split in SPLITS}
     found = {
         split: list(utterances(data_folder, split, normaliser, language, dropped[split])) for split in SPLITS
     }
@@ -73,36 +72,37 @@ def prepare_commonvoice(data_folder, manifest_folder, normaliser="fr-1", languag
 def utterances(data_folder, split, normaliser="fr-1", language="fr", dropped=None):
     """Yields the Utterances of `split` (train, valid, test) in the TSV's order; the clip's name is the id.
 
-    dropped: a Counter that receives {reason: count} of the sentences left out. Durations (s) come from
-    clip_durations.tsv, or by decoding the clips it does not list. Raises as prepare_commonvoice does.
+    dropped: the split's Told, which receives {reason: count} of the sentences left out. Durations (s) come
+    from clip_durations.tsv, or by decoding the clips it does not list. Raises as prepare_commonvoice does.
     """
     if split not in SPLITS:
         raise ValueError(f"No split {split!r} in Common Voice: {', '.join(SPLITS)}.")
-    locale = _locale_folder(data_folder, language)
-    tsv = locale / f"{SPLITS[split]}.tsv"
-    rows = _rows(tsv, NEEDED)
-    clips = [os.path.abspath(locale / "clips" / row["path"]) for row in rows]
-    _check_clips(tsv, clips)
-    texts = _texts(
-        tsv, [row["sentence"] for row in rows], normaliser, Counter() if dropped is None else dropped
-    )
-    kept = [(row, clip, text) for row, clip, text in zip(rows, clips, texts, strict=True) if text]
-    seconds = _durations(locale, [clip for _, clip, _ in kept])
+    locale, told = _locale_folder(data_folder, language), Told(split) if dropped is None else dropped
+    tsv = below(locale, f"{SPLITS[split]}.tsv")
+    problems, rows = Problems(tsv), _rows(tsv, NEEDED)
+    clips = _clips(tsv, [row["path"] for _, row in rows])
+    lines = [(f"line {line}", row["sentence"]) for line, row in rows]
+    texts = readable(lines, normaliser, told, problems, counted=True)
+    problems.raise_if_any()
+    told.leave_out(tsv, [(EMPTY, repr(line)) for line, text in zip(lines, texts, strict=True) if text == ""])
+    kept = [(row, clip, text) for (_, row), clip, text in zip(rows, clips, texts, strict=True) if text]
+    seconds = _durations(locale, [clip for _, clip, _ in kept], told)
     for row, clip, text in kept:
-        gender = GENDERS.get(row["gender"].strip().lower(), "U")
-        name = Path(clip).stem
-        labels = {"text": compose(row["sentence"]), "wrd": text}
-        yield Utterance(name, clip, seconds[clip], None, None, row["client_id"], gender, language, labels)
+        if clip in seconds:
+            labels = {"text": compose(row["sentence"]), "wrd": text}
+            named = gender(row["gender"]) or "U"
+            name, speaker = Path(clip).stem, row["client_id"]
+            yield Utterance(name, clip, seconds[clip], None, None, speaker, named, language, labels)
 
 
 def _locale_folder(data_folder, language):
     """The folder with the TSVs: data_folder, or its folder named `language`."""
     data_folder = Path(data_folder)
-    folder = data_folder / language
-    if (data_folder / "train.tsv").exists() or not folder.is_dir():
+    folder = below(data_folder, language)
+    if below(data_folder, "train.tsv").exists() or not folder.is_dir():
         folder = data_folder
     for name in SPLITS.values():
-        if not (folder / f"{name}.tsv").is_file():
+        if not below(folder, f"{name}.tsv").is_file():
             raise FileNotFoundError(
                 f"{folder / name}.tsv not found. data_folder must hold train.tsv, dev.tsv, test.tsv and "
                 f"clips/, or a folder {language}/ that does (an unpacked Common Voice release)."
@@ -114,66 +114,62 @@ def _hashes(locale):
     """sha256 of each table: a manifest made from other tables is made again."""
     names = [*(f"{name}.tsv" for name in SPLITS.values()), "clip_durations.tsv"]
     return {
-        name: hashlib.sha256((locale / name).read_bytes()).hexdigest()
+        name: hashlib.sha256(below(locale, name).read_bytes()).hexdigest()
         for name in names
-        if (locale / name).is_file()
+        if below(locale, name).is_file()
     }
 
 
 def _rows(tsv, needed):
-    """The rows as dicts; DataError that names the columns found when a needed one is missing."""
+    """[(line, row as a dict), ...]; DataError that names the columns found when a needed one is missing."""
     header, rows = read_table(tsv, "\t", quotes=False)
     for name in needed:
         if name not in header:
             raise DataError(
                 f"{tsv} has no column {name!r}{nearest(name, header)}; it has {', '.join(header)}."
             )
-    return [dict(zip(header, fields, strict=True)) for _, fields in rows]
+    return [(line, dict(zip(header, fields, strict=True))) for line, fields in rows]
 
 
-def _check_clips(tsv, clips):
-    folder = tsv.parent / "clips"
-    there = set(os.listdir(folder)) if folder.is_dir() else set()
-    missing = [os.path.basename(clip) for clip in clips if os.path.basename(clip) not in there]
-    if missing:
-        more = " ..." if len(missing) > SHOWN else ""
-        names = f"{', '.join(missing[:SHOWN])}{more}"
+def _clips(tsv, paths):
+    """The absolute paths of the clips that a table names, in order (`Finder.find`); DataError that counts
+    those it does not find"""
+    folder = below(tsv.parent, "clips")
+    finder, beside, found, faults = Finder(folder), Finder(tsv.parent), [], []
+    for path in paths:
+        clip, fault = finder.find(path)
+        if clip is None:  # some copies write clips/ before the name
+            clip, again = beside.find(path)
+            fault = again if fault == "missing file" else fault
+        found.append(clip)
+        if clip is None:
+            faults.append(path if fault == "missing file" else f"{path}: {fault}")
+    if faults:
+        more = " ..." if len(faults) > SHOWN else ""
         raise DataError(
-            f"{tsv}: {len(missing)} of {len(clips)} clips are not in {folder}: {names}. "
-            "Unpack the whole release."
+            f"{tsv}: {len(faults)} of {len(paths)} clips are not in {folder}: "
+            f"{', '.join(faults[:SHOWN])}{more}. Unpack the whole release."
         )
+    return found
 
 
-def _texts(tsv, sentences, normaliser, dropped):
-    """Normalised sentences, "" for those to leave out, which are counted in `dropped` and logged."""
-    normalise, texts, left_out = text_normaliser(normaliser), [], []
-    for sentence in sentences:
-        try:
-            text, reason = normalise(sentence), "empty transcript"
-        except UnreadableText:
-            text, reason = "", f"characters {normaliser} cannot read"
-        texts.append(text)
-        if not text:
-            dropped[reason] += 1
-            left_out.append(sentence)
-    if left_out:
-        shown = ", ".join(map(repr, left_out[:SHOWN]))
-        logger.warning("%s: %d sentences left out, first: %s", tsv, len(left_out), shown)
-    return texts
-
-
-def _durations(locale, clips):
-    """{clip: seconds}, listed or measured. An mp3's own header may lie, so measuring decodes."""
-    table = locale / "clip_durations.tsv"
-    listed = {}
+def _durations(locale, clips, told):
+    """{clip: seconds}, listed or measured; in train without those that do not decode, if they are few
+    (Told.spare). An mp3's own header may lie, so measuring decodes."""
+    table, listed = below(locale, "clip_durations.tsv"), {}
     if table.is_file():
-        rows = _rows(table, ("clip", "duration[ms]"))
-        listed = {row["clip"]: row["duration[ms]"] for row in rows}
-    milliseconds = {clip: listed.get(os.path.basename(clip), "") for clip in clips}
+        listed = {row["clip"]: row["duration[ms]"] for _, row in _rows(table, ("clip", "duration[ms]"))}
+        listed = {Path(name).stem: value for name, value in listed.items()} | listed
+    names = {clip: os.path.basename(clip) for clip in clips}
+    milliseconds = {clip: listed.get(name, listed.get(Path(name).stem, "")) for clip, name in names.items()}
     seconds = {
         clip: int(value) / 1000 for clip, value in milliseconds.items() if value.isdecimal() and int(value)
     }
-    return seconds | measure_durations([clip for clip in clips if clip not in seconds], locale)
+    measured, faults = probe_durations([clip for clip in clips if clip not in seconds])
+    problems = Problems(locale)
+    told.spare([(fault, clip) for clip, fault in faults.items()], len(clips), problems)
+    problems.raise_if_any()
+    return seconds | measured
 
 
 def _stamps(locale, found):

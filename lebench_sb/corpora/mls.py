@@ -1,10 +1,11 @@
 """Multilingual LibriSpeech, French: LibriVox volunteers reading books (CC BY 4.0), 1,097 h, 178 speakers.
 
 Each utterance of 10 to 20 s is cut out of a chapter:
-`mls_french/{train,dev,test}/audio/SPEAKER/BOOK/SPEAKER_BOOK_nnnnnn.flac`, `transcripts.txt` (id, text) and
-`segments.txt` (id, url of the chapter, start, end in seconds), tab-separated, and `mls_french/metainfo.txt`,
-a table with `|` of speakers, genders and books. LeBenchmark's smallest models (1K) were trained on it: every
-split, no length filter. The gender is the speaker's from metainfo.txt; the duration is end - start.
+`mls_french/{train,dev,test}/audio/SPEAKER/BOOK/SPEAKER_BOOK_nnnnnn.flac` (`.opus` in the compressed
+`mls_french_opus/`), `transcripts.txt` (id, text) and `segments.txt` (id, url of the chapter, start, end in
+seconds), tab-separated, and `mls_french/metainfo.txt`, a table with `|` of speakers, genders and books.
+LeBenchmark's smallest models (1K) were trained on it: every split, no length filter. The gender is the
+speaker's from metainfo.txt; the duration is end - start.
 `limited_supervision/` is not used. https://www.openslr.org/94/ (Pratap et al., Interspeech 2020)
 """
 
@@ -12,22 +13,23 @@ import hashlib
 import os
 from pathlib import Path
 
+from lebench_sb.core.paths import Finder, below
 from lebench_sb.corpora._stamps import synthetic
+from lebench_sb.corpora._text import readable
 from lebench_sb.manifest import (
+    MISSING,
     SECONDS,
     Problems,
+    Told,
     Utterance,
-    is_prepared,
-    read_marker,
+    prepared,
     read_text,
     write_manifest,
 )
-from lebench_sb.text import UnreadableText
-from lebench_sb.text import normaliser as text_normaliser
 
 SPLITS = {"train": "train", "valid": "dev", "test": "test"}  # ours: theirs
 LAYOUT = (
-    "data_folder must hold mls_french/ with metainfo.txt and train/, dev/, test/, "
+    "data_folder must hold mls_french/ (or mls_french_opus/) with metainfo.txt and train/, dev/, test/, "
     "each with transcripts.txt, segments.txt and audio/."
 )
 
@@ -35,9 +37,11 @@ LAYOUT = (
 def prepare_mls(data_folder, manifest_folder, normaliser="fr-1"):
     """Writes train.csv, valid.csv and test.csv into `manifest_folder` and returns {split: marker}.
 
-    data_folder: mls_french/ or the folder that holds it; normaliser: of the label `wrd`. A second call with
-    the same parameters and unchanged text files returns at once. Raises FileNotFoundError, or DataError that
-    lists what is wrong.
+    data_folder: mls_french/ or the folder that holds it; normaliser: of the label `wrd`. Of train, up to 1 %
+    of texts that the normaliser cannot read and of files without audio are left out, counted in the marker.
+    A second call with the same parameters and unchanged text and audio files returns at once. Raises
+    FileNotFoundError, DataError that lists what is wrong, and UsageError for files in `manifest_folder` that
+    are not ours.
     """
     root = _root(data_folder)
     parameters = {
@@ -47,46 +51,46 @@ def prepare_mls(data_folder, manifest_folder, normaliser="fr-1"):
         "sha256": _hashes(root),
     }
     manifests = {split: Path(manifest_folder) / f"{split}.csv" for split in SPLITS}
-    if all(is_prepared(path, parameters) for path in manifests.values()):
-        return {split: read_marker(path) for split, path in manifests.items()}
-    found = {split: list(utterances(data_folder, split, normaliser)) for split in SPLITS}
+    if done := prepared(manifests, parameters, data_folder):
+        return done
+    dropped = {split: Told(split) for split in SPLITS}
+    found = {split: list(utterances(data_folder, split, normaliser, dropped[split])) for split in SPLITS}
     stamps = synthetic(root)
     return {
-        split: write_manifest(path, found[split], data_folder, parameters, stamps=stamps)
+        split: write_manifest(path, found[split], data_folder, parameters, (), dropped[split], stamps)
         for split, path in manifests.items()
     }
 
 
-def utterances(data_folder, split, normaliser="fr-1"):
-    """Yields the Utterances of `split` (train, valid, test) in the order of segments.txt. Raises as
-    prepare_mls does."""
+def utterances(data_folder, split, normaliser="fr-1", dropped=None):
+    """Yields the Utterances of `split` (train, valid, test) in the order of segments.txt.
+
+    dropped: the split's Told, which receives {reason: count} of the utterances left out. Raises as
+    prepare_mls does.
+    """
     if split not in SPLITS:
         raise ValueError(f"No split {split!r} in MLS: {', '.join(SPLITS)}.")
     root = _root(data_folder)
     folder = root / SPLITS[split]
     genders, problems = _genders(root / "metainfo.txt"), Problems(folder)
     transcripts = dict(_fields(folder / "transcripts.txt", 2, problems))
-    found, normalise = [], text_normaliser(normaliser)
+    found, finder = [], Finder(folder / "audio")
     for name, _, start, end in _fields(folder / "segments.txt", 4, problems):
-        u = _utterance(folder, name, start, end, problems)
+        u = _utterance(finder, name, start, end, problems)
         if name not in transcripts:
             problems.add("in segments.txt, not in transcripts.txt", name)
-        if u is None or name not in transcripts:
-            continue
-        try:
-            u.labels["wrd"] = normalise(transcripts[name])
-        except UnreadableText as error:
-            problems.add(
-                f"characters {normaliser} cannot read (normaliser: none keeps them)",
-                f"{name} {' '.join(error.characters)}",
-            )
-        found.append((u, genders.get(u.speaker, "U")))
+        elif u is not None:
+            found.append(u)
+    told = Told(split) if dropped is None else dropped
+    texts = readable([(u.id, transcripts[u.id]) for u in found], normaliser, told, problems)
     problems.raise_if_any()
-    for u, gender in found:
-        yield Utterance(u.id, u.wav, u.duration, None, None, u.speaker, gender, "fr", u.labels)
+    for u, text in zip(found, texts, strict=True):
+        if text is not None:
+            gender = genders.get(u.speaker, "U")
+            yield Utterance(u.id, u.wav, u.duration, None, None, u.speaker, gender, "fr", {"wrd": text})
 
 
-def _utterance(folder, name, start, end, problems):
+def _utterance(finder, name, start, end, problems):
     """One line of segments.txt as an Utterance without gender and text; None, with a problem noted, for a bad
     line."""
     parts = name.split("_")
@@ -99,13 +103,18 @@ def _utterance(folder, name, start, end, problems):
             "segments that are not SPEAKER_BOOK_nnnnnn, url, start < end in seconds", f"{name} {start} {end}"
         )
         return None
-    wav = os.path.abspath(folder / "audio" / parts[0] / parts[1] / f"{name}.flac")
+    path = f"{parts[0]}/{parts[1]}/{name}.flac"
+    wav, fault = finder.find(path)  # .opus too
+    if fault and fault != MISSING:
+        problems.add(fault, path)
+    wav = wav or os.path.join(finder.folder, path)
     return Utterance(name, wav, round(float(end) - float(start), 3), speaker=parts[0], labels={})
 
 
 def _root(data_folder):
     data_folder = Path(data_folder)
-    root = data_folder / "mls_french" if (data_folder / "mls_french").is_dir() else data_folder
+    inner = [below(data_folder, name) for name in ("mls_french", "mls_french_opus")]
+    root = next((folder for folder in inner if folder.is_dir()), data_folder)
     for path in (root / "metainfo.txt", *(root / name / file for name in SPLITS.values() for file in _FILES)):
         if not path.is_file():
             raise FileNotFoundError(f"{path} not found. {LAYOUT}")
@@ -121,10 +130,10 @@ def _hashes(root):
 
 
 def _fields(path, width, problems):
-    """The tab-separated fields of each line; lines of another width become problems. Quotation marks are
-    text."""
+    """The tab-separated fields of each line, of which the last may hold tabs where it is a text (width 2);
+    lines of another width become problems. Quotation marks are text."""
     for number, line in enumerate(read_text(path).split("\n"), 1):
-        fields = line.rstrip("\r").split("\t")
+        fields = line.rstrip("\r").split("\t", 1 if width == 2 else -1)
         if len(fields) == width:
             yield fields
         elif line.strip():

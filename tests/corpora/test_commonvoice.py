@@ -1,13 +1,15 @@
 """Common Voice's parser on lines as the releases have them, and on what the miniature writes."""
 
 import csv
+import os
+import unicodedata
 
 import numpy as np
 import pytest
 import soundfile
 
 from lebench_sb.corpora.commonvoice import prepare_commonvoice, utterances
-from lebench_sb.manifest import DataError, read_manifest, read_marker
+from lebench_sb.manifest import DataError, Told, UsageError, read_manifest, read_marker
 
 OLD = "client_id\tpath\tsentence\tup_votes\tdown_votes\tage\tgender\taccent\tlocale\tsegment"  # 5.1, 6.1
 NEW = (
@@ -132,6 +134,166 @@ def test_a_missing_column_is_named(tmp_path):
     tsv.write_text(tsv.read_text().replace("\tsentence\t", "\tsentense\t"))
     with pytest.raises(DataError, match="no column 'sentence'.*sentense"):
         list(utterances(folder, "valid"))
+
+
+def bad_folder(folder, change):
+    """A release whose clips and tables are as some disks have them"""
+    change(folder / "fr" / "clips", folder / "fr")
+    return folder
+
+
+def without_suffix(clips, locale):
+    for tsv in locale.glob("*.tsv"):
+        tsv.write_text(tsv.read_text().replace(".mp3", ""))
+
+
+def backslashes(clips, locale):
+    for tsv in locale.glob("*.tsv"):
+        tsv.write_text(tsv.read_text().replace("common_voice", "clips\\common_voice"))
+
+
+def dotted(clips, locale):
+    for tsv in locale.glob("*.tsv"):
+        tsv.write_text(tsv.read_text().replace("common_voice", "./common_voice"))
+
+
+def converted(clips, locale):
+    for mp3 in clips.glob("*.mp3"):
+        samples, rate = soundfile.read(mp3)
+        soundfile.write(mp3.with_suffix(".flac" if "1" in mp3.name else ".wav"), samples, rate)
+        mp3.unlink()
+
+
+def capitals(clips, locale):
+    for mp3 in clips.glob("*.mp3"):
+        mp3.rename(mp3.with_suffix(".MP3"))
+    for tsv in locale.glob("*.tsv"):
+        tsv.rename(tsv.with_suffix(".TSV"))
+    clips.rename(locale / "Clips")
+
+
+def from_a_mac(clips, locale):
+    for name in ("._common_voice_fr_1.mp3", ".DS_Store"):
+        (clips / name).write_bytes(b"\0Mac")
+    (locale / "._train.tsv").write_bytes(b"\0Mac")
+
+
+def decomposed(clips, locale):
+    (clips / "common_voice_fr_1.mp3").rename(clips / unicodedata.normalize("NFD", "été.mp3"))
+    tsv = locale / "train.tsv"
+    tsv.write_text(tsv.read_text().replace("common_voice_fr_1", unicodedata.normalize("NFC", "été")))
+
+
+@pytest.mark.parametrize(
+    "change", [without_suffix, backslashes, dotted, converted, capitals, from_a_mac, decomposed]
+)
+def test_a_release_as_disks_have_it(tmp_path, change):
+    folder = bad_folder(corpus(tmp_path), change)
+    found = [u for split in ("train", "valid", "test") for u in utterances(folder, split)]
+    assert len(found) == 5 and all(os.path.isfile(u.wav) for u in found)
+    assert [u.id for u in found][1:] == [f"common_voice_fr_{number}" for number in (2, 4, 5, 6)]
+
+
+def test_two_clips_of_one_stem_are_told_not_chosen_from(tmp_path):
+    folder = corpus(tmp_path)
+    without_suffix(folder / "fr" / "clips", folder / "fr")
+    soundfile.write(folder / "fr" / "clips" / "common_voice_fr_1.wav", np.zeros(1600), 16000)
+    with pytest.raises(
+        DataError, match=r"several files it may be \(common_voice_fr_1.mp3, common_voice_fr_1"
+    ):
+        list(utterances(folder, "train"))
+
+
+def test_the_duration_listed_for_an_mp3_is_that_of_its_conversion(tmp_path):
+    folder = corpus(tmp_path)
+    converted(folder / "fr" / "clips", folder / "fr")
+    (folder / "fr" / "clip_durations.tsv").write_text("clip\tduration[ms]\ncommon_voice_fr_1.mp3\t4321\n")
+    assert next(utterances(folder, "train")).duration == 4.321
+
+
+@pytest.mark.parametrize("broken", ["\t", "\n", "\r", "\r\n"])
+def test_a_tab_or_line_break_in_a_sentence_is_told_with_advice_that_works(tmp_path, broken):
+    rows = [TRAIN[0], TRAIN[1].replace("Bonjour, ", f"Bonjour,{broken}")]
+    folder = corpus(tmp_path, train=rows)
+    with pytest.raises(DataError, match="line 3 has") as error:
+        list(utterances(folder, "train"))
+    assert "put a space in its place" in str(error.value)
+    tsv = folder / "fr" / "train.tsv"
+    tsv.write_bytes(tsv.read_bytes().replace(f"Bonjour,{broken}".encode(), b"Bonjour, "))
+    assert len(list(utterances(folder, "train"))) == 2
+
+
+def many(folder, split, bad, sentence="Oui.", clip=None, listed=False):
+    """A hundred rows in `split`, of which the first `bad` say `sentence`, or have the bytes `clip`"""
+    header = OLD if split == "train" else NEW
+    rows = []
+    for number in range(100):
+        name = f"clip_{number}.mp3"
+        text = sentence if number < bad else "Non."
+        row = {"client_id": "x", "path": name, "sentence": text, "gender": ""}
+        rows.append("\t".join(row.get(column, "") for column in header.split("\t")))
+    corpus(folder, **{"dev" if split == "valid" else split: rows})
+    clips = folder / "fr" / "clips"
+    good = (clips / "common_voice_fr_1.mp3").read_bytes()
+    for number in range(100):
+        bytes_ = clip if clip is not None and number < bad else good
+        (clips / f"clip_{number}.mp3").write_bytes(bytes_)
+    if listed:
+        lines = [f"clip_{number}.mp3\t600" for number in range(100)]
+        (folder / "fr" / "clip_durations.tsv").write_text("\n".join(["clip\tduration[ms]", *lines]) + "\n")
+    return folder
+
+
+@pytest.mark.parametrize("listed", [False, True])
+@pytest.mark.parametrize("split, bad", [("train", 1), ("train", 2), ("valid", 1), ("test", 1)])
+def test_one_clip_in_a_hundred_of_train_may_be_empty(tmp_path, split, bad, listed):
+    folder = many(tmp_path / "cv", split, bad, clip=b"", listed=listed)
+    if (split, bad) == ("train", 1):
+        marker = prepare_commonvoice(folder, tmp_path / "m")["train"]
+        assert marker["utterances"] == 99
+        assert marker["dropped"] == {"file of 0 bytes (interrupted copy?)": 1}
+        return
+    with pytest.raises(DataError, match="0 bytes.*clip_0.mp3"):
+        prepare_commonvoice(folder, tmp_path / "m")
+
+
+@pytest.mark.parametrize("split, bad", [("train", 1), ("train", 2), ("valid", 2), ("test", 2)])
+def test_unreadable_sentences_are_counted_in_their_own_split(tmp_path, split, bad):
+    folder = many(tmp_path / "cv", split, bad, sentence="Oui [rire].")
+    if (split, bad) == ("train", 2):
+        with pytest.raises(DataError, match=r"cannot read .*line 2 '\[' '\]', line 3"):
+            prepare_commonvoice(folder, tmp_path / "m")
+        return
+    markers = prepare_commonvoice(folder, tmp_path / "m")
+    kind = "characters fr-1 cannot read"
+    assert {name: marker["dropped"].get(kind, 0) for name, marker in markers.items()} == {
+        name: bad * (name == split) for name in markers
+    }
+
+
+def test_what_the_normaliser_changed_is_counted(tmp_path):
+    markers = prepare_commonvoice(corpus(tmp_path / "cv"), tmp_path / "m")
+    assert markers["train"]["changed"] == {"-": 3, ".": 4, ",": 2, '"': 1, "?": 1, "œ": 1}
+    told = Told("train")
+    list(utterances(tmp_path / "cv", "train", "none", dropped=told))
+    assert not told.changed
+
+
+def test_a_manifest_of_somebody_else_stays(tmp_path):
+    folder = corpus(tmp_path / "cv")
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "test.csv").write_text("mine")
+    with pytest.raises(UsageError, match="test.csv was not made by a preparation"):
+        prepare_commonvoice(folder, tmp_path / "m")
+    assert [path.name for path in (tmp_path / "m").iterdir()] == ["test.csv"]
+
+
+def test_a_replaced_clip_is_measured_again(tmp_path):
+    folder = corpus(tmp_path / "cv")
+    before = prepare_commonvoice(folder, tmp_path / "m")["test"]["hours"]
+    clip = folder / "fr" / "clips" / "common_voice_fr_6.mp3"
+    soundfile.write(clip, np.zeros(16000 * 20), 16000)
+    assert prepare_commonvoice(folder, tmp_path / "m")["test"]["hours"] > before
 
 
 def test_shared_speakers_are_stamped(tmp_path):

@@ -98,6 +98,72 @@ def test_missing_audio_is_named(tmp_path):
         prepare_mls(folder, tmp_path / "m")
 
 
+def as_opus(folder):
+    (folder / "mls_french").rename(folder / "mls_french_opus")
+    for flac in sorted(folder.rglob("*.flac")):
+        samples, rate = soundfile.read(flac)
+        soundfile.write(flac.with_suffix(".opus"), samples, rate, format="OGG", subtype="OPUS")
+        flac.unlink()
+
+
+def capitals(folder):
+    (folder / "mls_french").rename(folder / "MLS_French")
+    for flac in sorted(folder.rglob("*.flac")):
+        flac.rename(flac.with_suffix(".FLAC"))
+
+
+def from_a_mac(folder):
+    for flac in sorted(folder.rglob("*.flac")):
+        (flac.parent / f"._{flac.name}").write_bytes(b"\0Mac")
+        (flac.parent / f"._{flac.stem}.opus").write_bytes(b"\0Mac")
+
+
+@pytest.mark.parametrize("change", [as_opus, capitals, from_a_mac])
+def test_mls_as_disks_have_it(tmp_path, change):
+    expected = prepare_mls(corpus(tmp_path / "plain"), tmp_path / "m")
+    folder = corpus(tmp_path / "data")
+    change(folder)
+    markers = prepare_mls(folder, tmp_path / "other")
+    assert [marker["hours"] for marker in markers.values()] == [m["hours"] for m in expected.values()]
+    u = read_manifest(tmp_path / "other" / "train.csv", folder)[0]
+    assert soundfile.info(u.wav).duration == pytest.approx(1.0)
+
+
+def test_two_forms_of_one_recording_beside_each_other_take_the_flac(tmp_path):
+    folder = corpus(tmp_path)
+    flac = next((folder / "mls_french" / "test").rglob("*.flac"))
+    flac.with_suffix(".opus").write_bytes(b"x")
+    assert next(utterances(folder, "test")).wav == str(flac)
+
+
+def test_a_tab_in_a_transcript_is_white_space(tmp_path):
+    folder = corpus(tmp_path)
+    path = folder / "mls_french" / "train" / "transcripts.txt"
+    path.write_text(path.read_text().replace("et puis", "et\tpuis"))
+    assert [u.labels["wrd"] for u in utterances(folder, "train")][1] == "et puis"
+
+
+@pytest.mark.parametrize("split, bad", [("train", 1), ("train", 2), ("dev", 1), ("test", 1)])
+def test_one_text_in_a_hundred_of_train_may_be_unreadable(tmp_path, split, bad):
+    rows = [(f"1_2_{n:06d}", "oui [rire]" if n < bad else "non", "0", "0.5") for n in range(100)]
+    folder = corpus(tmp_path / "data", lines=LINES | {split: rows})
+    if (split, bad) == ("train", 1):
+        marker = prepare_mls(folder, tmp_path / "m")["train"]
+        assert (marker["utterances"], marker["dropped"]) == (99, {"characters fr-1 cannot read": 1})
+        return
+    with pytest.raises(DataError, match=r"cannot read .*1_2_000000 '\[' '\]'"):
+        prepare_mls(folder, tmp_path / "m")
+
+
+def test_audio_replaced_under_unchanged_tables_is_seen(tmp_path, caplog):
+    folder = corpus(tmp_path / "data")
+    prepare_mls(folder, tmp_path / "m")
+    flac = next((folder / "mls_french" / "test").rglob("*.flac"))
+    soundfile.write(flac, np.zeros(1600), 16000)
+    prepare_mls(folder, tmp_path / "m")
+    assert "77_9_000003.flac" in caplog.text and "prepared again" in caplog.text
+
+
 def test_what_data_folder_must_hold(tmp_path):
     with pytest.raises(
         FileNotFoundError, match=r"metainfo\.txt not found\. data_folder must hold mls_french/"
