@@ -57,7 +57,13 @@ def open_audio(path, whole=False):
     """
     found = inside(path)
     if not found:
-        yield str(regular(path))
+        path = regular(path)
+        if os.path.lexists(path.with_name(f"._{path.name}")):
+            # libsndfile takes what macOS leaves beside an MP3 for the head of another format
+            with open(path, "rb") as file:
+                yield file
+        else:
+            yield str(path)
         return
     shard = opened(found[0])
     first, size, crc = shard.place(found[1], path)
