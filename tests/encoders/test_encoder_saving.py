@@ -1,6 +1,7 @@
 """What is written is a Hugging Face folder: whole, and the same encoder when it is loaded again."""
 
 import json
+import os
 
 import pytest
 import torch
@@ -8,6 +9,8 @@ import transformers
 from safetensors.torch import load_file
 from tiny_encoders import ARCHITECTURES, LAYER, PRETRAINING, SIZES, new_model, relative
 
+from lebench_sb.core.errors import UsageError
+from lebench_sb.core.files import new_folder
 from lebench_sb.encoders import load_encoder
 from lebench_sb.model_folders import save_encoder
 
@@ -99,3 +102,107 @@ def test_another_folder_is_not_replaced(tmp_path):
     with pytest.raises(FileExistsError, match="not a Hugging Face folder"):
         save_encoder(new_model("Wav2Vec2Model", SIZES), tmp_path, True)
     assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    """A model that is written in no time"""
+    return new_model("Wav2Vec2Model", SIZES | {"num_hidden_layers": 1})
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_model_of_the_user_is_not_replaced(tiny, tmp_path):
+    """Its config.json does not make it ours"""
+    tiny.save_pretrained(tmp_path / "encoder")
+    before = contents(tmp_path / "encoder")
+    with pytest.raises(FileExistsError, match="lebench_sb wrote: not replaced"):
+        save_encoder(tiny, tmp_path / "encoder", True)
+    assert contents(tmp_path / "encoder") == before
+
+
+def added(folder):
+    (folder / "notes.txt").write_text("mine")
+
+
+def changed(folder):
+    (folder / "preprocessor_config.json").write_text("{}")
+
+
+def subfolder(folder):
+    (folder / "sub").mkdir()
+
+
+def linked(folder):
+    (folder / "notes.txt").symlink_to(folder.parent / "hyperparams.yaml")
+
+
+@pytest.mark.parametrize("mark", [True, False])
+@pytest.mark.parametrize("touch", [added, changed, subfolder, linked])
+def test_what_a_user_put_into_our_folder_is_kept(tiny, tmp_path, caplog, touch, mark):
+    (tmp_path / "hyperparams.yaml").write_text("seed: 1\n")
+    save_encoder(tiny, tmp_path / "encoder", True)
+    touch(tmp_path / "encoder")
+    if not mark:  # as older versions left it
+        (tmp_path / "encoder" / "lebench_sb.json").unlink()
+    kept = touch is not changed or mark  # without digests a changed file of ours cannot be told
+    save_encoder(tiny, tmp_path / "encoder", True)
+    names = {path.name for path in tmp_path.iterdir()} - {"hyperparams.yaml"}
+    assert names == ({"encoder", "encoder.kept-1"} if kept else {"encoder"})
+    assert ("it is now" in caplog.text) == kept
+    assert "notes.txt" not in contents(tmp_path / "encoder")
+
+
+def test_names_beside_the_folder_are_somebody_elses(tiny, tmp_path):
+    for name in ("encoder.tmp", "encoder.old"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "notes.txt").write_text("mine")
+    for _ in range(2):
+        save_encoder(tiny, tmp_path / "encoder", True)
+    for name in ("encoder.tmp", "encoder.old"):
+        assert (tmp_path / name / "notes.txt").read_text() == "mine"
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_nothing_is_written_through_a_link(tiny, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    save_encoder(tiny, tmp_path / "elsewhere" / "model", True)
+    before = contents(tmp_path / "elsewhere" / "model")
+    for target in (tmp_path / "elsewhere" / "model", tmp_path / "nowhere"):
+        (tmp_path / "encoder").symlink_to(target)
+        with pytest.raises(UsageError, match="encoder is a symbolic link to"):
+            save_encoder(tiny, tmp_path / "encoder", True)
+        (tmp_path / "encoder").unlink()
+    assert contents(tmp_path / "elsewhere" / "model") == before and not (tmp_path / "nowhere").exists()
+    assert {path.name for path in tmp_path.iterdir()} == {"elsewhere"}
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o027, 0o002, 0o077])
+def test_others_may_read_what_is_exported(tiny, tmp_path, mask):
+    before = os.umask(mask)
+    try:
+        save_encoder(tiny, tmp_path / "encoder", True)
+    finally:
+        os.umask(before)
+    rights = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "encoder").iterdir()}
+    assert set(rights.values()) == {0o666 & ~mask}, rights
+
+
+def test_a_folder_that_cannot_be_replaced_stays(tmp_path, monkeypatch):
+    """The second of the two renames fails"""
+    (tmp_path / "encoder").mkdir()
+    (tmp_path / "encoder" / "weights").write_text("old")
+    rename = type(tmp_path).rename
+
+    def full(path, target):
+        if target == tmp_path / "encoder" and (path / "new").exists():
+            raise OSError("no")
+        return rename(path, target)
+
+    monkeypatch.setattr(type(tmp_path), "rename", full)
+    with pytest.raises(OSError, match="no"), new_folder(tmp_path / "encoder") as new:
+        (new / "new").write_text("x")
+    assert contents(tmp_path / "encoder") == {"weights": b"old"}
+    assert [path.name for path in tmp_path.iterdir()] == ["encoder"]

@@ -1,6 +1,7 @@
 """A checkpoint that SpeechBrain's own classes wrote becomes two Hugging Face folders, tensor by tensor."""
 
 import json
+import os
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from speechbrain.integrations.huggingface.wav2vec2 import Wav2Vec2, Wav2Vec2Pret
 from speechbrain.utils.checkpoints import Checkpointer
 from tiny_encoders import LAYER, PRETRAINING, SIZES, new_model, relative, write_extractor
 
+from lebench_sb.core.errors import DataError
 from lebench_sb.encoders import load_encoder
 from lebench_sb.importing import command
 from lebench_sb.importing.command import import_checkpoint
@@ -137,3 +139,88 @@ def test_a_write_that_went_wrong_is_seen(source, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="1 weights do not come back as written"):
         import_checkpoint(source, None, tmp_path / "imported")
     assert not (tmp_path / "imported").exists()
+
+
+@pytest.mark.parametrize("there", ["link", "file", "folder"])
+def test_an_output_that_is_there_is_not_touched(source, tmp_path, there):
+    output = tmp_path / "imported"
+    {"link": lambda: output.symlink_to(tmp_path / "nowhere"), "file": output.touch, "folder": output.mkdir}[
+        there
+    ]()
+    with pytest.raises(FileExistsError, match="imported exists"):
+        import_checkpoint(source, None, output)
+    assert not (tmp_path / "nowhere").exists() and os.path.lexists(output)
+
+
+def test_names_beside_the_output_are_somebody_elses(source, tmp_path):
+    (tmp_path / "imported.tmp").mkdir()
+    (tmp_path / "imported.tmp" / "notes.txt").write_text("mine")
+    import_checkpoint(source, None, tmp_path / "imported")
+    assert (tmp_path / "imported.tmp" / "notes.txt").read_text() == "mine"
+    assert all(path.stat().st_mode & 0o044 for path in (tmp_path / "imported").rglob("*.safetensors"))
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_a_weight_that_is_not_finite_is_not_imported(source, tmp_path, number):
+    weights = torch.load(source / "wav2vec2.ckpt", weights_only=True)
+    name = "wav2vec2.encoder.layers.0.attention.k_proj.weight"
+    weights["model." + name][0, 0] = number
+    torch.save(weights, tmp_path / "bad.ckpt")
+    with pytest.raises(DataError, match=f"1 weights are not finite.*{name}"):
+        import_checkpoint(tmp_path / "bad.ckpt", source / "config.json", tmp_path / "imported")
+    assert not (tmp_path / "imported").exists()
+
+
+STRANGE = {
+    "a number": ({"model.a": 5}, "model.a is a int"),
+    "whole numbers": ({"model.a": torch.ones(2, dtype=torch.int8)}, "quantised"),
+    "names that are none": ({3: torch.ones(1), "b": torch.ones(1)}, "2 others: 3, b"),
+    "sparse": ({"model.a": torch.eye(2).to_sparse()}, "no dense tensor"),
+    "repeated": ({"model.a": torch.ones(1, dtype=torch.float16).expand(10**12)}, "no dense tensor"),
+}
+
+
+@pytest.mark.parametrize("content", STRANGE)
+def test_a_checkpoint_of_something_else(source, tmp_path, content):
+    value, word = STRANGE[content]
+    torch.save(value, tmp_path / "a.ckpt")
+    with pytest.raises(DataError, match=f"a.ckpt.*{word}"):
+        import_checkpoint(tmp_path / "a.ckpt", source, tmp_path / "imported")
+
+
+BYTES = {b"": "0 bytes", b"version https://git-lfs.github.com/spec/v1": "git lfs pull", b"<html>": "web page"}
+
+
+@pytest.mark.parametrize("content", BYTES)
+def test_a_checkpoint_that_was_not_fetched(source, tmp_path, content):
+    (tmp_path / "a.ckpt").write_bytes(content)
+    with pytest.raises(DataError, match=f"a.ckpt.*{BYTES[content]}"):
+        import_checkpoint(tmp_path / "a.ckpt", source, tmp_path / "imported")
+
+
+def test_a_pipe_is_not_waited_for(source, tmp_path):
+    os.mkfifo(tmp_path / "a.ckpt")
+    with pytest.raises(DataError, match="a.ckpt is a pipe"):
+        import_checkpoint(tmp_path / "a.ckpt", source, tmp_path / "imported")
+
+
+@pytest.mark.parametrize(
+    ("values", "word"),
+    [
+        ({"hidden_size": "32"}, "hidden_size"),
+        ({"num_attention_heads": 5}, "divisor"),
+        ({"model_type": "bert"}, "bert"),
+    ],
+)
+def test_a_config_that_cannot_be(source, tmp_path, values, word):
+    config = json.loads((source / "config.json").read_text()) | values
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(DataError, match=f"config.json.*{word}.*Give --config"):
+        import_checkpoint(source, tmp_path / "config.json", tmp_path / "imported")
+
+
+def test_a_normalisation_that_is_no_truth_value(source, tmp_path):
+    (tmp_path / "config.json").write_bytes((source / "config.json").read_bytes())
+    (tmp_path / "preprocessor_config.json").write_text('{"do_normalize": "false"}')
+    with pytest.raises(DataError, match="preprocessor_config.json: do_normalize: 'false'"):
+        import_checkpoint(source, tmp_path, tmp_path / "imported")
