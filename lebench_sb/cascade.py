@@ -16,6 +16,7 @@ from pathlib import Path
 from lebench_sb import results
 from lebench_sb.annotations.trees import INNER, NO_WORDS, Tree, as_conllu, trees_of
 from lebench_sb.command_line import launch
+from lebench_sb.core.files import write_atomically
 from lebench_sb.data import describe_split, left_out
 from lebench_sb.manifest import Problems, UsageError, read_manifest
 from lebench_sb.manifests.named import check_normaliser, check_options
@@ -49,7 +50,7 @@ def main(argv):
     folder = Path(options.output_folder)
     results.write_results(folder, record, rows)
     blocks = [as_conllu(t, u.id) for u, t in zip(utterances, found, strict=True) if t]
-    (folder / "trees.conllu").write_text("".join(block + "\n\n" for block in blocks), encoding="utf-8")
+    write_atomically(folder / "trees.conllu", "".join(block + "\n\n" for block in blocks))
     for name, entry in record["metrics"].items():
         logger.info("test %s: %s", name, results.show(entry))
 

@@ -6,7 +6,6 @@ if a task of which nothing beats a system that hears nothing.
 """
 
 import argparse
-import json
 import os
 import shutil
 import subprocess
@@ -17,8 +16,9 @@ from pathlib import Path
 from lebench_sb import results
 from lebench_sb.benchmark.command import benchmark
 from lebench_sb.benchmark.grid import FROZEN, raw_grid
-from lebench_sb.benchmark.report import against_filterbank, name_of, summary, trivial
-from lebench_sb.manifest import UsageError
+from lebench_sb.benchmark.report import against_filterbank, name_of, read_cells, summary, trivial
+from lebench_sb.core.errors import exit_code, one_line, printable_output
+from lebench_sb.core.files import write_atomically
 from lebench_sb.plots import leaderboard_chart, learning_curves
 
 ROOT = Path(__file__).parents[1]
@@ -33,14 +33,14 @@ def finish(output):
     Returns the leaderboard's first part: every task and system in one table, and the paired differences from
     filterbanks."""
     shutil.rmtree(output / FRAMES, ignore_errors=True)
-    cells = json.loads((output / "cells.json").read_text(encoding="utf-8"))["cells"]
+    cells = read_cells(output)
     folders = [Path(run["folder"]) for cell in cells for run in cell["runs"]]
     if not folders:
         return ""
     overview = "\n\n".join(filter(None, [summary(cells), against_filterbank(cells)]))
     text = f"{overview}\n\n{results.table(folders, format='md')}"
-    (output / "leaderboard.md").write_text(text, encoding="utf-8")
-    (output / "leaderboard.csv").write_text(results.table(folders, format="csv"), encoding="utf-8")
+    write_atomically(output / "leaderboard.md", text)
+    write_atomically(output / "leaderboard.csv", results.table(folders, format="csv"))
     draw(cells, output / "leaderboard.png")
     for task in dict.fromkeys(cell["task"] for cell in cells):
         found = [cell for cell in cells if cell["task"] == task and cell["runs"]]
@@ -73,10 +73,22 @@ def show_in(readme, overview, output):
     picture = "![Scores of each system with their 95 % intervals](docs/leaderboard.png)"
     shutil.copy(output / "leaderboard.png", readme.parent / "docs")
     text = f"{before}{begin}{overview}\n\n{picture}\n\n{end}{rest.split(end)[1]}"
-    readme.write_text(text, encoding="utf-8")
+    write_atomically(readme, text)
 
 
 def main():
+    printable_output()
+    try:
+        run()
+    except Exception as error:
+        if (code := exit_code(error)) is None:
+            raise
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        raise SystemExit(code) from None
+
+
+def run():
+    """Parses the command line and ends the process with the grid's exit code"""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("grid", nargs="?", default=GRID, help="on the miniature, in its data_folder")
     parser.add_argument(
@@ -87,14 +99,11 @@ def main():
     options = parser.parse_args()
     started, readme = time.time(), options.readme and options.readme.resolve()
     os.chdir(ROOT)
-    try:
-        grid = {"output": "results/demo", "data_folder": "results/demo/data", **raw_grid(options.grid)}
-        words = ["--output", grid["data_folder"], "--scale", str(options.scale), "--corpora", options.corpora]
-        built = subprocess.run([sys.executable, "-m", "lebench_sb.corpora.miniature", *words])
-        code = built.returncode or benchmark(options.grid, show=True)
-    except UsageError as error:
-        raise SystemExit(f"error: {error}") from None
-    output = Path(grid["output"])
+    grid = {"output": "results/demo", "data_folder": "results/demo/data", **raw_grid(options.grid)}
+    data_folder, output = str(grid["data_folder"]), Path(str(grid["output"]))
+    words = ["--output", data_folder, "--scale", str(options.scale), "--corpora", options.corpora]
+    built = subprocess.run([sys.executable, "-m", "lebench_sb.corpora.miniature", *words])
+    code = built.returncode or benchmark(options.grid, show=True)
     cells = output / "cells.json"
     if not cells.exists() or cells.stat().st_mtime < started:  # the miniature failed, or Ctrl-C
         raise SystemExit(code)

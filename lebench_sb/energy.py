@@ -18,11 +18,14 @@ from pathlib import Path
 
 from tabulate import tabulate
 
+from lebench_sb.core import escape
+from lebench_sb.core.guard import regular
 from lebench_sb.core.lines import append_whole, json_text, read_records
-from lebench_sb.manifest import UsageError, nearest
+from lebench_sb.manifest import DataError, UsageError, nearest
 
 logger = logging.getLogger(__name__)
 FILE = "energy.jsonl"
+SUMS = ("kwh", "co2_kg", "wall_s", "device_h")  # of a part
 METHODS = ("auto", "codecarbon", "nvml", "estimate")
 JOULES = 3.6e6  # per kWh
 # Thermal design power of the SXM boards, from NVIDIA's data sheets. A PCIe board has less: --device_watts
@@ -218,7 +221,11 @@ def describe(part):
 
 def read_parts(folder):
     """The last line of each part of the run in `folder`; a line cut short is left out"""
-    return list({line["part"]: line for line in read_records(Path(folder) / FILE)}.values())
+    parts, path = {}, Path(folder) / FILE
+    for number, line in enumerate(read_records(regular(path)) if path.exists() else [], 1):
+        check_part(line, f"{path}, record {number}")
+        parts[line["part"]] = line
+    return list(parts.values())
 
 
 def cache_device_seconds(folder):
@@ -226,12 +233,23 @@ def cache_device_seconds(folder):
     return sum(part.get("cache_s", 0.0) * part["devices"] for part in read_parts(folder))
 
 
+def check_part(line, where):
+    """Raises DataError for a line of a part that lacks a figure or holds one that is none"""
+    for key in SUMS:
+        value = line.get(key)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1e15:
+            raise DataError(f"{where}: {key} is {value!r}, expected a number from 0 on.")
+    for key in ("part", "method"):
+        if not isinstance(line.get(key), str):
+            raise DataError(f"{where}: {key} is {line.get(key)!r}, expected a text.")
+
+
 def of_run(folder):
     """The `energy` of results.json of a run's folder: sums over its parts, NOT_MEASURED if it has none"""
     parts = read_parts(folder)
     if not parts:
         return dict(NOT_MEASURED)
-    sums = {key: sum(part[key] for part in parts) for key in ("kwh", "co2_kg", "wall_s", "device_h")}
+    sums = {key: sum(part[key] for part in parts) for key in SUMS}
     method = "; then ".join(dict.fromkeys(part["method"] for part in parts))
     return {**sums, "method": method, "parts": len(parts)}
 
@@ -253,12 +271,13 @@ def report(paths):
     """
     folders = [folder for path in paths for folder in run_folders(Path(path))]
     rows = [run_row(folder) for folder in folders]
-    notes = [f"- {folder}: {of_run(folder)['method']}." for folder in folders]
+    notes = [escape.markdown(f"- {folder}: {of_run(folder)['method']}.", 1000) for folder in folders]
     for row in published():
         device_h = int(row["hours"]) * int(row["devices"])
         devices, watts = f"{row['devices']} {row['device']}", 1000 * float(row["kwh"]) / device_h
         named = [f"{row['model']} (published)", row["hours"], devices, device_h]
         rows.append([*named, f"{watts:.1f}", row["kwh"], row["co2_kg"]])
+    rows = [[escape.markdown(cell) for cell in row] for row in rows]
     header = ["run", "wall h", "devices", "device h", "W per device", "kWh", "CO2 kg"]
     sides = ["left", "right", "left", *["right"] * 4]
     text = tabulate(rows, header, tablefmt="github", disable_numparse=True, colalign=sides)
@@ -275,7 +294,7 @@ PUBLISHED = (
 def run_row(folder):
     energy = of_run(folder)
     hours, device_h, kwh = energy["wall_s"] / 3600, energy["device_h"], energy["kwh"]
-    devices = " and ".join(sorted({str(part["devices"]) for part in read_parts(folder)}))
+    devices = " and ".join(sorted({str(part.get("devices", "")) for part in read_parts(folder)}))
     watts = 1000 * kwh / device_h if device_h else 0.0
     figures = [f"{value:.4g}" for value in (hours, device_h, watts, kwh, energy["co2_kg"])]
     return [str(folder), figures[0], devices, *figures[1:]]

@@ -4,7 +4,6 @@ matplotlib's figures are used without pyplot: no display, no global state.
 """
 
 import io
-import json
 import logging
 import math
 import re
@@ -16,7 +15,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from scipy.special import ndtri
 
+from lebench_sb.core import escape
 from lebench_sb.core.files import write_atomically
+from lebench_sb.core.guard import decode, parse_json, regular
 from lebench_sb.metrics.verification import Ranking, det_points, equal_error_rate
 from lebench_sb.results import cell, show, system_name
 
@@ -146,7 +147,7 @@ def det_curve(systems, output_png):
         eer = float(equal_error_rate(*Ranking(*systems[name]).counts()))
         colour = COLOURS[number % len(COLOURS)]
         points = [ndtri(np.clip(rate, low / 2, 1 - low / 2)) for rate in (false_alarms, misses)]
-        axes.plot(*points, color=colour, linewidth=1.8, label=f"{name}, EER {eer:.1f} %")
+        axes.plot(*points, color=colour, linewidth=1.8, label=f"{escape.label(name)}, EER {eer:.1f} %")
         axes.plot(*[ndtri(np.clip(eer / 100, low, high))] * 2, "o", color=colour, markersize=6)
     ticks = [t for t in DET_TICKS if low <= t <= high]
     limits = ndtri([low, high])
@@ -184,7 +185,7 @@ def leaderboard_chart(records, output_png, metric=None):
     panels = figure.subplots(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
     for axes, (group, found) in zip(panels, sorted(systems.items()), strict=True):
         _draw_systems(axes, found, names[group])
-        axes.set_title(", ".join(group), loc="left", fontsize=11, fontweight="bold")
+        axes.set_title(escape.label(", ".join(group)), loc="left", fontsize=11, fontweight="bold")
     return _save(figure, output_png)
 
 
@@ -205,11 +206,11 @@ def confusion_matrix(matrix, classes, output_png, title=""):
     figure = Figure(figsize=(side + 0.6, 0.88 * side), dpi=DPI, layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
-    numbers = range(len(classes))
+    numbers, classes = range(len(classes)), [escape.label(name) for name in classes]
     axes.set_xticks(numbers, classes, rotation=45, ha="right", rotation_mode="anchor")
     axes.set_yticks(numbers, [f"{classes[i]} ({totals[i, 0]:g})" for i in numbers])
     axes.set(xlabel="answer", ylabel="reference (utterances)")
-    axes.set_title(title, fontsize=11)
+    axes.set_title(escape.label(title), fontsize=11)
     edges = np.arange(len(classes) + 1) - 0.5
     axes.set_xticks(edges, minor=True)
     axes.set_yticks(edges, minor=True)
@@ -253,7 +254,7 @@ def _draw_systems(axes, systems, metric):
     axes.set_yticks(middles, [_label(runs[0]) for runs in systems], fontsize=9)
     axes.set_ylim(GAP - 0.3, y - RUN + 0.3)
     unit = "" if entry["unit"] in ("", metric) else f" ({entry['unit']})"
-    axes.set_xlabel(f"{metric}{unit}, {entry['better']} is better; bars are 95 % intervals")
+    axes.set_xlabel(f"{escape.label(metric + unit)}, {entry['better']} is better; bars are 95 % intervals")
     axes.margins(x=0.08)
     axes.grid(axis="x", color="#DDDDDD", linewidth=0.8)
     axes.set_axisbelow(True)
@@ -275,7 +276,7 @@ def _label(record):
     name = system_name(record["system"])
     name = name if len(name) <= 42 else f"{name[:10]}…{name[-31:]}"
     used = "" if record["mode"] == name else f"\n{record['mode']}, layer {record['layer']}"
-    return name + used
+    return escape.label(name + used)
 
 
 def _read_steps(path):
@@ -283,15 +284,10 @@ def _read_steps(path):
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path} not found: a run writes it while it trains.")
-    lines = path.read_text(encoding="utf-8").splitlines()
-    found = []
-    for number, line in enumerate(lines, 1):
-        try:
-            found.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            if number < len(lines):
-                raise ValueError(f"{path}, line {number}: {error}") from error
-    return found
+    lines = decode(regular(path).read_bytes(), path).splitlines()
+    if lines and not lines[-1].endswith("}"):
+        lines.pop()
+    return [parse_json(line, f"{path}, line {number}") for number, line in enumerate(lines, 1)]
 
 
 def _read_train_log(path):
@@ -323,7 +319,7 @@ def _draw_curves(runs, output_png, keys, axis):
     colours = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(runs)}
     for axes, (key, series) in zip(panels, drawn.items(), strict=True):
         _draw_panel(axes, series, colours, averaged=key not in SMOOTH)
-        axes.set(xlabel=axis, ylabel=AXES.get(key, key))
+        axes.set(xlabel=axis, ylabel=AXES.get(key, escape.label(key)))
     stages = {stage for series in drawn.values() for _, _, stage, _, _ in series}
     figure.legend(handles=_legend(colours, stages), loc="outside upper center", ncols=4, frameon=False)
     return _save(figure, output_png)
@@ -389,7 +385,8 @@ def moving_average(values, half):
 
 def _legend(colours, stages):
     """One entry per run, then how training and validation are drawn"""
-    handles = [Line2D([], [], color=colour, linewidth=2.5, label=name) for name, colour in colours.items()]
+    named = {escape.label(name): colour for name, colour in colours.items()}
+    handles = [Line2D([], [], color=colour, linewidth=2.5, label=name) for name, colour in named.items()]
     looks = {"train": {"linewidth": 1.0}, "valid": {"linewidth": 1.8, "marker": "o", "markersize": 4}}
     shown = [stage for stage in looks if stage in stages]
     return handles + [Line2D([], [], color=GREY, label=stage, **looks[stage]) for stage in shown]

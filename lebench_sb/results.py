@@ -10,7 +10,6 @@ import difflib
 import io
 import json
 import math
-import os
 import platform
 import re
 import shlex
@@ -19,19 +18,24 @@ import subprocess
 import sys
 from collections import defaultdict
 from importlib import metadata
+from itertools import pairwise
 from pathlib import Path, PurePath
 
 import numpy as np
 from tabulate import tabulate
 
 from lebench_sb import __version__
-from lebench_sb.core.errors import UsageError
+from lebench_sb.core import escape
+from lebench_sb.core.errors import SHOWN, DataError, UsageError, shorten
+from lebench_sb.core.files import write_atomically
+from lebench_sb.core.guard import read_json, regular
 from lebench_sb.metrics import classification, concordance, translation, verification
 from lebench_sb.metrics.bootstrap import OVER_SPEAKERS, paired_interval
 from lebench_sb.metrics.errors import mean, rate
 
 RESULTS, UTTERANCES = "results.json", "utterances.csv"
 LEADING = ("ID", "spk_id", "gender", "duration")  # first columns of utterances.csv
+TRIAL = ("score", "reference")  # where a row is a trial
 TEXTS = ("spk_id_test", "reference", "hypothesis")  # its last columns; the first where a row is a trial
 STAMPS = (
     "synthetic speech",
@@ -84,7 +88,7 @@ RUN_KEYS += ("energy_method", "device_watts", "pue", "co2_g_per_kwh")
 
 
 def write_results(folder, record, utterances):
-    """Writes `utterances.csv`, then `results.json`, each to a temporary file that is renamed.
+    """Writes `utterances.csv`, then `results.json`, each whole or not at all; a symbolic link is replaced.
 
     record: as in `check_record`. utterances: one dict per test utterance with ID, spk_id, gender, duration,
     then the sums of each metric (`WER_errors`, `WER_words` ...), and `reference` and `hypothesis` if the
@@ -102,8 +106,8 @@ def write_results(folder, record, utterances):
     writer = csv.DictWriter(table, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    _write_atomically(folder / UTTERANCES, table.getvalue())
-    _write_atomically(folder / RESULTS, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+    write_atomically(folder / UTTERANCES, table.getvalue())
+    write_atomically(folder / RESULTS, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
 
 
 def metric_entry(name, value, unit, interval, better):
@@ -173,15 +177,6 @@ def _git(root, *arguments):
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""
-
-
-def _write_atomically(path, text):
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "w", encoding="utf-8", newline="") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def _columns(rows):
@@ -267,6 +262,8 @@ def check_record(record):
         problems += _key_problems(entry, SPLIT, f"data.{split}.") if entry != {} else []
     stamps = record.get("stamps") if isinstance(record.get("stamps"), list) else []
     problems += [_unknown(stamp, STAMPS, "stamps: ") for stamp in stamps if stamp not in STAMPS]
+    norm = dict(_items(record, "details")).get("frame_norm", "")
+    problems += [] if isinstance(norm, str) else [f"details.frame_norm is {norm!r}, expected str"]
     problems += _value_problems(record, "")
     if problems:
         more = f" ({len(problems)} problems, the first five)" if len(problems) > 5 else ""
@@ -322,9 +319,11 @@ def _value_problems(value, where):
         return wrong + [p for key, item in value.items() for p in _value_problems(item, f"{where}{key}.")]
     if isinstance(value, (list, tuple)):
         return [p for i, item in enumerate(value) for p in _value_problems(item, f"{where}{i}.")]
-    if isinstance(value, (str, int, float, NONE)):
+    if isinstance(value, (str, float, NONE)):
         finite = not isinstance(value, float) or math.isfinite(value)
         return [] if finite else [f"{where[:-1]} is {value}, expected a finite number"]
+    if isinstance(value, int):
+        return [] if abs(value) < 2**63 else [f"{where[:-1]} has over 18 digits"]
     return [f"{where[:-1]} is a {type(value).__name__}, expected text, number, list or dict"]
 
 
@@ -348,32 +347,63 @@ def _is_aside(path, above):
 
 
 def read_results(path):
-    """Folder of a run or its results.json -> checked record. FileNotFoundError, ValueError name the file."""
+    """Folder of a run or its results.json -> checked record. FileNotFoundError, DataError name the file."""
     path = _file(path, RESULTS)
+    record = read_json(path)
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
         check_record(record)
-    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors
-        raise ValueError(f"{path}: {error}") from error
+    except ValueError as error:
+        raise DataError(f"{path}: {error}") from error
     return record
 
 
+def read_all(files):
+    """Files -> their records. Raises DataError naming every file that holds none, and the way out."""
+    records, problems = [], []
+    for path in files:
+        try:
+            records.append(read_results(path))
+        except DataError as error:
+            problems.append(str(error))
+    if problems and len(files) > 1:
+        more = f" and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
+        hint = f"{len(problems)} of {len(files)} files hold no results; name the others alone to see them."
+        raise DataError(f"{'; '.join(map(shorten, problems[:SHOWN]))}{more}. {hint}")
+    if problems:
+        raise DataError(problems[0])
+    return records
+
+
 def read_utterances(path):
-    """Folder of a run, or a file in it -> rows of utterances.csv, dicts of texts, sorted by ID."""
+    """Folder of a run, or a file in it -> rows of utterances.csv, dicts of texts, sorted by ID. DataError
+    names the file."""
     path = Path(path)
     path = _file(path if path.is_dir() else path.parent, UTTERANCES)
-    with open(path, encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file, strict=True))
+    try:
+        with open(regular(path), encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            rows, header = list(reader), reader.fieldnames or ()
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: {error}.") from error
+    if missing := [name for name in LEADING if name not in header]:
+        there = ", ".join(map(str, header)) or "none"
+        raise DataError(f"{path}: no column {', '.join(missing)}; it has {there}.")
+    if "spk_id_test" in header and (missing := [name for name in TRIAL if name not in header]):
+        raise DataError(f"{path}: its rows are trials, and there is no column {', '.join(missing)}.")
     broken = next((row for row in rows if None in row or None in row.values()), None)
     if broken:
-        raise ValueError(f"{path}: the row of {broken.get('ID')!r} has more or fewer cells than the header.")
+        raise DataError(f"{path}: the row of {broken.get('ID')!r} has more or fewer cells than the header.")
+    rows.sort(key=lambda row: row["ID"])
+    twice = [a["ID"] for a, b in pairwise(rows) if a["ID"] == b["ID"]]
+    if twice:
+        raise DataError(f"{path}: rows of the same utterance: {_first(twice)}.")
     return rows
 
 
 def _file(path, name):
     path = Path(path)
     path = path / name if path.is_dir() else path
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"{path} not found: a recipe writes {name} when its test has ended.")
     return path
 
@@ -388,7 +418,7 @@ def table(paths, format="md"):
     if format not in ("md", "csv", "latex"):
         raise ValueError(f"format is {format!r}. It must be 'md', 'csv' or 'latex'.")
     files = find_results(paths)
-    records = [read_results(path) for path in files]
+    records = read_all(files)
     cells = defaultdict(list)
     for record in records:
         cells[cell(record)].append(record)
@@ -410,7 +440,7 @@ def seeds_table(paths, format="md", extra=None):
     if format not in ("md", "latex"):
         raise ValueError(f"format is {format!r}. It must be 'md' or 'latex'.")
     files = find_results(paths)
-    records = [read_results(path) for path in files]
+    records = read_all(files)
     extra = {Path(path): found for path, found in (extra or {}).items()}
     names = dict.fromkeys(name for found in extra.values() for name in found)
     cells, groups, columns = defaultdict(list), defaultdict(list), {}
@@ -510,20 +540,25 @@ def _group_table(group, records, cells, format, row=None):
     used = [column for column in rows[0] if any(row[column] for row in rows)]
     if len({row[FRAME_NORM] for row in rows}) == 1:
         used = [column for column in used if column != FRAME_NORM]
-    body = [[each[column] for column in used] for each in rows]
-    heading, notes = ", ".join(group), _notes(records)
+    body = [[escape.line(each[column]) for column in used] for each in rows]
+    heading, notes = escape.line(", ".join(group)), escape.line(_notes(records), 5000)
     if any(column.endswith(OVER_SEEDS) for column in used):
         notes += " Over seeds: mean ± standard deviation (number of seeds)."
         notes += " Value and interval: of the smallest seed." if row else ""
     if format == "md":
-        body = [[text.replace("|", r"\|") for text in row] for row in body]
-        return (
-            f"### {heading}\n\n{tabulate(body, used, tablefmt='github', disable_numparse=True)}\n\n{notes}\n"
-        )
-    text = tabulate(body, used, tablefmt="latex_booktabs", disable_numparse=True)
+        heading, notes = escape.markdown(heading), escape.markdown(notes, 5000)
+        return f"### {heading}\n\n{markdown_table(body, used)}\n\n{notes}\n"
+    # tabulate escapes what is LaTeX's
+    text = tabulate(body, map(escape.line, used), tablefmt="latex_booktabs", disable_numparse=True)
     for sign, command in (("↓", r"$\downarrow$"), ("↑", r"$\uparrow$"), ("±", r"$\pm$")):
         text = text.replace(sign, command)
     return f"% {heading}\n% {notes}\n{text}\n"
+
+
+def markdown_table(rows, header):
+    """Rows of texts and their header -> a Markdown table in which no text is markup"""
+    cells = [[escape.markdown(text) for text in row] for row in rows]
+    return tabulate(cells, list(map(escape.markdown, header)), tablefmt="github", disable_numparse=True)
 
 
 def _row(record, metrics, cells):
@@ -604,9 +639,10 @@ def _csv_table(files, records, cells):
         for path, record in zip(files, records, strict=True)
     ]
     out = io.StringIO()
-    writer = csv.DictWriter(out, rows[0], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(map(escape.csv_cell, columns))
+    writer.writerows([escape.csv_cell(row.get(name, "")) for name in columns] for row in rows)
     return out.getvalue()
 
 
@@ -631,16 +667,18 @@ def _csv_row(path, record, metrics, cells):
 def compare(a, b, metric=None):
     """Two folders of runs (or their results.json) -> text: differences and their 95 % intervals."""
     found = compare_records(a, b, metric)
-    lines = [found["test"], f"A: {found['a']}", f"B: {found['b']}", ""]
+    told = [found["test"], f"A: {found['a']}", f"B: {found['b']}"]
+    lines = [*(escape.line(text, 5000) for text in told), ""]
     for name, entry in found["metrics"].items():
         digits = digits_of(entry["unit"])
+        name, entry = escape.line(name), {**entry, **{k: escape.line(entry[k]) for k in ("unit", "method")}}
         difference = f"{entry['difference']:+.{digits}f}{brackets(entry['ci95'], digits, '+')}"
         lines += [
             f"{name} ({entry['unit']}): A {entry['a']:.{digits}f}, B {entry['b']:.{digits}f}",
             f"  A - B = {difference} (95 %, {_how(entry)})",
             f"  {_verdict(entry)}",
         ]
-    return "\n".join([*lines, "", *found["notes"]]) + "\n"
+    return "\n".join([*lines, "", *(escape.line(note, 5000) for note in found["notes"])]) + "\n"
 
 
 def compare_records(a, b, metric=None):
@@ -698,7 +736,19 @@ def _statistics(metric, unit, rows):
         return [classification.statistics(*pair, classes) for pair in pairs], CLASSIFICATION[metric]
     columns = CONCORDANCE_COLUMNS if metric in CONCORDANCE else _sums(rows[0], metric)
     score = CONCORDANCE.get(metric) or translation.SCORES.get(metric, rate if unit == "%" else mean)
-    return [np.array([[float(row[c]) for c in columns] for row in found]) for found in rows], score
+    return [np.array([[_number(row, c) for c in columns] for row in found]) for found in rows], score
+
+
+def _number(row, column):
+    """A finite number of a row of utterances.csv; DataError naming the utterance"""
+    try:
+        value = float(row[column])
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        what = f"{column} is {row[column]!r}, expected a number"
+        raise DataError(f"{UTTERANCES}, utterance {row['ID']}: {what}.")
+    return value
 
 
 def _check_same_test_set(rows, paths):
@@ -742,7 +792,7 @@ def _trial_difference(name, records, rows, paths):
     function = verification.measure(name, entries[0]["unit"])
     targets = np.array([row["reference"] == "target" for row in rows[0]])
     speakers = [[row[column] for row in rows[0]] for column in ("spk_id", "spk_id_test")]
-    scores = [np.array([float(row["score"]) for row in found]) for found in rows]
+    scores = [np.array([_number(row, "score") for row in found]) for found in rows]
     for found, entry, path in zip(scores, entries, paths, strict=True):
         again = float(function(*verification.Ranking(found, targets).counts()))
         if not math.isclose(again, entry["value"], abs_tol=1e-6):

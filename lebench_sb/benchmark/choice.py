@@ -1,12 +1,16 @@
 """Which of several learning rates a cell goes on with: the one best on valid. The test set is not looked
 at."""
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
 
 from lebench_sb.command_line import compose, keys_of
+from lebench_sb.core.errors import DataError
+from lebench_sb.core.guard import check_yaml, read_text, regular
+from lebench_sb.core.lines import read_records
+
+KEYS = ("key_metric", "key_metric_is_better")
 
 
 class NothingToChoose(Exception):
@@ -46,8 +50,12 @@ def choose(cell, steps, outcomes):
 
 def declared_metric(folder):
     """Folder of a run -> (key_metric, "lower" or "higher"): what chose the checkpoint that was tested"""
-    keys = keys_of(compose(Path(folder) / "hyperparams.yaml"))
-    return keys["key_metric"].value, keys["key_metric_is_better"].value
+    path = Path(folder) / "hyperparams.yaml"
+    check_yaml(read_text(path), path, DataError)
+    keys = keys_of(compose(path))
+    if missing := [key for key in KEYS if key not in keys or not isinstance(keys[key].value, str)]:
+        raise DataError(f"{path} has no {' and no '.join(missing)}.")
+    return tuple(keys[key].value for key in KEYS)
 
 
 def best_on_valid(folder):
@@ -55,8 +63,8 @@ def best_on_valid(folder):
     `steps.jsonl`, which is that of the checkpoint that was tested; None without one)"""
     metric, better = declared_metric(folder)
     steps, values = Path(folder) / "steps.jsonl", []
-    for line in steps.read_text(encoding="utf-8").splitlines() if steps.exists() else ():
-        entry = json.loads(line)
-        if entry.get("stage") == "valid" and math.isfinite(entry.get(metric, math.nan)):
-            values.append(entry[metric])
+    for entry in read_records(regular(steps)) if steps.exists() else ():
+        value = entry.get(metric)
+        if entry.get("stage") == "valid" and isinstance(value, (int, float)) and math.isfinite(value):
+            values.append(value)
     return metric, better, (min if better == "lower" else max)(values) if values else None

@@ -3,15 +3,19 @@
 import json
 from pathlib import Path
 
-from tabulate import tabulate
-
 from lebench_sb import results
 from lebench_sb.benchmark.choice import NothingToChoose, choose, declared_metric
 from lebench_sb.benchmark.execute import CONSOLE, FAILED, NOT_RUN, REUSED, Outcome, read_begun
 from lebench_sb.benchmark.grid import BASELINE
 from lebench_sb.benchmark.plan import point_name
+from lebench_sb.core import escape
+from lebench_sb.core.errors import DataError
+from lebench_sb.core.guard import read_json
 from lebench_sb.manifest import write_atomically
 from lebench_sb.training.fingerprint import fingerprint
+
+CELL = {"task", "encoder", "mode", "runs"}  # keys of each in cells.json
+TRIVIAL = {"value", "unit", "difference", "ci95", "beats"}  # of each in trivial.json
 
 
 def write_report(grid, plan, outcomes):
@@ -100,7 +104,7 @@ def summary(cells):
         stamps.setdefault(title, {}).update(dict.fromkeys(told))
     lines = [[*title, *row.values(), "; ".join(stamps[title])] for title, row in rows.items()]
     header = ["task", "metric", *systems, "stamps"]
-    return tabulate(lines, header, tablefmt="github", disable_numparse=True) if lines else ""
+    return results.markdown_table(lines, header) if lines else ""
 
 
 def name_of(cell):
@@ -163,8 +167,7 @@ def against_trivial(cells):
 
 def section(title, header, rows):
     """A Markdown table under its title, "" without rows"""
-    lines = tabulate(rows, header, tablefmt="github", disable_numparse=True)
-    return f"### {title}\n\n{lines}" if rows else ""
+    return f"### {title}\n\n{results.markdown_table(rows, header)}" if rows else ""
 
 
 def trivial(cell):
@@ -172,9 +175,13 @@ def trivial(cell):
     folder = Path(cell["runs"][0]["folder"]) if cell["runs"] else None
     if not folder or not (folder / "trivial.json").exists():
         return {}
-    found = json.loads((folder / "trivial.json").read_text(encoding="utf-8"))
-    metric = main_metric(folder, found)
-    return {metric: found[metric]}
+    found = read_json(folder / "trivial.json")
+    metric = main_metric(folder, found) if found else ""
+    entry = found.get(metric)
+    if not isinstance(entry, dict) or not TRIVIAL <= set(entry):
+        lacks = f"{metric or 'no metric'} with {', '.join(sorted(TRIVIAL))}"
+        raise DataError(f"{folder / 'trivial.json'} lacks {lacks}.")
+    return {metric: entry}
 
 
 def main_metric(folder, names):
@@ -183,10 +190,19 @@ def main_metric(folder, names):
     return key if key in names else next(iter(names))
 
 
+def read_cells(output):
+    """The cells in the `cells.json` of a grid's folder. Raises DataError for a file of another kind."""
+    path = Path(output) / "cells.json"
+    cells = read_json(path).get("cells")
+    if not isinstance(cells, list) or not all(isinstance(c, dict) and CELL <= set(c) for c in cells):
+        raise DataError(f"{path}: no list of cells, each with {', '.join(sorted(CELL))}.")
+    return cells
+
+
 def beaten_by_trivial(output):
     """Folder of a finished grid -> tasks in which no encoder (random ones do not count) beats a system that
     hears nothing: [task]"""
-    cells = json.loads((Path(output) / "cells.json").read_text(encoding="utf-8"))["cells"]
+    cells = read_cells(output)
     beats = {cell["task"]: False for cell in cells}
     for cell in cells:
         heard = cell["runs"] and "random:" not in cell["runs"][0]["command"]
@@ -202,8 +218,8 @@ def failures(plan, outcomes):
     lines = []
     for name in failed:
         outcome, folder = outcomes[name], Path(plan.steps[name].folder)
-        lines.append(f"FAILED {name}: {outcome.reason}; {folder / CONSOLE}")
-        lines += [f"    {line}" for line in outcome.tail.splitlines()]
+        lines.append(f"FAILED {name}: {escape.line(outcome.reason, 2000)}; {folder / CONSOLE}")
+        lines += [f"    {escape.line(line, 2000)}" for line in outcome.tail.splitlines()]
     lines += [f"NOT RUN {name}: {outcomes[name].reason}" for name in unrun]
     return "\n".join(lines)
 
@@ -219,7 +235,7 @@ def preview(grid, plan):
         for c in plan.cells
     ]
     header = ["task", "encoder", "mode", "seeds", "tried on the first seed", "runs"]
-    lines = [tabulate(rows, header, tablefmt="github", disable_numparse=True), ""]
+    lines = [results.markdown_table(rows, header), ""]
     lines += [f"left out: {task} {encoder} {mode}: {why}" for encoder, task, mode, why in plan.left_out]
     standings = {name: standing(grid, step) for name, step in plan.steps.items()}
     for name, step in plan.steps.items():
