@@ -1,11 +1,11 @@
-# make demo: the whole path on the embedded miniature. make test, make test-slow, make lint.
+# make demo: the whole path on the embedded miniature. make test, make test-slow, make test-full, make lint.
 # Each target sets up what it needs in .venv, once.
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 TWO = --numprocesses 2 --dist worksteal # tests side by side, each on one thread
 
-.PHONY: demo test test-slow lint setup clean
+.PHONY: demo test test-slow test-full lint setup clean
 
 $(VENV)/ready: setup.py pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -24,10 +24,13 @@ demo: setup
 	$(BIN)/python -m lebench_sb.demo
 
 test: $(VENV)/lm lint
-	$(BIN)/python -m pytest -m "not slow" $(TWO)
+	$(BIN)/python -m pytest -m "not slow and not full" $(TWO)
 
 test-slow: $(VENV)/lm
-	$(BIN)/python -m pytest -m slow $(TWO)
+	$(BIN)/python -m pytest -m "slow and not full" $(TWO)
+
+test-full: $(VENV)/lm
+	$(BIN)/python -m pytest -m full $(TWO)
 
 lint: setup
 	$(BIN)/ruff check .
