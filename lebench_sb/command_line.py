@@ -364,13 +364,13 @@ def load_yaml(path, overrides):
     return build(resolve(path, overrides), path)
 
 
-def build(resolved, path, only=()):
+def build(resolved, path, only=None):
     """The text of a resolved YAML -> {key: value}, its objects built; only: some of its keys.
 
     Raises UsageError naming the file `path` where the YAML names what is not there or gives an argument that
     is not taken; what goes wrong inside an object that is built stays as it is.
     """
-    if only:
+    if only is not None:
         values, part = plain_values(resolved), io.StringIO()
         YAML().dump({key: values[key] for key in only}, part)
         resolved = part.getvalue()

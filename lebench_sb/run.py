@@ -41,7 +41,7 @@ from lebench_sb.manifests.before_training import check_before_training
 from lebench_sb.manifests.named import NOT_KNOWN, text_of
 from lebench_sb.text import normaliser
 from lebench_sb.training import begun
-from lebench_sb.training.processes import on_main
+from lebench_sb.training.processes import on_main, processes
 from lebench_sb.training.speech import speech_of
 
 logger = logging.getLogger(__name__)
@@ -118,6 +118,7 @@ class RunFolder:
         self.values, self.log_config = plain_values(resolved), run_opts.log_config
         self.folder = Path(self.values["output_folder"])
         self.saved = Path(self.values.get("save_folder", self.folder / "save"))
+        self.debug = bool(run_opts.debug and not run_opts.debug_persistently)
         self.typed = {name: getattr(run_opts, name) for name in run_opts.overridden_args}
         self.changes, self.handle, self.old, self.speech = [], None, {}, None
         self.named = [f"{split}_csv" for split in SPLITS if f"{split}_csv" in overrides]
@@ -147,7 +148,8 @@ class RunFolder:
     def compare(self):
         """Compares settings, encoders and files with those of the folder -> whether there is no speech to
         compare: the folder is new, or does not say"""
-        self.record = begun.record_of(self.resolved, self.values, self.typed)
+        self.record = begun.record_of(self.resolved, self.values, self.typed, processes())
+        self.record["debug"] = self.debug
         if not begun.has_begun(self.folder, self.saved):
             return True
         known = [begun.read(home) for home in self.homes]
@@ -160,9 +162,13 @@ class RunFolder:
         """Does what the policy says where something differs"""
         if not found:
             return
-        if self.policy == REFUSE:
+        if self.debug and self.old.get("debug"):
+            begun.throw_away(self.homes)
+            self.old = {}
+            self.lock()
+        elif self.policy == REFUSE:
             raise begun.refusal(self.folder, found)
-        if self.policy == BESIDE:
+        elif self.policy == BESIDE:
             aside = begun.move_aside(self.homes)
             logger.warning("%s: the earlier run is now %s", self.folder, ", ".join(map(str, aside)))
             self.old = {}
@@ -217,10 +223,10 @@ class RunFolder:
             self.prepare()
             self.speech = self.hear()
             found = begun.differences({"speech": self.old["speech"]}, {"speech": self.speech})
-            if found and self.policy == BESIDE:
+            if found and (self.policy == BESIDE or self.debug):
                 restore()
             self.settle(found)
-        if found and self.policy == BESIDE:
+        if found and not self.old:
             self.prepare()
 
     def note_speech(self):

@@ -10,12 +10,14 @@ record here:
 - `files`: {path that a setting names: hash} (recipes)
 - `speech`: {split: hashes of its manifests and of what they list} (recipes, once the manifests are there)
 - `command`, `yaml`, `code`, `data`, `encoder`: see `fingerprint` (grids)
+- `debug`: whether it was made by `--debug`, and may be thrown away
 - `version`: commit and version of the code, for information
 - `changes`: what was changed on the way, by whom `--if_changed resume` was given
 """
 
 import json
 import operator
+import shutil
 import time
 from itertools import count
 from pathlib import Path
@@ -39,10 +41,12 @@ NEUTRAL = {
     "num_workers", "feature_cache", "energy_method", "device_watts", "pue", "co2_g_per_kwh",
     "checkpoint_every_updates", "tensorboard", "reference_curves", "train_logger", "checkpointer",
 }  # fmt: skip
+ACCUMULATED = "grad_accumulation_factor"
 # SpeechBrain's run options that decide what is learned; the others say where and how a run goes
 DECISIVE = (
-    "precision", "eval_precision", "max_grad_norm", "grad_accumulation_factor", "remove_vector_weight_decay",
+    "precision", "eval_precision", "max_grad_norm", ACCUMULATED, "remove_vector_weight_decay",
 )  # fmt: skip
+PER_UPDATE = "micro-batches per update"  # accumulated ones x processes: one may stand for the other
 PARTS = ("settings", "encoders", "files", "speech")
 MOST = 20_000  # values of a YAML: aliases of aliases have no end
 SHOWN = 6
@@ -81,16 +85,19 @@ def canonical(node):
     return value.lower() if kind in ("bool", "null") else value
 
 
-def settings_of(text, typed=()):
+def settings_of(text, typed=(), processes=None):
     """The text of a resolved YAML -> {dotted key: value} of what decides the result.
 
-    typed: {run option: value} of the command line, which win over the YAML's. Folders of the run and of the
+    typed: {run option: value} of the command line, which win over the YAML's; processes: how many there are,
+    None where nobody knows any more. Folders of the run and of the
     data are written `<output_folder>` and `<data_folder>`, wherever they lie.
     """
     found = flat(text)
     places = {name: found.get(name, "") for name in ("output_folder", "data_folder")}
     kept = {key: shown_place(value, places) for key, value in found.items() if is_decisive(key)}
-    return kept | {key: spelt(value) for key, value in dict(typed).items() if key in DECISIVE}
+    kept |= {key: spelt(value) for key, value in dict(typed).items() if key in DECISIVE}
+    accumulated = kept.pop(ACCUMULATED, "1")
+    return kept | ({PER_UPDATE: str(int(accumulated) * processes)} if processes else {})
 
 
 def is_decisive(key):
@@ -116,13 +123,13 @@ def shown_place(value, places):
     return value
 
 
-def record_of(text, values, typed=()):
+def record_of(text, values, typed=(), processes=1):
     """What a run is about to begin with: its settings, encoders and files, before any manifest is there.
 
-    text: the resolved YAML; values: {top-level key: value} of it; typed: see `settings_of`. Raises
+    text: the resolved YAML; values: {top-level key: value} of it; typed, processes: see `settings_of`. Raises
     FileNotFoundError for an encoder that is not there.
     """
-    settings = settings_of(text, typed)
+    settings = settings_of(text, typed, processes)
     return {"settings": settings, "encoders": encoders_of(values), "files": files_named(settings)}
 
 
@@ -210,7 +217,7 @@ def differences(old, new):
 
 def is_typed(part, key):
     """Whether an earlier record may lack a key because nobody typed that run option"""
-    return part == "settings" and key in DECISIVE
+    return part == "settings" and key in (*DECISIVE, PER_UPDATE)
 
 
 def same_encoder(then, now):
@@ -261,6 +268,12 @@ def move_aside(folders):
         moved.append(free_name(folder))
         folder.rename(moved[-1])
     return moved
+
+
+def throw_away(folders):
+    """Empties folders that `--debug` made"""
+    for folder in map(Path, folders):
+        shutil.rmtree(folder)
 
 
 def changed(old, found):

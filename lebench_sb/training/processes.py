@@ -6,13 +6,18 @@ from speechbrain.utils.distributed import MainProcessContext, if_main_process
 from lebench_sb.core.errors import exit_code
 
 
+def processes():
+    """How many there are"""
+    return torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+
+
 def on_main(function, *arguments):
     """function(*arguments) on the main process -> its value, on every process.
 
     A user's mistake there (`core.errors.exit_code`) is raised on every process, so that none waits for ever.
     The value must be one that can be pickled.
     """
-    if not torch.distributed.is_initialized() or torch.distributed.get_world_size() == 1:
+    if processes() == 1:
         return function(*arguments)
     outcome = [None, None]
     if if_main_process():

@@ -32,7 +32,7 @@ def started(manifests, encoders, tmp_path, monkeypatch):
     monkeypatch.setattr(run_module.sb.utils.logger, "get_environment_description", lambda: "")
     real = run_module.build
 
-    def built(resolved, path, only=()):
+    def built(resolved, path, only=None):
         return real(resolved, path, only) if only else {"checkpointer": type("C", (), {})()}
 
     monkeypatch.setattr(run_module, "build", built)
@@ -59,14 +59,14 @@ def test_the_same_goes_on(started, tmp_path):
     assert started()["changes"] == []
 
 
-def record(*words):
+def record(*words, processes=1):
     """What a run with these words begins with"""
     needed = {"--data_folder": "d", "--ssl_hub": "mel_filterbank"}
     needed = [w for key, value in needed.items() if key not in words for w in (key, value)]
     path, run_opts, overrides = parse([str(CTC), *needed, *words])
     resolved = resolve(path, overrides)
     typed = {name: getattr(run_opts, name) for name in run_opts.overridden_args}
-    return begun.record_of(resolved, plain_values(resolved), typed)
+    return begun.record_of(resolved, plain_values(resolved), typed, processes)
 
 
 NEUTRAL = [
@@ -93,7 +93,7 @@ OTHERWISE = [
     (["--normaliser", "none"], "normaliser: fr-1 then, none now"),
     (["--precision", "fp16"], "precision: fp32 then, fp16 now"),
     (["--max_grad_norm", "1.0"], "max_grad_norm: 5 then, 1 now"),
-    (["--grad_accumulation_factor", "2"], "grad_accumulation_factor: 1 then, 2 now"),
+    (["--grad_accumulation_factor", "2"], "micro-batches per update: 1 then, 2 now"),
     (["--lm_weights", "[0.3, 0.6, 0.8]"], "lm_weights.2: 0.9 then, 0.8 now"),
     (["--stamps", "[one seed]"], "stamps.0: absent then, one seed now; stamps: [] then, absent now"),
     (["--lm", "train"], "lm: none then, train now"),
@@ -119,6 +119,19 @@ def test_other_settings_are_refused_before_anything_is_written(started, tmp_path
     assert "seed: 1234 then, 7 now" in str(caught.value)
     assert "--output_folder" in str(caught.value) and "--if_changed" in str(caught.value)
     assert contents(tmp_path / "run") == before
+
+
+def test_processes_may_stand_for_accumulated_batches():
+    one, two = record("--grad_accumulation_factor", "2"), record(processes=2)
+    assert begun.differences(one, two) == []
+
+
+def test_a_debug_run_is_thrown_away(started, tmp_path):
+    started("--debug")
+    (tmp_path / "run" / "debug" / "save" / "CKPT+1").mkdir(parents=True)
+    started("--debug", "--seed", "7")
+    assert not (tmp_path / "run" / "debug" / "save").exists()
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["debug"]
 
 
 def test_another_encoder_of_the_same_shape_is_refused(started, tmp_path):
