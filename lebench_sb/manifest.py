@@ -46,7 +46,7 @@ from lebench_sb.manifests.markers import (  # noqa: F401  markers are named from
 )
 from lebench_sb.storage.formats import HEAD, format_of, refuse_other_formats
 from lebench_sb.storage.members import file_of
-from lebench_sb.storage.named import path_fault
+from lebench_sb.storage.named import path_fault, without_key
 
 COLUMNS = ("ID", "duration", "wav", "start", "stop", "spk_id", "gender", "language")
 PATH_LABELS = PATH_COLUMNS[1:]  # labels that may hold a path; a `tree` that is a key is left alone
@@ -128,7 +128,8 @@ def _usable(problems, utterances, dropped):
     faults = {path: fault for path, fault in zip(wavs, pooled(audio_fault, wavs), strict=True) if fault}
     paths = {u.labels[name] for u in utterances for name in PATH_LABELS if _is_path(u.labels.get(name, ""))}
     for path in sorted(paths):
-        if not os.path.isfile(path) or not os.path.getsize(path):
+        file = without_key(path)
+        if not os.path.isfile(file) or not os.path.getsize(file):
             problems.add("missing or empty file of a label", path)
     empty = {path for path, fault in faults.items() if fault != MISSING}
     lost = [(faults[u.wav], u.wav) for u in utterances if u.wav in empty]

@@ -115,11 +115,14 @@ def files_behind(value, root):
     """A field of a manifest that may be a path -> the files on disk that decide what it gives"""
     if not value or "\t" in value or "\n" in value:
         return []  # a sentence in CoNLL-U
-    path = os.path.join(root, value.removeprefix(ROOT))
-    if "#" in value and not os.path.isfile(path):
-        path = path.rpartition("#")[0]  # a file of trees and the key of a sentence
+    path = without_key(os.path.join(root, value.removeprefix(ROOT)))
     shard = file_of(path)
     return [path] if shard == path else [shard, f"{shard}.index"]
+
+
+def without_key(path):
+    """`trees.conllu#s1`, a file of trees and the key of a sentence in it -> the file"""
+    return path.rpartition("#")[0] if "#" in path and not os.path.isfile(path) else path
 
 
 def path_fault(value):

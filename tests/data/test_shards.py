@@ -327,6 +327,124 @@ def test_what_cannot_be_packed_is_refused_before_a_byte_is_written(files, packed
     assert not (tmp_path / "p").exists() and not list((tmp_path / "full").glob("*.tar"))
 
 
+def labelled(files, **labels):
+    """A manifest of one clip with these labels, as written by hand"""
+    path = files / "l.csv"
+    names = ",".join(labels)
+    header = f"ID,duration,wav,start,stop,spk_id,gender,language,{names}"
+    path.write_text(f"{header}\nl,0.5,$data_root/clips/été/1.wav,,,,U,fr,{','.join(labels.values())}\n")
+    return path
+
+
+@pytest.mark.parametrize(
+    "name, value, words",
+    [
+        ("trace", "$data_root/../secret", "leaves data_root"),
+        ("tree", "$data_root/../secret", "leaves data_root"),
+        ("trace", "$data_root/no.csv", "missing file of trace"),
+        ("trace", "$data_root/link.csv", "link that leads out of data_root"),
+        ("tree", "link/secret#s1", "link that leads out of data_root"),
+        ("trace", "$data_root/shards.json", "name of a file of ours"),
+        ("trace", "$data_root/l.csv", "name of a file of ours"),
+        ("tree", "$data_root/shard-00000.tar", "name of a file of ours"),
+        ("trace", "$data_root/out/t.csv", "is a link out of"),
+    ],
+)
+def test_a_label_neither_leads_out_nor_overwrites(files, tmp_path, name, value, words):
+    (tmp_path / "secret").write_text("secret")
+    (files / "link.csv").symlink_to(tmp_path / "secret")
+    (files / "link").symlink_to(tmp_path)
+    for made in ("shards.json", "shard-00000.tar", "out/t.csv"):
+        (files / made).parent.mkdir(exist_ok=True)
+        (files / made).write_text("mine")
+    (tmp_path / "p").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "p/out").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match=words):
+        make_shards([labelled(files, **{name: value})], files, tmp_path / "p")
+    assert os.listdir(tmp_path / "p") == ["out"] and not os.listdir(tmp_path / "elsewhere")
+
+
+def test_labels_are_copied_with_their_keys(files, tmp_path):
+    (files / "t.conllu").write_text("# sent_id = s1")
+    (files / "d").mkdir()
+    (files / "d/u.conllu").write_text("# sent_id = s2")
+    for number, value in enumerate(["$data_root/t.conllu#s1", "d/u.conllu#s2", "key"]):
+        make_shards([labelled(files, tree=value)], files, tmp_path / str(number))
+        tree = read_manifest(tmp_path / f"{number}/l.csv", tmp_path / str(number))[0].labels["tree"]
+        assert tree == value.replace("$data_root", str(tmp_path / str(number)))
+    assert (tmp_path / "0/t.conllu").read_text() == "# sent_id = s1"
+    assert (tmp_path / "1/d/u.conllu").read_text() == "# sent_id = s2"
+
+
+@pytest.mark.parametrize("link", ["file", "folder", "inside"])
+def test_a_recording_that_is_a_link_out_is_not_packed(files, tmp_path, link):
+    place = files / "clips/été"
+    if link == "file":
+        (place / "1.wav").rename(tmp_path / "out.wav")
+        (place / "1.wav").symlink_to(tmp_path / "out.wav")
+    elif link == "folder":
+        place.rename(tmp_path / "out")
+        place.symlink_to(tmp_path / "out")
+    else:
+        (place / "1.wav").rename(files / "other.wav")
+        (place / "1.wav").symlink_to("../../other.wav")
+    if link == "inside":
+        assert make_shards([files / "a.csv"], files, tmp_path / "p") == 1
+        return
+    with pytest.raises(DataError, match="link that leads out of data_root .*1.wav -> .*out"):
+        make_shards([files / "a.csv"], files, tmp_path / "p")
+    assert not (tmp_path / "p").exists()
+
+
+@pytest.mark.parametrize("damage", ["index cut", "index of other files", "tar cut"])
+def test_a_shard_that_is_not_whole_is_packed_again(files, tmp_path, damage):
+    make_shards([files / "a.csv"], files, tmp_path / "p")
+    path, index = tmp_path / "p/shard-00000.tar", tmp_path / "p/shard-00000.tar.index"
+    before = path.read_bytes(), index.read_bytes()
+    (tmp_path / "p" / f".shard-00000.tar.{'a' * 16}.tmp").write_text("of a killed process")
+    (tmp_path / "p/.shard-00000.tar.mine.tmp").write_text("of somebody else")
+    if damage == "index cut":
+        os.truncate(index, 40)
+    elif damage == "index of other files":
+        rows = [(f"x{k}", 512, 1, 1) for k in range(8)]
+        index.write_bytes(members.make_index(path.stat().st_size, rows).bytes())
+    else:
+        os.truncate(path, 4000)
+    make_shards([files / "a.csv"], files, tmp_path / "p")
+    assert (path.read_bytes(), index.read_bytes()) == before
+    assert [p.name for p in (tmp_path / "p").glob(".*.tmp")] == [".shard-00000.tar.mine.tmp"]
+
+
+def test_shards_may_be_read_by_whom_the_umask_lets(files, tmp_path):
+    before = os.umask(0o022)
+    try:
+        make_shards([files / "a.csv"], files, tmp_path / "p")
+    finally:
+        os.umask(before)
+    for path in (tmp_path / "p").iterdir():
+        assert path.stat().st_mode & 0o777 == 0o644
+
+
+def test_the_plan_and_the_lock_are_no_links(files, tmp_path):
+    (tmp_path / "p").mkdir()
+    (tmp_path / "p/.lock").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UsageError, match="is a symbolic link"):
+        make_shards([files / "a.csv"], files, tmp_path / "p")
+    (tmp_path / "p/.lock").unlink()
+    (tmp_path / "p/shards.json").write_text("{")
+    with pytest.raises(UsageError, match="shards.json is not JSON"):
+        make_shards([files / "a.csv"], files, tmp_path / "p")
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_validate_tells_the_checksum_that_differs(files, packed, capsys):
+    flip(packed)
+    assert cli.run(["validate", str(packed / "a.csv"), "--data_root", str(packed), "--decode"]) == 3
+    said = capsys.readouterr()
+    assert "CRC-32 differs (expected " in said.err + said.out and "clips/été/1.wav" in said.err + said.out
+
+
 class Usage:
     free = 10
 
