@@ -21,7 +21,8 @@ class Extent:
 
     stated: samples per channel by its header, None where it does not say; present: those that are there, None
     where only decoding tells; cut: whether the end is missing, `words` says of what; splice: (head, skip),
-    the bytes that libsndfile reads in place of the file's first `skip`, None for the file as it is.
+    the bytes that libsndfile reads in place of the file's first `skip`, None for the file as it is; is_mp3:
+    whether libmpg123 will read it.
     """
 
     stated: int | None = None
@@ -29,6 +30,7 @@ class Extent:
     cut: bool = False
     words: str = ""
     splice: tuple | None = None
+    is_mp3: bool = False
 
     @property
     def fault(self):
@@ -67,7 +69,7 @@ def extent_of(source):
     if found is not None:
         return Extent(**found)
     if start or mpeg.is_frame(magic[:4]):
-        return Extent(**mpeg.extent(source, start))
+        return Extent(**mpeg.extent(source, start), is_mp3=True)
     return Extent()
 
 

@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager, nullcontext
 import soundfile
 
 from lebench_sb.audio.extent import extent
-from lebench_sb.audio.heads import MISSING, audio_fault
+from lebench_sb.audio.heads import MISSING, fault_of_new
 from lebench_sb.audio.quiet import libmpg123_quiet
 from lebench_sb.audio.source import Spliced, open_source
 from lebench_sb.core.errors import DataError
@@ -58,7 +58,7 @@ def open_sound(path, whole=False):
     whole: a member is read at once and its CRC-32 compared. Raises FileNotFoundError where there is nothing,
     DataError naming the file for what cannot be decoded, also inside the block.
     """
-    fault = audio_fault(path)
+    fault = fault_of_new(path)
     if fault == MISSING:
         raise not_there(path)
     if fault:
@@ -68,7 +68,9 @@ def open_sound(path, whole=False):
         with ExitStack() as stack:
             found = extent(path)
             source = stack.enter_context(_readable(path, whole, found))
-            with libmpg123_quiet():  # of what is cut or stale, `extent` tells
+            with (
+                libmpg123_quiet() if found.is_mp3 else nullcontext()
+            ):  # of what is cut or stale, `extent` tells
                 file = stack.enter_context(soundfile.SoundFile(source))
             if found.present is None and file.frames > ENDLESS:
                 raise DataError(f"{path}: its header does not say how long it is; {CONVERT}.")

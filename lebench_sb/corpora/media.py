@@ -36,8 +36,8 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-import soundfile
-
+from lebench_sb.audio.heads import kind_of
+from lebench_sb.audio.verdict import from_header
 from lebench_sb.core.guard import regular
 from lebench_sb.core.paths import files_below
 from lebench_sb.corpora._stamps import synthetic
@@ -48,7 +48,6 @@ from lebench_sb.manifest import (
     Problems,
     UsageError,
     Utterance,
-    audio_fault,
     prepared,
     read_text,
     write_manifest,
@@ -414,18 +413,14 @@ def _recordings(root, channels_csv, segments):
         if name not in paths:
             problems.add("dialogues without S0272/**/<dialogue>.wav", name)
             continue
-        if fault := audio_fault(paths[name]):
-            problems.add(fault, paths[name])
-            continue
-        try:
-            header = soundfile.info(str(paths[name]))
-        except soundfile.SoundFileError:
-            problems.add("recordings that cannot be read", paths[name])
+        header = from_header(str(paths[name]))
+        if header.fault:
+            problems.add(*kind_of(header.fault, paths[name]))
             continue
         if header.channels > 1 and name not in channels:
             problems.add(f"dialogues that {channels_csv} does not list", name)
         channel = channels.get(name, "") if header.channels > 1 else ""
-        found[name] = (str(paths[name].absolute()), header.frames / header.samplerate, channel)
+        found[name] = (str(paths[name].absolute()), header.seconds, channel)
     problems.raise_if_any()
     return found
 

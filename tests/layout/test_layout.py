@@ -41,7 +41,7 @@ ALLOWED = {
     "run": [
         "brain", "command_line", "data", "features", "manifest", "manifests", "results", "text", "training",
     ],
-    "corpora": ["annotations", "manifest", "text"],
+    "corpora": ["annotations", "audio", "manifest", "manifests", "text"],
     # a task draws its own pictures; a chain of runs reads the checkpoint of the run before
     "tasks": [
         "annotations", "brain", "checkpoints", "data", "decoding", "heads", "manifest", "manifests",
