@@ -54,10 +54,14 @@ class PerceptronHead(nn.Module):
         self.layers = nn.Sequential(*(part for layer in layers for part in (layer, nn.LeakyReLU())))
         self.output = nn.Linear(hidden, output_size)
 
+    def lengths(self, frame_lens):
+        """Steps of the head for so many frames (B,)"""
+        return torch.div(frame_lens + self.stack - 1, self.stack, rounding_mode="floor")
+
     def forward(self, frames, frame_lens):
         """frames (B, F, D), frame_lens (B,) -> log-probabilities (B, F', V), their numbers (B,) int64"""
         states = self.layers(stacked(frames, frame_lens, self.stack))
-        lens = torch.div(frame_lens + self.stack - 1, self.stack, rounding_mode="floor")
+        lens = self.lengths(frame_lens)
         return self.output(states).float().log_softmax(-1), lens
 
 
@@ -80,6 +84,13 @@ class PyramidHead(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.output = nn.Linear(2 * hidden, output_size)
         self.output_norm = nn.LayerNorm(output_size)
+
+    def lengths(self, frame_lens):
+        """Steps of the highest level for so many frames (B,)"""
+        lens = torch.div(frame_lens + self.stack - 1, self.stack, rounding_mode="floor")
+        for _ in self.lstms[1:]:
+            lens = torch.div(lens + 1, 2, rounding_mode="floor")
+        return lens
 
     def climb(self, frames, frame_lens):
         """frames (B, F, D), frame_lens (B,) -> states of the highest level (B, F', 2 * hidden), their
@@ -209,6 +220,10 @@ class FeedForwardHead(nn.Module):
         self.blocks = nn.ModuleList(FrameBlock(size, hidden) for size in sizes)
         self.dropout = nn.Dropout(dropout)
         self.output = nn.Linear(hidden, output_size)
+
+    def lengths(self, frame_lens):
+        """Steps of the head for so many frames (B,)"""
+        return frame_lens
 
     def forward(self, frames, frame_lens):
         """frames (B, F, D), frame_lens (B,) -> log-probabilities (B, F, V), frame_lens"""

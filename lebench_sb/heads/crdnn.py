@@ -89,13 +89,17 @@ class CRDNN(nn.Module):
             states = self.dropout(dnn(states, lens))
         return states, lens
 
+    def lengths(self, frame_lens):
+        """States for so many frames (B,)"""
+        return torch.div(frame_lens + self.time_pooling - 1, self.time_pooling, rounding_mode="floor")
+
     def pooled(self, states, lens, valid):
         """The maximum of each `time_pooling` frames inside the utterance"""
         if self.time_pooling == 1:
             return states, lens
         states = states.masked_fill(~valid[:, :, None], torch.finfo(states.dtype).min).transpose(1, 2)
         states = functional.max_pool1d(states, self.time_pooling, ceil_mode=True).transpose(1, 2)
-        lens = torch.div(lens + self.time_pooling - 1, self.time_pooling, rounding_mode="floor")
+        lens = self.lengths(lens)
         return states.masked_fill(~valid_frames(states, lens)[:, :, None], 0.0), lens
 
 

@@ -39,11 +39,15 @@ class Recogniser(nn.Module):
         self.dense = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes, sizes[1:], strict=False))
         self.output, self.output_size = nn.Linear(sizes[-1], output_size), sizes[-1]
 
+    def lengths(self, frame_lens):
+        """Steps of the head for so many frames (B,)"""
+        return torch.div(frame_lens + self.stack - 1, self.stack, rounding_mode="floor")
+
     def forward(self, frames, frame_lens):
         """frames (B, F, D), frame_lens (B,) -> states (B, F', hidden), log-probabilities (B, F', V), (B,)"""
         missing = -frames.shape[1] % self.stack
         states = nn.functional.pad(frames, (0, 0, 0, missing)).unflatten(1, (-1, self.stack)).flatten(2)
-        lens = torch.div(frame_lens + self.stack - 1, self.stack, rounding_mode="floor")
+        lens = self.lengths(frame_lens)
         states = self.norm(states)
         for lstm in self.lstms:
             states = self.dropout(lstm(states, lens))

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from lebench_sb.brain import TEST, TRAIN
 from lebench_sb.decoding import subwords
 from lebench_sb.decoding.beam import beam_search
+from lebench_sb.manifests.targets import check_targets
 from lebench_sb.tasks.asr import TranscriptionBrain
 from lebench_sb.tasks.asr_ctc import normalise_of
 
@@ -23,6 +24,7 @@ def attention_brain(utterances, hparams, run_opts):
     run_on_main(subwords.learn, args=(texts, hparams["vocabulary_size"], folder))
     pieces = subwords.load(folder)
     hparams["modules"]["head"] = hparams["head"](output_size=len(pieces))
+    check_targets(utterances, "wrd", pieces.encode, hparams["modules"]["head"], hparams)
     hparams["checkpointer"].add_recoverable("head", hparams["modules"]["head"])
     brain = AttentionBrain(hparams["modules"], hparams, run_opts, hparams["checkpointer"])
     brain.subwords, brain.normalise = pieces, normalise_of(hparams)

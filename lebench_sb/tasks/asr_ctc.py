@@ -14,6 +14,7 @@ from lebench_sb.brain import TEST, VALID
 from lebench_sb.decoding.ctc_search import Weights, search
 from lebench_sb.decoding.language_model import LanguageModel, prepare_language_model
 from lebench_sb.manifest import UsageError, write_atomically
+from lebench_sb.manifests.targets import check_targets
 from lebench_sb.metrics.errors import count_errors, rate
 from lebench_sb.tasks.asr import ASRBrain, Characters, columns
 from lebench_sb.text import normaliser as text_normaliser
@@ -29,6 +30,7 @@ def ctc_brain(utterances, hparams, run_opts):
     """
     characters = Characters.of(utterances["train"])
     hparams["modules"]["head"] = hparams["head"](output_size=len(characters))
+    check_targets(utterances, characters.column, characters.encode, hparams["modules"]["head"], hparams)
     hparams["checkpointer"].add_recoverable("head", hparams["modules"]["head"])
     brain = CTCBrain(hparams["modules"], hparams, run_opts, hparams["checkpointer"], characters)
     brain.normalise = normalise_of(hparams)

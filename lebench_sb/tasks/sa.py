@@ -16,6 +16,7 @@ from lebench_sb.brain import TRAIN
 from lebench_sb.data import as_dataset, audio_item, load_utterances
 from lebench_sb.heads.parser import best_heads, reference_path, words_of_path
 from lebench_sb.manifests.labels import check_texts, require
+from lebench_sb.manifests.targets import check_targets
 from lebench_sb.metrics.errors import rate
 from lebench_sb.metrics.parsing import SCORES, count_parses
 from lebench_sb.tasks.asr import COLUMNS, ASRBrain, Characters
@@ -121,9 +122,13 @@ def datasets(utterances):
     return {split: as_dataset(found, [audio_item], keys) for split, found in utterances.items()}
 
 
-def build_modules(hparams, symbols):
-    """Makes `recogniser` and `parser` for these symbols, and lets the checkpointer keep them"""
+def build_modules(hparams, symbols, sentences):
+    """Makes `recogniser` and `parser` for these symbols, and lets the checkpointer keep them.
+
+    Raises DataError for sentences whose words need more steps than their audio has.
+    """
     recogniser = hparams["recogniser"](output_size=len(symbols.characters))
+    check_targets(sentences, "wrd", symbols.characters.encode, recogniser, hparams)
     parser = hparams["parser"](
         input_size=recogniser.output_size, relations=len(symbols.relations), upos=len(symbols.upos)
     )

@@ -10,6 +10,7 @@ from collections import Counter
 from lebench_sb.data import manifest_paths
 from lebench_sb.manifest import TAG, DataError, Problems, UsageError, nearest, read_table
 from lebench_sb.manifests.labels import check_texts
+from lebench_sb.manifests.targets import check_targets
 from lebench_sb.metrics.concepts import COLUMNS, concepts, count_all, symbols
 from lebench_sb.metrics.errors import count_edits
 from lebench_sb.tasks.asr import ASRBrain, Characters, datasets
@@ -114,6 +115,7 @@ def assemble(brain_class, symbols_class, hparams, run_opts, utterances):
     """Symbols from the training texts, a head of that size, started from `init_from_run` if it names a run"""
     characters = symbols_class.of(utterances["train"])
     encoder, head = hparams["modules"]["encoder"], hparams["head"](output_size=len(characters))
+    check_targets(utterances, characters.column, characters.encode, head, hparams)
     start_from_run(hparams["init_from_run"], encoder, head, characters, hparams["ssl_hub"])
     hparams["modules"]["head"] = head
     hparams["checkpointer"].add_recoverable("head", head)

@@ -22,6 +22,7 @@ ALLOWED = {
     "schedules": [], "augment": [], "checkpoints": ["manifest"], "signals": [], "sharding": [], "updates": [],
     "selection": ["manifest", "storage"],
     "manifests": ["audio", "manifest", "storage", "text"],
+    "manifests/targets": ["manifests", "storage", "waveforms"],
     # what a task asks of its labels is called by name, from the task's module
     "manifests/before_training": [
         "audio", "data", "encoders", "manifest", "manifests", "storage", "training",

@@ -114,6 +114,7 @@ def test_eight_utterances_are_learnt_by_heart(root, corpus, tmp_path):
         "--mask=!name:lebench_sb.augment.no_mask",
     ]
     words += [w for s in ("train", "valid", "test") for w in (f"--{s}_csv", str(tmp_path / "eight.csv"))]
+    words += ["--allow_shared_audio", "True"]
     done = run(
         root,
         [*words, "--num_workers", "0", "--number_of_epochs", "200", "--output_folder", str(tmp_path / "r")],

@@ -312,6 +312,7 @@ def test_eight_utterances_are_learnt_by_heart_with_attention(root, corpus, tmp_p
     """From files through the decoder with attention and beam search: at most 5 % of the words are wrong"""
     write_manifest(tmp_path / "eight.csv", read_manifest(corpus / "train.csv", corpus)[:8], corpus, {})
     words = [w for s in ("train", "valid", "test") for w in (f"--{s}_csv", tmp_path / "eight.csv")]
+    words += ["--allow_shared_audio", "True"]
     sizes = "rnn: lstm, rnn_size: 64, rnn_layers: 2, dnn_size: 64, decoder_size: 64, attention_size: 64"
     options = [
         "--data_folder", corpus, "--ssl_hub", "mel_filterbank", "--output_folder", tmp_path / "r",

@@ -245,6 +245,7 @@ def test_eight_utterances_are_learnt_by_heart(root, translated, corpus, tmp_path
     words += [
         w for split in ("train", "valid", "test") for w in (f"--{split}_csv", str(tmp_path / "eight.csv"))
     ]
+    words += ["--allow_shared_audio", "True"]
     words += ["--source={size: 64, layers: 1, channels: 64, hidden: 64, dropout: 0.0}"]
     words += ["--head={layers: 1, hidden: 64, dropout: 0.0}", "--mask=!name:lebench_sb.augment.no_mask"]
     words += ["--number_of_epochs", "120", "--grad_accumulation_factor", "1", "--schedule={warmup: 20}"]

@@ -10,13 +10,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from lebench_sb import encoders
 from lebench_sb.annotations.trees import Tree, as_conllu
 from lebench_sb.command_line import plain_settings, resolve
 from lebench_sb.data import load_utterances
+from lebench_sb.heads.common import FeedForwardHead, PerceptronHead, PyramidHead, RecurrentHead
+from lebench_sb.heads.crdnn import CRDNN
+from lebench_sb.heads.parser import Recogniser
 from lebench_sb.manifest import DataError, UsageError, Utterance, write_manifest
-from lebench_sb.manifests.before_training import check_before_training
+from lebench_sb.manifests.before_training import Checked, check_before_training
+from lebench_sb.manifests.targets import check_targets, steps_of
 
 ROOT = Path(__file__).parents[2]
 TASKS = {  # a YAML of each task: its overrides
@@ -32,7 +37,7 @@ TASKS = {  # a YAML of each task: its overrides
     "pretraining/wav2vec2/hparams/mini.yaml": {},
     "pretraining/distillation/hparams/mini.yaml": {"teacher": "mel_filterbank"},
 }
-CTC, CRDNN, SLU, WORDS, AST, CAFE, RECOLA, ASV, SA, SSL, DISTIL = TASKS
+CTC, ATTENTION, SLU, WORDS, AST, CAFE, RECOLA, ASV, SA, SSL, DISTIL = TASKS
 COUNTS = {"train": 6, "valid": 4, "test": 4}
 SENTENCES = [
     ("le chat dort", "<qui> le chat > dort", "The cat sleeps."),
@@ -132,8 +137,8 @@ def test_sound_data_passes(folder, yaml, caplog):
 
 
 COLUMNS_OF = {
-    CTC: "wrd", CRDNN: "wrd", SLU: "semantics", WORDS: "wrd", AST: "translation_en", CAFE: "emotion",
-    RECOLA: "trace", SA: "tree",
+    CTC: "wrd", ATTENTION: "wrd", SLU: "semantics", WORDS: "wrd", AST: "translation_en",
+    CAFE: "emotion", RECOLA: "trace", SA: "tree",
 }  # fmt: skip
 
 
@@ -150,7 +155,7 @@ def test_a_table_without_the_label_is_named(folder, yaml, split):
 FAULTS = [  # YAML, split, change, words of the error
     (CTC, "test", put_all("wrd", " "), "test: every wrd is empty, no error rate is defined"),
     (CTC, "train", put_all("wrd", ""), "train: every wrd is empty, nothing to learn from"),
-    (CRDNN, "valid", put_all("wrd", ""), "valid: every wrd is empty, no error rate is defined"),
+    (ATTENTION, "valid", put_all("wrd", ""), "valid: every wrd is empty, no error rate is defined"),
     (AST, "test", put_all("translation_en", ""), "test: every translation_en is empty"),
     (CTC, "test", put_all("wrd", "ДОМ МОЙ"), "test: 24 of 24 characters of wrd are unseen in train"),
     (WORDS, "valid", put_all("wrd", "LE CHAT"), "valid: 24 of 24 characters of wrd are unseen in train"),
@@ -159,7 +164,7 @@ FAULTS = [  # YAML, split, change, words of the error
     (CTC, "test", put("test1", "wrd", "le \x00chat"), r"test: control characters in wrd \(1\): test1"),
     (AST, "train", put("train1", "translation_en", "a\x07"), "control characters in translation_en"),
     (CTC, "test", put("test2", "wrd", "le chat " * 100), r"wrd over 100 characters per second \(1\): test2"),
-    (CRDNN, "valid", put("valid0", "wrd", "le " * 9999), "over 100 characters per second"),
+    (ATTENTION, "valid", put("valid0", "wrd", "le " * 9999), "over 100 characters per second"),
     (CAFE, "test", put("test0", "emotion", ""), r"no emotion \(column emotion\) \(1\): test0 \(test\)"),
     (CAFE, "valid", put("valid1", "emotion", "colère"), "emotion that train does not have"),
     (CAFE, "train", put("train0", "emotion", "Joie"), "'Joie' and 'joie'"),
@@ -199,7 +204,7 @@ def test_a_fault_of_the_labels_is_named(folder, yaml, split, change, words):
 @pytest.mark.parametrize(
     "yaml, overrides, words",
     [
-        (CRDNN, {"vocabulary_size": 3}, "3: the training texts have 10 different characters: 14 or more"),
+        (ATTENTION, {"vocabulary_size": 3}, "3: the training texts have 10 different characters: 14 or more"),
         (AST, {"subwords": 0}, "--subwords 0: the training texts have"),
         (SLU, {"unseen_concepts": "ignore"}, "--unseen_concepts ignore: error or count"),
         (RECOLA, {"trace_range": [1.0, -1.0]}, "trace_range"),
@@ -301,3 +306,45 @@ def test_large_tables_are_checked_as_columns(folder, monkeypatch):
     with pytest.raises(DataError, match="control characters in wrd"):
         check(folder, CTC)
 
+
+
+HEADS = {
+    "recurrent": RecurrentHead(80, 100.0, 5, hidden=4, max_rate=25.0),
+    "perceptron": PerceptronHead(80, 5, hidden=4, stack=3),
+    "pyramid": PyramidHead(80, 100.0, 5, hidden=4, levels=3),
+    "feed-forward": FeedForwardHead(80, 100.0, 5, hidden=4),
+    "wav2tree": Recogniser(80, 100.0, 5, hidden=4),
+    "crdnn": CRDNN(80, 100.0, 5, time_pooling=4, rnn_size=4, dnn_size=4, decoder_size=4),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_steps_foreseen_are_those_a_head_gives(name):
+    head, encoder = HEADS[name].eval(), encoders.MelFilterbank()
+    seconds = [0.025, 0.0349, 0.1, 0.333, 1.0]
+    found = [Utterance(str(s), "a.wav", s) for s in seconds]
+    foreseen = steps_of(found, encoder, head).tolist()
+    for expected, s in zip(foreseen, seconds, strict=True):
+        frames, lens = encoder(torch.randn(1, round(16000 * s)), torch.ones(1))
+        more = [torch.zeros(1, 1, dtype=torch.int64)] if name == "crdnn" else []
+        made = head(frames, lens, *more)
+        steps = next(part for part in made if isinstance(part, torch.Tensor) and part.ndim == 1)
+        assert steps.tolist() == [expected]
+
+
+@pytest.mark.parametrize("split", COUNTS)
+@pytest.mark.parametrize("text, fits", [("abcde", True), ("abcdef", False), ("aab ", True), ("aaab", False)])
+def test_texts_that_need_more_steps_than_their_audio_has(split, text, fits, caplog):
+    head = HEADS["recurrent"]  # 25 steps a second: 5 in 0.2 s
+    short = {"wrd": "abc"}
+    splits = {s: [Utterance(f"{s}{k}", "a.wav", 0.2, labels=short) for k in range(9)] for s in COUNTS}
+    splits[split].append(Utterance("long", "a.wav", 0.2, labels={"wrd": text}))
+    hparams = {"encoder": encoders.MelFilterbank(), "max_bad_fraction": 0.01, "checked": Checked(splits)}
+    if fits:
+        check_targets(splits, "wrd", list, head, hparams)
+        assert hparams["checked"].details == {}
+        return
+    with pytest.raises(DataError, match=rf"{split}: 1 of 10 texts .* \(long\), over max_bad_fraction 0.01"):
+        check_targets(splits, "wrd", list, head, hparams)
+    check_targets(splits, "wrd", list, head, {**hparams, "max_bad_fraction": 0.1})
+    assert hparams["checked"].details == {"targets_too_long": {split: 1}} and "long" in caplog.text

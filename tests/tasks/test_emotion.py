@@ -485,6 +485,7 @@ def test_traces_are_learnt_by_heart(root, rated, tmp_path, monkeypatch, yaml, ep
     write_manifest(tmp_path / "all.csv", found, rated, {})
     words = ["--data_folder", str(rated), "--num_workers", "0", "--noprogressbar", "--trace_column", "calm"]
     words += [w for s in ("train", "valid", "test") for w in (f"--{s}_csv", str(tmp_path / "all.csv"))]
+    words += ["--allow_shared_audio", "True"]
     words += ["--ssl_hub", "mel_filterbank", "--number_of_epochs", epochs, "--patience", "250"]
     words += ["--head_lr", "0.01", "--allow_speaker_overlap", "True"]
     run(root, monkeypatch, "RECOLA", yaml, [*words, "--output_folder", str(tmp_path / "run")])
@@ -499,6 +500,7 @@ def test_emotions_are_learnt_by_heart(root, acted, tmp_path, monkeypatch):
     write_manifest(tmp_path / "all.csv", found, acted, {})
     words = ["--data_folder", str(acted), "--num_workers", "0", "--noprogressbar"]
     words += [w for s in ("train", "valid", "test") for w in (f"--{s}_csv", str(tmp_path / "all.csv"))]
+    words += ["--allow_shared_audio", "True"]
     words += ["--ssl_hub", "mel_filterbank", "--layer", "last", "--allow_speaker_overlap", "True"]
     words += ["--output_folder", str(tmp_path / "run")]
     run(root, monkeypatch, "CaFE", "conv_pool.yaml", words)

@@ -319,6 +319,7 @@ def test_eight_sentences_are_learnt_by_heart(root, own_data, tmp_path):
     write_manifest(tmp_path / "eight.csv", eight, own_data[1], {})
     words = [*own_data[:2], *MEL, "--num_workers", "0", "--mask=!name:lebench_sb.augment.no_mask"]
     words += [w for s in ("train", "valid", "test") for w in (f"--{s}_csv", str(tmp_path / "eight.csv"))]
+    words += ["--allow_shared_audio", "True"]
     words += ["--recogniser={hidden: 128, layers: 1, context: 128, max_rate: 25.0, dropout: 0.0}"]
     words += ["--parser={word_hidden: 128, word_layers: 1, hidden: 128, layers: 1, mlp: 64, dropout: 0.0}"]
     words += ["--number_of_epochs", "220", "--head_lr", "0.002"]

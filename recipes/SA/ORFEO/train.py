@@ -12,7 +12,7 @@ def main(argv):
     hparams, run_opts = start(argv)
     sentences = load_sentences(hparams)
     symbols = Symbols.of(sentences["train"])
-    build_modules(hparams, symbols)
+    build_modules(hparams, symbols, sentences)
     brain = SABrain(hparams["modules"], hparams, run_opts, hparams["checkpointer"], symbols)
     fit_and_test(brain, sentences, datasets(sentences))
 

@@ -1,0 +1,65 @@
+"""Whether the steps of a CTC output are enough for the texts they shall spell."""
+
+import logging
+
+import numpy as np
+import torch
+
+from lebench_sb.core.errors import SHOWN, DataError
+from lebench_sb.manifests.before_training import MAX_BAD_FRACTION
+from lebench_sb.manifests.labels import ids_of, values_of
+from lebench_sb.storage.columns import durations_of
+from lebench_sb.waveforms import SAMPLE_RATE
+
+logger = logging.getLogger(__name__)
+
+
+def check_targets(splits, column, encode, head, hparams):
+    """Counts the texts of each split that need more steps than their audio has: no path says them, CTC gives
+    them no loss.
+
+    encode: text -> symbols (L,), of which a repeated one needs a step between; head: module whose `lengths`
+    turns frames of hparams["encoder"] into steps. Raises DataError where they are more than the share
+    `max_bad_fraction` of a split; fewer are logged, and told in results.json.
+    """
+    counts, allowed = {}, hparams.get("max_bad_fraction", MAX_BAD_FRACTION)
+    for split, utterances in splits.items():
+        found = too_long(utterances, column, encode, steps_of(utterances, hparams["encoder"], head))
+        if not found:
+            continue
+        more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+        share = f"{len(found)} of {len(utterances)}"
+        said = f"{split}: {share} texts of {column} need more steps than their audio has"
+        said += f" ({', '.join(found[:SHOWN])}{more})"
+        if len(found) > allowed * len(utterances):
+            raise DataError(
+                f"{said}, over max_bad_fraction {allowed:g}: correct them, or raise the head's max_rate."
+            )
+        logger.warning("%s; no path of CTC says them.", said)
+        counts[split] = len(found)
+    if counts and "checked" in hparams:
+        hparams["checked"].details["targets_too_long"] = counts
+
+
+def steps_of(utterances, encoder, head):
+    """Steps (n,) of the head for the audio of each utterance"""
+    samples = np.round(durations_of(utterances) * SAMPLE_RATE).astype(np.int64)
+    hop = round(SAMPLE_RATE / encoder.frame_rate)
+    frames = np.maximum((samples - encoder.min_samples) // hop + 1, 0)
+    return head.lengths(torch.from_numpy(frames)).numpy()
+
+
+def too_long(utterances, column, encode, steps):
+    """IDs of the utterances whose text needs more than its steps (n,)"""
+    texts = values_of(utterances, column) or []
+    most = np.array([2 * len(text) + 2 for text in texts])  # a step for each symbol and one between any two
+    unsure = np.flatnonzero(most > steps[: len(most)]).tolist()
+    found = [k for k in unsure if steps_needed(encode(texts[k])) > steps[k]]
+    ids = ids_of(utterances) if found else []
+    return [ids[k] for k in found]
+
+
+def steps_needed(symbols):
+    """Symbols (L,) -> the fewest steps of a CTC path that says them"""
+    symbols = np.asarray(symbols)
+    return len(symbols) + int((symbols[1:] == symbols[:-1]).sum())
