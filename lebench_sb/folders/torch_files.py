@@ -124,13 +124,13 @@ def finite(tensor):
     return all(bool(torch.isfinite(end.float())) for end in torch.aminmax(tensor.detach()))
 
 
-def check_finite(tensors, where, error=DataError):
+def check_finite(tensors, where, error=DataError, way_out="Give another checkpoint."):
     """Raises `error` naming the weights that hold NaN or infinity"""
     names = not_finite(tensors)
     if names:
         raise error(
             f"{where}: {len(names)} weights are not finite (NaN or infinite): {first_five(names)}. The file "
-            "is damaged, or its training had diverged: give another checkpoint."
+            f"is damaged, or its training had diverged. {way_out}"
         )
 
 

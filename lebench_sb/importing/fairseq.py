@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 PARTS = ("model", "task", "criterion")
+EXTRACTORS = ("default", "layer_norm")
 ACTIVATIONS = ("gelu", "relu")
 DEPTH = 20  # of settings in settings
 TEXT, MANY = 1000, 100  # the longest text of convolutions, and the most of them
@@ -101,7 +102,10 @@ def read_checkpoint(content, path):
         size = config["hidden_size"]
         weights |= {projection + "weight": torch.eye(size), projection + "bias": torch.zeros(size)}
     moments, updates = read_moments(content.get("last_optimizer_state"), found, path)
-    return Checkpoint(weights, config, bool(task.get("normalize", False)), moments, updates)
+    normalize = task.get("normalize", False)
+    if not isinstance(normalize, bool):
+        raise DataError(f"{path}: normalize: {normalize!r}, expected True or False.")
+    return Checkpoint(weights, config, normalize, moments, updates)
 
 
 def settings_of(content, path):
@@ -196,6 +200,8 @@ def check_supported(model, path):
         )
         if model.get(key, usual) != usual
     }  # fmt: skip
+    if model.get("extractor_mode", EXTRACTORS[0]) not in EXTRACTORS:
+        other["extractor_mode"] = model["extractor_mode"]
     if not model.get("quantize_targets", True):
         other["quantize_targets"] = False
     if model.get("activation_fn", "gelu") not in ACTIVATIONS:

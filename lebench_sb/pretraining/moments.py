@@ -60,6 +60,9 @@ def read_moments(init_from, model):
         for index, name in zip(group["params"], group["param_names"], strict=True):
             if index in state["state"]:
                 moments[name] = state["state"][index]
+    tensors = {f"{kind} of {name}": v for name, kept in moments.items() for kind, v in kept.items()}
+    found = {name: value for name, value in tensors.items() if torch.is_tensor(value)}
+    check_finite(found, f"init_optimizer: {checkpoint}", UsageError, LEAVE)
     return moments
 
 
@@ -74,7 +77,7 @@ def imported_moments(path):
     """What `write_moments` wrote -> as `read_moments`. Raises UsageError for another content."""
     where = f"init_optimizer: {path}"
     found = check_tensors(read_safetensors(path, UsageError), where, UsageError)
-    check_finite(found, where, UsageError)
+    check_finite(found, where, UsageError, LEAVE)
     with safe_open(path, "pt") as file:
         step = (file.metadata() or {}).get("step", "")
     if not step.isdigit() or not all(key.startswith(tuple(f"{kind}." for kind in KINDS)) for key in found):

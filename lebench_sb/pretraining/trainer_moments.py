@@ -66,7 +66,7 @@ def check_moments(state, path):
         raise UsageError(f"init_optimizer: {path} holds {kinds}, not the moments of Adam or AdamW. {LEAVE}")
     named = {f"{kind} of parameter {k}": entry[kind] for k, entry in state.items() for kind in KINDS}
     where = f"init_optimizer: {path}"
-    check_finite(check_tensors(named, where, UsageError), where, UsageError)
+    check_finite(check_tensors(named, where, UsageError), where, UsageError, LEAVE)
 
 
 def architecture(folder):

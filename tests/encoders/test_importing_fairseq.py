@@ -239,6 +239,24 @@ def test_the_optimiser_of_other_weights_is_left_out(write, tmp_path, caplog):
         build_model(make_config(), str(folder), 1.0, 0, do_normalize=True, init_optimizer=True)
 
 
+def spoilt(state):
+    state["state"][0]["exp_avg"][3] = float("nan")
+    return state
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        spoilt(optimizer_state(weights_of(), flat=True)), {"state": [1]}, {"state": {0: 5}},
+        {"state": {"a": {}}},
+    ],
+)  # fmt: skip
+def test_an_optimiser_of_no_use_is_left_out(write, tmp_path, caplog, state):
+    _, folder = import_checkpoint(write(last_optimizer_state=state), None, tmp_path / "imported")
+    assert "the optimiser's state is left out, it is not Adam's, or not finite" in caplog.text
+    assert not (folder / "moments.safetensors").exists()
+
+
 class Harm:
     def __init__(self, *call):
         self.call = call
@@ -265,9 +283,15 @@ def test_nothing_in_the_file_is_run(write, tmp_path, monkeypatch):
 def test_convolutions_are_read_not_run():
     text = "[(512, 10, 5)] + [(512, 3, 2)] * 4 + [(512,2,2)] + [(512,2,2)]"
     assert convolutions(text) == eval(text)
-    for wrong in ("[(512, 10)]", "512", "[(1, 2, 3)] * 10**9", "[(n, 2, 3)]"):
+    bomb = "[(1, 2, 3)]" + " * 99" * 9
+    others = ("[(512, 10)]", "512", "[(1, 2, 3)] * 10**9", "[(n, 2, 3)]", "[(1, 2, 3)] * -1")
+    for wrong in (*others, bomb, "(" * 5000):
         with pytest.raises(ValueError):
             convolutions(wrong)
+
+
+DEEP = {"model": {}}
+DEEP["model"] = DEEP  # settings in themselves
 
 
 @pytest.mark.parametrize(
@@ -278,6 +302,17 @@ def test_convolutions_are_read_not_run():
         ({"cfg": {}, "args": None}, "neither `cfg` nor `args`"),
         ({"cfg": CFG | {"model": MODEL | {"target_glu": True}}}, "be trained with {'target_glu': True}"),
         ({"cfg": CFG | {"model": MODEL | {"encoder_layers": 3}}}, "16 missing: .*layers.2"),
+        ({"cfg": CFG | {"model": MODEL | {"encoder_embed_dim": "24"}}}, "best.pt: hidden_size: '24'"),
+        ({"cfg": CFG | {"model": MODEL | {"final_dim": "24"}}}, "best.pt: final_dim: '24'"),
+        ({"cfg": CFG | {"model": MODEL | {"layer_norm_first": "false"}}}, "do_stable_layer_norm: 'false'"),
+        ({"cfg": CFG | {"model": MODEL | {"extractor_mode": "Default"}}}, "extractor_mode"),
+        ({"cfg": CFG | {"model": MODEL | {"dropout": float("nan")}}}, "hidden_dropout: nan"),
+        ({"cfg": CFG | {"task": {"normalize": "false"}}}, "normalize: 'false', expected True or False"),
+        ({"cfg": [1]}, "neither `cfg` nor `args`"),
+        ({"cfg": {"model": [1]}}, "neither `cfg` nor `args`"),
+        ({"cfg": DEEP}, "nested over 20 deep"),
+        ({"model": {"mask_emb": torch.ones(1, dtype=torch.int8)}}, "quantised weights are not read"),
+        ({"model": weights_of() | {"mask_emb": torch.full((HIDDEN,), torch.nan)}}, "not finite"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_imported_is_said(write, tmp_path, changes, message):

@@ -5,11 +5,12 @@ import sys
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from lebench_sb.checkpoints import best_checkpoint
 from lebench_sb.manifest import UsageError
 from lebench_sb.pretraining.brain import build_model, make_config
-from lebench_sb.pretraining.moments import name_parameters, put_moments
+from lebench_sb.pretraining.moments import name_parameters, put_moments, read_moments
 
 TRAIN = "recipes/pretraining/wav2vec2/train.py"
 YAML = "recipes/pretraining/wav2vec2/hparams/mini.yaml"
@@ -46,6 +47,33 @@ def test_moments_follow_names_not_positions():
         for key in ("exp_avg", "exp_avg_sq", "step"):
             assert torch.equal(new.state[own][key], old.state[theirs][key])
     assert float(new.state[other[1].bias]["step"]) == 3
+
+
+ONES, STEP, OTHER = torch.ones(2), {"step": "7"}, "not what `lebench import` writes"
+IMPORTED = {
+    "whole": ({"exp_avg.a": ONES, "exp_avg_sq.a": ONES}, STEP, ""),
+    "nan": ({"exp_avg.a": ONES * torch.nan, "exp_avg_sq.a": ONES}, STEP, "not finite"),
+    "no step": ({"exp_avg.a": ONES}, None, OTHER),
+    "other step": ({"exp_avg.a": ONES}, {"step": "-1"}, OTHER),
+    "other kinds": ({"momentum.a": ONES}, STEP, OTHER),
+    "other size": ({"exp_avg.a": torch.ones(3), "exp_avg_sq.a": ONES}, STEP, "1 differ in size"),
+    "half": ({"exp_avg.a": ONES}, STEP, "1 differ in size"),
+    "another model": ({"exp_avg.b": ONES, "exp_avg_sq.b": ONES}, STEP, "not there: b"),
+}
+
+
+@pytest.mark.parametrize("content", IMPORTED)
+def test_an_imported_state_is_looked_at(tmp_path, content):
+    tensors, facts, message = IMPORTED[content]
+    save_file({name: part.clone() for name, part in tensors.items()}, tmp_path / "moments.safetensors", facts)
+    model = torch.nn.Module()
+    model.hf = torch.nn.Module()
+    model.hf.a = torch.nn.Parameter(torch.zeros(2))
+    if not message:
+        assert float(read_moments(tmp_path, model)["model.hf.a"]["step"]) == 7
+        return
+    with pytest.raises(UsageError, match=f"moments.safetensors.*{message}"):
+        read_moments(tmp_path, model)
 
 
 def test_there_must_be_something_to_take(tmp_path):

@@ -116,10 +116,25 @@ def test_an_encoder_alone_lends_the_state_of_its_weights(tmp_path):
     assert whole.moments.keys() == {f"model.hf.wav2vec2.{name}" for name in expected}
 
 
+def not_finite(saved):
+    saved["state"][3]["exp_avg"].view(-1)[0] = float("nan")
+    return saved
+
+
+CONTENTS = {
+    "nan": not_finite,
+    "list": lambda saved: [saved],
+    "entry": lambda saved: saved | {"state": {0: 5}},
+}
+NAMES = {"architecture": "Wav2Vec9", "function": "pipeline"}  # transformers has a function of that name
+
+
 @pytest.mark.parametrize(
     "fault, message",
     [("sgd", "holds momentum_buffer, not the moments"), ("order", "in no order of a Trainer"),
-     ("garbage", "no optimiser's state"), ("architecture", "no architecture Wav2Vec9")],
+     ("garbage", "no optimiser's state"), ("architecture", "no architecture Wav2Vec9"),
+     ("function", "no architecture pipeline"), ("nan", "1 weights are not finite.*exp_avg of parameter 3"),
+     ("list", "no optimiser's state"), ("entry", "no optimiser's state")],
 )  # fmt: skip
 def test_what_cannot_be_used_is_refused_with_the_way_out(tmp_path, fault, message):
     model, folder = small(tmp_path / "model"), tmp_path / "c"
@@ -130,8 +145,11 @@ def test_what_cannot_be_used_is_refused_with_the_way_out(tmp_path, fault, messag
         hand_made(model, folder, [names[::-1] if fault == "order" else names])
     if fault == "garbage":
         (folder / "optimizer.pt").write_bytes(b"no pickle")
-    if fault == "architecture":
-        config = (folder / "config.json").read_text().replace("Wav2Vec2ForPreTraining", "Wav2Vec9")
+    if fault in CONTENTS:
+        saved = torch.load(folder / "optimizer.pt", weights_only=True)
+        torch.save(CONTENTS[fault](saved), folder / "optimizer.pt")
+    if fault in NAMES:
+        config = (folder / "config.json").read_text().replace("Wav2Vec2ForPreTraining", NAMES[fault])
         (folder / "config.json").write_text(config)
     with pytest.raises(UsageError, match=f"{message}.*--init_optimizer False"):
         trainer_moments(folder)
