@@ -4,12 +4,18 @@ The estimate is interpolated modified Kneser-Ney (Chen & Goodman, 1999), the one
 pruning: transcripts are small. Letters: n the order of an n-gram, N the highest.
 """
 
+import bz2
+import gzip
 import hashlib
 import logging
+import lzma
 import math
+import re
+import zlib
 from collections import Counter, defaultdict
 from pathlib import Path
 
+from lebench_sb.core.guard import regular
 from lebench_sb.manifest import DataError, UsageError, read_text, write_atomically
 
 BEGIN, END, UNKNOWN = "<s>", "</s>", "<unk>"
@@ -17,6 +23,12 @@ SPECIAL = (BEGIN, END, UNKNOWN)
 FALLBACK = (0.5, 1.0, 1.5)  # discounts where the counts of counts are too few, as `lmplz --discount_fallback`
 NEVER = -99.0  # log10 probability of <s>, which nothing predicts
 LN10 = math.log(10.0)
+WARN_BELOW = 0.5  # of the training words: a model of another language, or of another spelling
+KENLM = b"mmap lm http://kheafield.com/code"  # begins its binary
+DATA = re.compile(rb"(?m)^(?:\xef\xbb\xbf)?\\data\\\s*$")  # begins an ARPA, after a few lines perhaps
+COUNT = re.compile(rb"ngram\s+\d{1,2}\s*=\s*(\d{1,15})")
+COMPRESSED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}  # as KenLM reads them
+MODELS = (".arpa", ".bin", ".klm", ".binary")  # names that promise a model
 logger = logging.getLogger(__name__)
 
 
@@ -146,9 +158,8 @@ class LanguageModel:
 
     def __init__(self, path):
         self.kenlm = import_kenlm()
-        self.path = Path(path)
-        if not self.path.is_file():
-            raise FileNotFoundError(f"lm: {path} not found.")
+        self.path = regular(path)
+        check_counts(self.path)
         try:
             config = self.kenlm.Config()
             config.show_progress, config.arpa_complain = False, self.kenlm.ARPALoadComplain.NONE
@@ -158,6 +169,10 @@ class LanguageModel:
             raise DataError(f"{path}: no n-gram model that KenLM reads ({reason}).") from error
         self.order = self.model.order
         self.sha256 = hashlib.sha256(self.path.read_bytes()).hexdigest()
+
+    def knows(self, word):
+        """Whether it can predict the word, other than as `<unk>`"""
+        return word in self.model
 
     def begin(self):
         """The state before the first word of a sentence"""
@@ -171,26 +186,96 @@ class LanguageModel:
         return self.model.BaseScore(state, word, after) * LN10, after
 
 
-def model_file(source, order, folder):
-    """Where the model of `source` is or will be: see prepare_language_model"""
-    is_model = Path(source).suffix.lower() in (".arpa", ".bin", ".klm", ".binary")
-    return Path(source) if is_model else Path(folder) / f"{order}-gram.arpa"
+def is_model(path):
+    """Whether a file holds n-grams, by its content: KenLM's binary, or ARPA, compressed or not. Raises
+    DataError for a compressed text."""
+    head = head_of(path)
+    if head.startswith(KENLM) or DATA.search(head):
+        return True
+    if opener_of(path) is not open:
+        raise DataError(f"lm: {path} is compressed and no ARPA: unpack the text.")
+    if path.suffix.lower() in MODELS:
+        raise DataError(f"lm: {path} is named like one, but is no ARPA (\\data\\) and no binary of KenLM.")
+    return False
+
+
+def opener_of(path):
+    """The function that opens a file's text, by its first bytes: `open`, or that of gzip, bzip2 or xz"""
+    with open(path, "rb") as file:
+        first = file.read(6)
+    return next((opener for magic, opener in COMPRESSED.items() if first.startswith(magic)), open)
+
+
+def head_of(path):
+    """The first bytes of a file, unpacked where it is compressed. DataError where it does not unpack."""
+    try:
+        with opener_of(path)(path, "rb") as file:
+            return file.read(1 << 16)
+    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise DataError(f"lm: {path} does not unpack ({error}).") from error
+
+
+def check_counts(path):
+    """Raises DataError for an ARPA whose header counts what its file cannot hold: KenLM crashes at some"""
+    head = head_of(path)
+    if head.startswith(KENLM) or not (begin := DATA.search(head)):
+        return
+    room = path.stat().st_size if opener_of(path) is open else 1 << 40
+    for line in head[begin.end() :].split(b"\n\\")[0].splitlines():
+        if line.strip() and not ((found := COUNT.fullmatch(line.strip())) and int(found[1]) < room):
+            raise DataError(f"lm: {path}: its header counts {line.decode('utf-8', 'replace').strip()!r}.")
+
+
+def tell_known(model, source, transcripts):
+    """Logs which share of the training words (each as often as it is said) a model of `source` knows; warns
+    below WARN_BELOW. Raises DataError where it knows none: it would write none."""
+    words = Counter(word for text in transcripts for word in text.split())
+    share = share_known(model, words)
+    if not words:
+        return
+    if not share:
+        upper = share_known(model, Counter({word.upper(): n for word, n in words.items()}))
+        hint = "it is in capitals" if upper else f"they are written like {next(iter(words))!r}"
+        raise DataError(f"lm: {source} knows none of the training words: {hint}. Normalise its text so.")
+    level = logging.WARNING if share < WARN_BELOW else logging.INFO
+    logger.log(level, "lm: %s knows %.1f %% of the training words", source, 100 * share)
+
+
+def share_known(model, words):
+    """Counter of words -> share of its sum that the model knows, 0 for none"""
+    return sum(n for word, n in words.items() if model.knows(word)) / max(1, words.total())
 
 
 def prepare_language_model(source, order, transcripts, folder):
     """-> path of the model of `source`: `train` (n-grams of the `transcripts`), a text file (a sentence in
-    each line, normalised as the transcripts are), or a model of KenLM (.arpa, .bin, .klm).
+    each line, normalised as the transcripts are), or a model of KenLM: ARPA, compressed or not, or its
+    binary. Which of them a file is, its content says.
 
-    What is estimated is written into `folder` as `<order>-gram.arpa`. Raises UsageError, DataError or
-    FileNotFoundError.
+    What is estimated is written into `folder` as `<order>-gram.arpa`. The log tells which share of the words
+    of the transcripts the model of a file knows. Raises UsageError, DataError (also for a model that knows
+    none) or FileNotFoundError.
     """
     import_kenlm()
-    path = model_file(source, order, folder)
-    if path == Path(source):
-        return LanguageModel(path).path
-    if source != "train" and not Path(source).is_file():
-        raise FileNotFoundError(f"lm: {source} not found; it is none, train, a text file or an .arpa.")
-    model = estimate(transcripts if source == "train" else read_text(source).splitlines(), order)
+    if source == "train":
+        return estimated(transcripts, order, folder)
+    if not Path(source).exists():
+        raise FileNotFoundError(f"lm: {source} not found; it is none, train, a text file or an n-gram model.")
+    path = regular(source)
+    if not is_model(path):
+        try:
+            path = estimated(read_text(source).splitlines(), order, folder)
+        except DataError as error:
+            raise DataError(f"lm: {source}: {error}") from error
+    model = LanguageModel(path)
+    tell_known(model, source, transcripts)
+    return model.path
+
+
+def estimated(texts, order, folder):
+    """-> path of the n-grams of the texts, written into `folder`"""
+    path, model = Path(folder) / f"{order}-gram.arpa", estimate(texts, order)
     write_atomically(path, model.arpa().encode())
     sizes = Counter(len(gram) for gram in model.log10)
     logger.info("%s: %s n-grams of orders 1 to %d", path, [sizes[n + 1] for n in range(order)], order)

@@ -12,6 +12,7 @@ from pathlib import Path
 import sentencepiece
 import torch
 
+from lebench_sb.core.guard import read_json
 from lebench_sb.manifest import DataError, UsageError, write_atomically
 
 logger = logging.getLogger(__name__)
@@ -104,8 +105,8 @@ def learn(texts, size, folder):
     folder = Path(folder)
     told = hashlib.sha256("\n".join(texts).encode()).hexdigest()
     if (folder / NOTE).is_file():
-        note = json.loads((folder / NOTE).read_text(encoding="utf-8"))
-        if (note["texts_sha256"], note["asked"]) != (told, size):
+        note = read_json(folder / NOTE)
+        if (note.get("texts_sha256"), note.get("asked")) != (told, size):
             raise UsageError(f"{folder / MODEL} was learnt from other texts or for another size: new folder?")
         return load(folder)
     model = train(texts, size)

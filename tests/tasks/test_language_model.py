@@ -1,7 +1,11 @@
 """The n-gram estimate against its definition, KenLM and probabilities that sum to one."""
 
+import bz2
+import gzip
 import itertools
+import lzma
 import math
+import os
 import random
 from collections import Counter
 
@@ -134,7 +138,7 @@ def test_sources_and_what_is_wrong_with_them(tmp_path):
     assert LanguageModel(tmp_path / "2-gram.arpa").sha256 == model.sha256
     again = prepare_language_model(str(tmp_path / "2-gram.arpa"), 9, [], tmp_path)
     assert LanguageModel(again).order == 2
-    with pytest.raises(FileNotFoundError, match="none, train, a text file or an .arpa"):
+    with pytest.raises(FileNotFoundError, match="none, train, a text file or an n-gram model"):
         prepare_language_model("trian", 3, SMALL, tmp_path)
     with pytest.raises(FileNotFoundError, match="absent.arpa not found"):
         prepare_language_model("absent.arpa", 3, SMALL, tmp_path)
@@ -150,3 +154,80 @@ def test_texts_that_give_no_model():
         estimate(["le <s> chat"], 3)
     with pytest.raises(UsageError, match="order 0"):
         estimate(SMALL, 0)
+
+
+# ---- files of others
+
+
+def arpa(texts=SMALL):
+    return estimate(texts, 2).arpa()
+
+
+CAPITALS = arpa([text.upper() for text in SMALL])
+MODEL = arpa()
+SAME = {
+    "x.lm": MODEL.encode(), "x.arpa.gz": gzip.compress(MODEL.encode()), "x": MODEL.encode(),
+    "x.txt": bz2.compress(MODEL.encode()), "x.bin": lzma.compress(MODEL.encode()),
+    "x.TXT": MODEL.replace("\n", "\r\n").encode(),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name, content", SAME.items(), ids=SAME)
+def test_a_model_is_known_by_its_content_and_not_by_its_name(tmp_path, name, content):
+    pytest.importorskip("kenlm")
+    (tmp_path / name).write_bytes(content)
+    path = prepare_language_model(str(tmp_path / name), 3, SMALL, tmp_path / "run")
+    assert path == tmp_path / name and LanguageModel(path).order == 2
+
+
+DAMAGED = {
+    "in capitals": (CAPITALS, "knows none of the training words: it is in capitals"),
+    "another language": (arpa(["the cat sleeps"]), "knows none of the training words: they are written like"),
+    "a text in capitals": ("LE CHAT DORT\n", "knows none of the training words: it is in capitals"),
+    "an empty text": ("", "no text"), "blanks": (" \n\n", "no text"),
+    "marks": ("le <s> chat", "marks of the model"),
+    "Latin-1": ("le ch\xe9t".encode("latin-1"), "line 1 is not UTF-8"),
+    "half an ARPA": (MODEL[: len(MODEL) // 2], "no n-gram model that KenLM reads"),
+    "no end": (MODEL.replace("\\end\\", ""), "no n-gram model that KenLM reads"),
+    "too many": (MODEL.replace("ngram 1=", "ngram 1=9"), "no n-gram model|counts"),
+    "a negative count": (MODEL.replace("ngram 1=", "ngram 1=-"), "its header counts 'ngram 1=-"),
+    "a giant count": (MODEL.replace("ngram 1=", "ngram 1=99999999999"), "its header counts"),
+    "a word for a count": (MODEL.replace("ngram 1=", "ngram 1=x"), "its header counts"),
+    "commas": (MODEL.replace("-0.", "-0,"), "no n-gram model that KenLM reads"),
+    "a BOM": ("\ufeff" + MODEL, "no n-gram model that KenLM reads"),
+    "a line before": ("hello\n" + MODEL, "no n-gram model that KenLM reads"),
+    "half a gzip": (gzip.compress(MODEL.encode())[:40], "does not unpack"),
+    "a compressed text": (gzip.compress(b"le chat"), "unpack the text"),
+    "a binary of KenLM alone by its name": (b"mmap lm http://kheafield.com/code format", "no n-gram model"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("content, words", DAMAGED.values(), ids=DAMAGED)
+def test_a_damaged_or_foreign_model_is_one_line_before_the_training(tmp_path, content, words):
+    pytest.importorskip("kenlm")
+    path = tmp_path / "x.lm"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(DataError, match=words) as error:
+        prepare_language_model(str(path), 3, SMALL, tmp_path)
+    assert str(path) in str(error.value)
+
+
+def test_a_pipe_a_folder_and_a_name_that_promises_a_model(tmp_path):
+    pytest.importorskip("kenlm")
+    os.mkfifo(tmp_path / "x.arpa")
+    (tmp_path / "y.arpa").write_text("le chat dort\n")
+    found = {tmp_path / "x.arpa": "a pipe", tmp_path: "a folder", tmp_path / "y.arpa": "named like one"}
+    for source, words in found.items():
+        with pytest.raises(DataError, match=words):
+            prepare_language_model(str(source), 3, SMALL, tmp_path)
+
+
+def test_the_share_of_known_words_is_told_and_a_small_one_warned_of(tmp_path, caplog):
+    pytest.importorskip("kenlm")
+    caplog.set_level("INFO")
+    (tmp_path / "x.arpa").write_text(MODEL)
+    prepare_language_model(str(tmp_path / "x.arpa"), 3, ["le chat dort", "un zèbre"], tmp_path)
+    assert "knows 80.0 % of the training words" in caplog.text
+    caplog.clear()
+    prepare_language_model(str(tmp_path / "x.arpa"), 3, ["le zèbre broute"], tmp_path)
+    assert "knows 33.3 %" in caplog.text and caplog.records[-1].levelname == "WARNING"
