@@ -22,6 +22,7 @@ from lebench_sb.core.errors import exit_code, one_line, printable_output
 from lebench_sb.manifest import DataError, UsageError, nearest, read_manifest, read_marker, write_atomically
 
 CORPORA = Path(__file__).parent / "corpora"
+CHANGED = 12  # characters that the normaliser changed are shown; the marker has all
 
 SETTINGS = {"token_normalize_func": lambda name: name.replace("-", "_")}  # --data-root is --data_root
 STYLE = {"add_completion": False, "rich_markup_mode": None, "pretty_exceptions_enable": False}
@@ -156,6 +157,10 @@ def _show_manifests(folder):
             counts = [_counted(marker[f"{noun}s"], noun) for noun in ("utterance", "speaker")]
             size = ", ".join([*counts, f"{marker['hours']:.2f} h"])
             typer.echo(f"{folder / name}: {size}{dropped}")
+            if changed := marker.get("changed"):
+                first = ", ".join(f"{c} {count}" for c, count in list(changed.items())[:CHANGED])
+                more = f" and {len(changed) - CHANGED} other characters" if len(changed) > CHANGED else ""
+                typer.echo(f"  the normaliser changed: {first}{more}")
 
 
 @prepare.command("miniature", help="Build the synthetic French miniature that the demo runs on.")

@@ -34,12 +34,13 @@ BASES = {"œ": "oe", "æ": "ae", "ø": "o", "ł": "l", "đ": "d", "ð": "d", "þ
 
 
 class UnreadableText(ValueError):
-    """A text holds characters the normaliser has no reading for; `characters` lists them."""
+    """A text holds characters the normaliser has no reading for; `characters` lists them, `normaliser` is its
+    name."""
 
     def __init__(self, name, text, characters):
         names = ", ".join(f"{c!r} (U+{ord(c):04X} {unicodedata.name(c, 'unnamed')})" for c in characters)
         super().__init__(f"no French reading in {name} for {names} in {text!r}: spell it out or remove it.")
-        self.characters = characters
+        self.normaliser, self.characters = name, characters
 
 
 def normaliser(name):

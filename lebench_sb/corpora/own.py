@@ -14,6 +14,10 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+from lebench_sb.core.guard import read_json
+from lebench_sb.core.paths import Finder
+from lebench_sb.corpora._text import ADVICE, EMPTY, changed_characters
+from lebench_sb.corpora._text import gender as gender_of
 from lebench_sb.manifest import (
     CLOSE,
     PATH_LABELS,
@@ -21,16 +25,17 @@ from lebench_sb.manifest import (
     TAG,
     DataError,
     Problems,
+    Told,
     UsageError,
     Utterance,
     is_prepared,
-    marker_path,
     nearest,
     parameters_hash,
     probe_durations,
-    read_marker,
     read_table,
     read_text,
+    refuse_foreign,
+    remove_marked,
     separator,
     tag_faults,
     write_atomically,
@@ -46,14 +51,10 @@ SPLITS = {
     **dict.fromkeys(("test", "testing"), "test"),
 }
 NAMES = ("train", "valid", "test")
-GENDERS = {
-    **dict.fromkeys(("f", "female", "femme", "woman", "female_feminine"), "F"),
-    **dict.fromkeys(("m", "male", "homme", "man", "male_masculine"), "M"),
-    **dict.fromkeys(("", "u", "unknown", "other", "na", "n/a", "nan", "none", "non-binary", "-"), "U"),
-}
 FIXED = ("ID", "wav", "spk_id", "gender", "language", "duration", "start", "stop")
 LABELS = ("wrd", "text", "semantics", "emotion", "intent", "trace", "tree", "channel")
 CONDITION = re.compile(r"\s*(.+?)\s*(!=|!~|=|~)\s*(.*?)\s*")
+REPORT = "own.done.json"
 SAME_SPEAKER = "same speaker in train and test"
 TOLERANCE = 0.05  # of the measured duration; more means another file, or another cut, than the one described
 
@@ -80,9 +81,12 @@ def prepare_own(
     language: of rows without one.
 
     Without a `wrd` column no transcript is needed. Durations are measured, and checked where a column gives
-    them. Returns {"splits": {name: marker}, "notes": [what a reader should know], "reused": bool}; a second
-    call with the same parameters and an unchanged file writes nothing. Raises UsageError, FileNotFoundError,
-    DataError.
+    them. Rows whose audio does not decode or whose text the normaliser cannot read are left out of train,
+    counted, up to 1 %; drawn splits have them in train. More, or any in valid and test, is an error.
+
+    Returns {"splits": {name: marker}, "notes": [what a reader should know], "reused": bool}; a second call
+    with the same parameters, an unchanged file and unchanged audio writes nothing. Raises UsageError (also
+    for files in `output` that are not ours), FileNotFoundError, DataError.
     """
     csv, output, where = Path(csv), Path(output), [where] if isinstance(where, str) else list(where)
     _check_arguments(csv, data_root, output, ratios)
@@ -90,16 +94,19 @@ def prepare_own(
     parameters = _parameters(csv, columns, data_root, where, split, ratios, seed, normaliser, language)
     if done := _finished(output, parameters):
         return done | {"reused": True}
+    _refuse_foreign(output)
     header, rows = _read(csv)
     _check_columns(csv, header, columns, where, split)
     notes = []
     rows = _filter(csv, rows, where, notes)
-    utterances = _utterances(csv, rows, columns, data_root, normalise, language)
+    reading = Reading(csv, data_root, normalise, language)
+    utterances = reading.utterances(rows, columns)
     if split is None:
-        splits = _draw(utterances, ratios, seed, notes)
+        splits = _draw([u for u in utterances if u.id not in reading.bad], ratios, seed, notes)
+        splits["train"] += [u for u in utterances if u.id in reading.bad]
     else:
         splits = _assign(csv, utterances, rows, split, notes)
-    return _write(output, splits, data_root, parameters, notes, "wrd" in columns) | {"reused": False}
+    return _write(output, splits, reading, parameters, notes, "wrd" in columns) | {"reused": False}
 
 
 def _parameters(csv, columns, data_root, where, split, ratios, seed, normaliser, language):
@@ -135,13 +142,23 @@ def _normalise(name):
 def _finished(output, parameters):
     """The report of an earlier call with these parameters whose manifests are all in place, or None."""
     try:
-        done = json.loads((output / "own.done.json").read_text(encoding="utf-8"))
+        done = json.loads((output / REPORT).read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return None
     if done.pop("parameters_sha256", None) != parameters_hash(parameters):
         return None
-    whole = all(is_prepared(output / f"{name}.csv", parameters) for name in done["splits"])
+    root = parameters["data_root"]
+    whole = all(is_prepared(output / f"{name}.csv", parameters, root) for name in done["splits"])
     return done if whole else None
+
+
+def _refuse_foreign(output):
+    """Raises UsageError, before any work, for files in the places of ours that we did not make"""
+    for name in NAMES:
+        refuse_foreign(output / f"{name}.csv")
+    report = output / REPORT
+    if report.exists() and not {"splits", "parameters_sha256"} <= set(read_json(report, UsageError)):
+        raise UsageError(f"{report} is no report of ours. Give another folder, or move or delete it.")
 
 
 def _read(csv):
@@ -218,60 +235,116 @@ def _holds(text, operator, value):
     return found != operator.startswith("!")
 
 
-def _utterances(csv, rows, columns, data_root, normalise, language):
-    """One Utterance per row, in order, text normalised, duration measured. DataError lists all faults."""
-    problems, folders = Problems(csv), (os.path.abspath(data_root), os.path.abspath(csv.parent))
-    utterances, lines = [], {}
-    for line, row in rows:
-        given = {name: row[column].strip() for name, column in columns.items()}
-        u = _utterance(given, line, folders, normalise, language, problems)
-        utterances.append(u)
-        lines.setdefault(u.id, []).append(line)
-    durations, faults = probe_durations(u.wav for u in utterances)
-    for index, (line, _) in enumerate(rows):
-        u = utterances[index]
-        if u.wav in faults:
-            problems.add(faults[u.wav], f"line {line} {u.wav}")
-        else:
-            utterances[index] = _timed(u, durations[u.wav], line, problems)
-    for name, where in lines.items():
-        if len(where) > 1:
-            problems.add("duplicate ID", f"{name} (lines {', '.join(map(str, where[:5]))})")
-    problems.raise_if_any()
-    return utterances
+class Reading:
+    """Rows of the table -> Utterances.
 
+    bad: {id: (kind, item, advice)} of those that cannot be used, which is for their split to judge; changed:
+    {id: Counter of the characters of its transcript that the normaliser changed}.
+    """
 
-def _utterance(given, line, folders, normalise, language, problems):
-    """One row ({manifest column: text}) as an Utterance whose duration is the row's, or nan."""
-    wav = _find(given["wav"], folders)
-    start, stop, duration = (_seconds(given, name, line, problems) for name in ("start", "stop", "duration"))
-    gender = GENDERS.get(given.get("gender", "").lower())
-    if gender is None:
-        problems.add("gender not understood (F, M, female, homme, ...)", f"line {line} {given['gender']!r}")
-    made = os.path.splitext(os.path.relpath(wav, folders[0]))[0]
-    made += "" if start is None else f"_{start}-{stop}"
-    if "ID" in given and not given["ID"]:
-        problems.add("empty ID", f"line {line}")
-    labels = {name: value for name, value in given.items() if name not in FIXED}
-    for name in labels:
-        labels[name] = _label(name, labels[name], folders, normalise, line, problems)
-    return Utterance(
-        id=given.get("ID", made),
-        wav=wav,
-        duration=float("nan") if duration is None else duration,
-        start=start,
-        stop=stop,
-        speaker=given.get("spk_id", ""),
-        gender=gender or "U",
-        language=given.get("language") or language,
-        labels=labels,
-    )
+    def __init__(self, csv, data_root, normalise, language):
+        self.csv, self.data_root, self.normalise, self.language = csv, data_root, normalise, language
+        self.folders = (os.path.abspath(data_root), os.path.abspath(csv.parent))
+        self.finders = [Finder(folder) for folder in self.folders]
+        self.problems, self.bad, self.changed = Problems(csv), {}, {}
 
+    def utterances(self, rows, columns):
+        """One Utterance per row, in order, text normalised, duration measured (nan for bad ones). DataError
+        lists all faults."""
+        utterances, lines = [], {}
+        for line, row in rows:
+            given = {name: row[column].strip() for name, column in columns.items()}
+            u = self._utterance(given, line)
+            utterances.append(u)
+            lines.setdefault(u.id, []).append(line)
+        durations, faults = probe_durations(u.wav for u in utterances)
+        for index, (line, _) in enumerate(rows):
+            u = utterances[index]
+            if u.wav not in faults:
+                utterances[index] = _timed(u, durations[u.wav], line, self.problems)
+            elif os.path.exists(u.wav):
+                self.bad[u.id] = (faults[u.wav], f"line {line} {u.wav}", "")
+            else:
+                self.problems.add(faults[u.wav], f"line {line} {u.wav}")
+        for name, where in lines.items():
+            if len(where) > 1:
+                self.problems.add("duplicate ID", f"{name} (lines {', '.join(map(str, where[:5]))})")
+        if self.problems:  # all that is wrong at once
+            for kind, item, advice in self.bad.values():
+                self.problems.add(kind + advice, item)
+        self.problems.raise_if_any()
+        return utterances
 
-def _find(path, folders):
-    """The absolute path of an audio file given relative to data_root (first of `folders`) or to the table."""
-    choices = [os.path.abspath(os.path.join(folder, path)) for folder in folders]
-    return next((choice for choice in choices if os.path.isfile(choice)), choices[0])
+    def _utterance(self, given, line):
+        """One row ({manifest column: text}) as an Utterance whose duration is the row's, or nan."""
+        wav = self._find(given["wav"], line)
+        times = [_seconds(given, name, line, self.problems) for name in ("start", "stop", "duration")]
+        start, stop, duration = times
+        gender = gender_of(given.get("gender", ""))
+        if gender is None:
+            kind = "gender not understood (F, M, female, homme, ...)"
+            self.problems.add(kind, f"line {line} {given['gender']!r}")
+        made = os.path.splitext(os.path.relpath(wav, self.folders[0]))[0]
+        made += "" if start is None else f"_{start}-{stop}"
+        if "ID" in given and not given["ID"]:
+            self.problems.add("empty ID", f"line {line}")
+        name = given.get("ID", made)
+        labels = {label: value for label, value in given.items() if label not in FIXED}
+        for label in labels:
+            labels[label] = self._label(label, labels[label], line, name)
+        return Utterance(
+            id=name,
+            wav=wav,
+            duration=float("nan") if duration is None else duration,
+            start=start,
+            stop=stop,
+            speaker=given.get("spk_id", ""),
+            gender=gender or "U",
+            language=given.get("language") or self.language,
+            labels=labels,
+        )
+
+    def _find(self, path, line):
+        """The absolute path of a file given relative to data_root or to the table (`Finder.find`), as it is
+        written where there is none."""
+        choices = [os.path.abspath(os.path.join(folder, path)) for folder in self.folders]
+        exact = next((choice for choice in choices if os.path.isfile(choice)), None)
+        if exact or not path:
+            return exact or choices[0]
+        answers = [finder.find(path) for finder in self.finders]
+        found = {choice for choice, _ in answers if choice}
+        several = {fault for _, fault in answers if fault.startswith("several")}
+        if len(found) == 1 and not several:
+            return found.pop()
+        if found or several:
+            said = "; ".join([*sorted(found), *sorted(several)])
+            self.problems.add("paths that may be several files", f"line {line} {path}: {said}")
+        return choices[0]
+
+    def _label(self, name, value, line, of):
+        """A label as the manifest holds it: `wrd` normalised, paths absolute, other text composed (NFC). of:
+        the ID"""
+        if name in PATH_LABELS:
+            path = self._find(value, line)
+            return path if value and (name == "trace" or os.path.isfile(path)) else value
+        if name == "channel" and value and not (value.isdecimal() and int(value) > 0):
+            self.problems.add("channel is no number (1 is the left one)", f"line {line} {value!r}")
+        if name not in ("wrd", "semantics"):
+            return compose(value)
+        if name == "semantics" and (faults := tag_faults(value)):
+            for fault in faults:
+                kind = "semantics not written as `<concept> words > words`"
+                self.problems.add(kind, f"line {line}: {fault}")
+            return value
+        try:
+            normal = self.normalise(value) if name == "wrd" else normalise_tagged(value, self.normalise)
+        except UnreadableText as error:
+            item = f"line {line} {' '.join(map(repr, error.characters))}"
+            self.bad[of] = (f"characters {error.normaliser} cannot read", item, f" ({ADVICE})")
+            return value
+        if name == "wrd":
+            self.changed[of] = changed_characters(value, normal)
+        return normal
 
 
 def _seconds(given, name, line, problems):
@@ -282,27 +355,6 @@ def _seconds(given, name, line, problems):
     if text:
         problems.add(f"{name} is not a number of seconds (decimal point, no unit)", f"line {line} {text!r}")
     return None
-
-
-def _label(name, value, folders, normalise, line, problems):
-    """A label as the manifest holds it: `wrd` normalised, paths absolute, other text composed (NFC)."""
-    if name in PATH_LABELS:
-        path = _find(value, folders)
-        return path if value and (name == "trace" or os.path.isfile(path)) else value
-    if name == "channel" and value and not (value.isdecimal() and int(value) > 0):
-        problems.add("channel is no number (1 is the left one)", f"line {line} {value!r}")
-    if name not in ("wrd", "semantics"):
-        return compose(value)
-    if name == "semantics" and (faults := tag_faults(value)):
-        for fault in faults:
-            problems.add("semantics not written as `<concept> words > words`", f"line {line}: {fault}")
-        return value
-    try:
-        return normalise(value) if name == "wrd" else normalise_tagged(value, normalise)
-    except UnreadableText as error:
-        kind = "characters the normaliser cannot read (spell them out or remove them)"
-        problems.add(kind, f"line {line} {' '.join(map(repr, error.characters))}")
-        return value
 
 
 def normalise_tagged(text, normalise):
@@ -389,33 +441,48 @@ def _take(order, seconds, target, most):
     return taken or [min(order, key=lambda group: seconds[group])]
 
 
-def _write(output, splits, data_root, parameters, notes, with_text):
+def _write(output, splits, reading, parameters, notes, with_text):
     """Writes the manifests, then own.done.json with the report it returns; our own left-overs are removed."""
     _check_apart(splits)
-    stamps = _stamps(splits)
-    markers, notes, dropped = {}, [*notes, *stamps], {}
+    stamps, problems = _stamps(splits), Problems(reading.csv)
+    markers, notes, told = {}, [*notes, *stamps], {name: Told(name) for name in NAMES}
+    for name in NAMES:
+        splits[name] = _usable(splits[name], reading, told[name], problems, notes)
+    problems.raise_if_any()
     if with_text:
-        splits = {name: _with_text(name, each, dropped, notes) for name, each in splits.items()}
+        splits = {name: _with_text(name, each, told[name], notes) for name, each in splits.items()}
     if not any(splits.values()):
         raise DataError(f"{output}: no utterance is left, every transcript is empty.")
-    (output / "own.done.json").unlink(missing_ok=True)
+    (output / REPORT).unlink(missing_ok=True)
     for name in NAMES:
-        path, lost = output / f"{name}.csv", dropped.get(name)
+        path = output / f"{name}.csv"
         if splits[name]:
-            markers[name] = write_manifest(path, splits[name], data_root, parameters, (), lost, stamps)
+            root = reading.data_root
+            markers[name] = write_manifest(path, splits[name], root, parameters, (), told[name], stamps)
             continue
         notes.append(f"no {name}.csv: no row is in this split")
-        if read_marker(path):
-            path.unlink(missing_ok=True)
-            marker_path(path).unlink()
+        remove_marked(path)
     report = {"splits": markers, "notes": notes}
     content = report | {"parameters_sha256": parameters_hash(parameters)}
-    write_atomically(output / "own.done.json", json.dumps(content, indent=1, ensure_ascii=False).encode())
+    write_atomically(output / REPORT, json.dumps(content, indent=1, ensure_ascii=False).encode())
     return report
 
 
-def _with_text(name, utterances, dropped, notes):
-    """`utterances` without empty transcripts, counted in `dropped`; valid and test keep them all.
+def _usable(utterances, reading, told, problems, notes):
+    """The utterances of a split without the bad ones, where these may be left out (Told.spare)"""
+    bad = [reading.bad[u.id] for u in utterances if u.id in reading.bad]
+    if not told.spare([(kind, item) for kind, item, _ in bad], len(utterances), Problems(reading.csv)):
+        for kind, item, advice in bad:
+            problems.add(kind + advice, item)
+    kept = [u for u in utterances if u.id not in reading.bad]
+    for u in kept:
+        told.changed.update(reading.changed.get(u.id, {}))
+    notes += [f"{told.split}: {count} utterances dropped: {reason}" for reason, count in told.items()]
+    return kept
+
+
+def _with_text(name, utterances, told, notes):
+    """`utterances` without empty transcripts, counted in `told`; valid and test keep them all.
 
     Training on an empty transcript teaches blanks; leaving one out of a test would hide the words inserted
     there.
@@ -423,7 +490,7 @@ def _with_text(name, utterances, dropped, notes):
     kept = [u for u in utterances if u.labels["wrd"]]
     empty = len(utterances) - len(kept)
     if empty and name == "train":
-        dropped[name] = {"empty transcript": empty}
+        told[EMPTY] += empty
         notes.append(f"train: {empty} utterances with an empty transcript dropped")
     elif empty:
         notes.append(f"{name}: {empty} empty transcripts kept; every word recognised there is an insertion")

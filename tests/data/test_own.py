@@ -268,6 +268,116 @@ def test_genders_and_languages_are_understood(corpus):
     assert [u.language for u in read(corpus)] == ["mdw"] + ["en"] * 5
 
 
+def not_ours(corpus):
+    (corpus.root / "M").mkdir()
+    (corpus.root / "M" / "test.csv").write_text("mine")
+
+
+def edited(corpus):
+    prepare(corpus, corpus(*twelve()))
+    path = corpus.root / "M" / "test.csv"
+    path.write_text(path.read_text().replace("bonjour", "bon jour"))
+
+
+def a_report_of_something_else(corpus):
+    (corpus.root / "M").mkdir()
+    (corpus.root / "M" / "own.done.json").write_text('{"mine": 1}')
+
+
+@pytest.mark.parametrize("there", [not_ours, edited, a_report_of_something_else])
+@pytest.mark.parametrize("lines", [twelve(), twelve()[:2]], ids=["replaced", "deleted"])
+def test_files_that_are_not_ours_are_neither_replaced_nor_deleted(corpus, there, lines):
+    there(corpus)
+    before = {path: path.read_bytes() for path in (corpus.root / "M").iterdir()}
+    ratios = (0.5, 0.25, 0.25) if len(lines) > 2 else (1, 0, 0)
+    with pytest.raises(UsageError, match="Give another folder, or move or delete it"):
+        prepare(corpus, corpus(*lines), seed=1, ratios=ratios)
+    assert before == {path: path.read_bytes() for path in (corpus.root / "M").iterdir()}
+
+
+def test_replaced_audio_is_measured_again(corpus, caplog):
+    path = corpus(*twelve())
+    prepare(corpus, path, ratios=(1, 0, 0))
+    soundfile.write(corpus.root / "clips" / "3.wav", np.full(8000, 0.1), 16000)
+    assert not prepare(corpus, path, ratios=(1, 0, 0))["reused"]
+    assert {u.id: u.duration for u in read(corpus)}["u3"] == 0.5
+    assert "clips/3.wav" in caplog.text
+
+
+WRITTEN = {
+    "clips\\0.wav": "0.wav",
+    ".\\clips\\0.wav": "0.wav",
+    "./clips/0.wav": "0.wav",
+    "Clips/0.WAV": "0.wav",
+    "clips/0": "0.wav",
+    "clips/0.mp3": "0.wav",
+    unicodedata.normalize("NFC", "clips/é.wav"): unicodedata.normalize("NFD", "é.wav"),
+}
+
+
+@pytest.mark.parametrize("written", WRITTEN)
+@pytest.mark.parametrize("table", ["my.csv", "tables/my.csv"])
+def test_paths_as_other_systems_write_them(corpus, written, table):
+    there = corpus.root / "clips" / WRITTEN[written]
+    soundfile.write(there, np.full(4000, 0.1), 16000)
+    (corpus.root / "clips" / "._0.wav").write_bytes(b"Mac OS X")
+    (corpus.root / "tables").mkdir()
+    prepare(corpus, corpus("path;x", f"{written};y", name=table), {"wav": "path"}, ratios=(1, 0, 0))
+    assert [u.wav for u in read(corpus)] == [str(there)]
+
+
+def test_a_path_that_may_be_two_files_is_told_with_its_line(corpus):
+    soundfile.write(corpus.root / "clips" / "0.flac", np.full(4000, 0.1), 16000)
+    with pytest.raises(DataError, match=r"several files \(1\): line 2 clips/0.mp3: .*0.flac, 0.wav"):
+        prepare(corpus, corpus("path", "clips/0.mp3"), {"wav": "path"}, ratios=(1, 0, 0))
+
+
+def hundred(corpus, split, bad, kind):
+    """A table of 100 rows, half a split each of train and `split`, of which `bad` in `split` are no use"""
+    rows = [["id", "path", "text", "set"]]
+    for i in range(100 if split == "train" else 200):
+        name = split if i < 100 else "train"
+        path = corpus.root / "clips" / f"n{i}.wav"
+        path.write_bytes(b"" if kind == "audio" and i < bad else (corpus.root / "clips/0.wav").read_bytes())
+        rows.append([f"n{i}", f"clips/n{i}.wav", "[rire]" if kind == "text" and i < bad else "oui", name])
+    return corpus(*(",".join(row) for row in rows))
+
+
+@pytest.mark.parametrize("kind, said", [("audio", "0 bytes"), ("text", "cannot read")])
+@pytest.mark.parametrize("split, bad", [("train", 1), ("train", 2), ("valid", 1), ("test", 1)])
+def test_one_row_in_a_hundred_of_train_may_be_of_no_use(corpus, kind, said, split, bad):
+    path = hundred(corpus, split, bad, kind)
+    columns = {"ID": "id", "wav": "path", "wrd": "text"}
+    if (split, bad) == ("train", 1):
+        report = prepare(corpus, path, columns, split="set")
+        (reason,) = report["splits"]["train"]["dropped"].items()
+        assert said in reason[0] and reason[1] == 1 and len(read(corpus)) == 99
+        assert any("1 utterances dropped" in note for note in report["notes"])
+        drawn = prepare(corpus, path, columns, ratios=(1, 0, 0))["splits"]
+        assert drawn["train"]["dropped"] == report["splits"]["train"]["dropped"]
+        return
+    with pytest.raises(DataError, match=f"{said}.*line 2"):
+        prepare(corpus, path, columns, split="set")
+
+
+def test_what_the_normaliser_changed_is_counted_in_its_split(corpus):
+    rows = ["clips/0.wav,L’œuvre !,train", "clips/1.wav,oui,test", "clips/2.wav,3 €,test"]
+    report = prepare(corpus, corpus("path,text,set", *rows), {"wav": "path", "wrd": "text"}, split="set")
+    assert report["splits"]["train"]["changed"] == {"!": 1, "œ": 1, "’": 1}
+    assert report["splits"]["test"]["changed"] == {"3": 1, "€": 1}
+
+
+@pytest.mark.parametrize(
+    "written", ["transgender", "do_not_wish_to_say", "non-binary", "féminin", "Masculin"]
+)
+def test_genders_of_todays_common_voice(corpus, written):
+    prepare(
+        corpus, corpus("path,g", f"clips/0.wav,{written}"), {"wav": "path", "gender": "g"}, ratios=(1, 0, 0)
+    )
+    expected = {"féminin": "F", "Masculin": "M"}.get(written, "U")
+    assert [u.gender for u in read(corpus)] == [expected]
+
+
 def test_a_second_call_returns_at_once_until_something_changes(corpus):
     path = corpus(*twelve())
     assert not prepare(corpus, path)["reused"]
