@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 
 from lebench_sb import energy, results, sharding, signals
 from lebench_sb.checkpoints import state_bytes
-from lebench_sb.core.files import write_atomically
+from lebench_sb.core.files import remove_unfinished, write_atomically
 from lebench_sb.core.lines import append_whole, json_text, read_records, whole_or_not
 from lebench_sb.data import (
     EpochPlan,
@@ -159,6 +159,8 @@ class SSLBrain(sb.Brain):
         SIGTERM, SIGUSR1 and Ctrl-C end the process, with a checkpoint: see `leave`.
         """
         self.meter.start()
+        if if_main_process():
+            remove_unfinished(self.folder)
         if self.test_only:
             logger.info("Test only: training is left out.")
             self.load(modules=False)

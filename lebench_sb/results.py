@@ -29,6 +29,7 @@ from lebench_sb.core import escape
 from lebench_sb.core.errors import SHOWN, DataError, UsageError, shorten
 from lebench_sb.core.files import write_atomically
 from lebench_sb.core.guard import read_json, regular
+from lebench_sb.core.lines import json_text
 from lebench_sb.metrics import classification, concordance, translation, verification
 from lebench_sb.metrics.bootstrap import OVER_SPEAKERS, paired_interval
 from lebench_sb.metrics.errors import mean, rate
@@ -107,7 +108,7 @@ def write_results(folder, record, utterances):
     writer.writeheader()
     writer.writerows(rows)
     write_atomically(folder / UTTERANCES, table.getvalue())
-    write_atomically(folder / RESULTS, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+    write_atomically(folder / RESULTS, json_text(record, indent=1, ensure_ascii=False) + "\n")
 
 
 def metric_entry(name, value, unit, interval, better):

@@ -1,6 +1,5 @@
 """What a grid gives: the table of its cells, the choices made on valid, what failed and why."""
 
-import json
 from pathlib import Path
 
 from lebench_sb import results
@@ -11,6 +10,7 @@ from lebench_sb.benchmark.plan import point_name
 from lebench_sb.core import escape
 from lebench_sb.core.errors import DataError
 from lebench_sb.core.guard import read_json
+from lebench_sb.core.lines import json_text
 from lebench_sb.manifest import write_atomically
 from lebench_sb.training.fingerprint import fingerprint
 
@@ -26,7 +26,7 @@ def write_report(grid, plan, outcomes):
     cells = [describe(cell, plan, outcomes) for cell in plan.cells]
     output = Path(grid.output)
     record = {"grid": grid.path, "cells": cells, "steps": steps(plan, outcomes)}
-    write_atomically(output / "cells.json", json.dumps(record, indent=1, ensure_ascii=False).encode())
+    write_atomically(output / "cells.json", json_text(record, indent=1, ensure_ascii=False))
     parts = [summary(cells), table(cells, output), choices(cells)]
     parts += [against_filterbank(cells), against_trivial(cells)]
     write_atomically(output / "table.md", "\n\n".join(filter(None, parts)).encode() + b"\n")

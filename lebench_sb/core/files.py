@@ -27,6 +27,18 @@ def remove_leftovers(path, idle=0.0):
             found.unlink(missing_ok=True)
 
 
+def remove_unfinished(folder):
+    """Removes the files and folders with names of `temporary_name` that a killed run left in its folder. The
+    caller holds the folder's lock."""
+    for found in Path(folder).iterdir():
+        if not re.fullmatch(r"\..+\.[0-9a-f]{16}\.tmp", found.name):
+            continue
+        if found.is_dir() and not found.is_symlink():
+            shutil.rmtree(found)
+        else:
+            found.unlink()
+
+
 def _changed(path):
     """Seconds since 1970 of a file's last change; now, where it has gone meanwhile"""
     try:

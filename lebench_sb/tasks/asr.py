@@ -206,8 +206,9 @@ class ASRBrain(TranscriptionBrain):
     def __init__(self, modules, hparams, run_opts, checkpointer, characters):
         super().__init__(modules, hparams, run_opts, checkpointer)
         self.characters, self.too_long, self.unseen = characters, set(), set()
-        text = json.dumps(characters.symbols, ensure_ascii=False)
-        (self.folder / "characters.json").write_text(text, encoding="utf-8")
+        if if_main_process():
+            text = json.dumps(characters.symbols, ensure_ascii=False)
+            write_atomically(self.folder / "characters.json", text)
 
     def compute_forward(self, batch, stage):
         """-> log-probabilities (B, F, V), their numbers of frames (B,)"""

@@ -4,13 +4,13 @@ Letters: B utterances, F frames, V symbols.
 """
 
 import copy
-import json
 import logging
 
 import torch
 from speechbrain.utils.distributed import if_main_process, run_on_main
 
 from lebench_sb.brain import TEST, VALID
+from lebench_sb.core.lines import json_text
 from lebench_sb.decoding.ctc_search import Weights, search
 from lebench_sb.decoding.language_model import LanguageModel, prepare_language_model
 from lebench_sb.manifest import UsageError, write_atomically
@@ -127,7 +127,7 @@ class CTCBrain(ASRBrain):
             "valid_utterances": utterances,
         }
         if if_main_process():
-            content = json.dumps(said, indent=1, ensure_ascii=False) + "\n"
+            content = json_text(said, indent=1, ensure_ascii=False) + "\n"
             write_atomically(self.folder / NOTE, content.encode())
         logger.info(
             "%d-gram: weight %g, word bonus %g chosen on %d utterances of valid (WER %.2f)",

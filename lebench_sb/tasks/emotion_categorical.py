@@ -8,13 +8,14 @@ import logging
 from collections import Counter, defaultdict
 
 import torch
+from speechbrain.utils.distributed import if_main_process
 from torch import nn
 from torch.nn import functional as F
 
 from lebench_sb import plots, results
 from lebench_sb.brain import TRAIN, SSLBrain
 from lebench_sb.data import as_dataset, audio_item
-from lebench_sb.manifest import DataError, Problems, nearest
+from lebench_sb.manifest import DataError, Problems, nearest, write_atomically
 from lebench_sb.manifests.labels import require
 from lebench_sb.manifests.speakers import check_speakers
 from lebench_sb.metrics import classification
@@ -154,8 +155,8 @@ class CategoricalEmotionBrain(SSLBrain):
         super().__init__(modules, hparams, run_opts, checkpointer)
         self.classes = list(classes)
         self.number = {name: i for i, name in enumerate(self.classes)}
-        text = json.dumps(self.classes, ensure_ascii=False)
-        (self.folder / "classes.json").write_text(text, encoding="utf-8")
+        if if_main_process():
+            write_atomically(self.folder / "classes.json", json.dumps(self.classes, ensure_ascii=False))
 
     def compute_forward(self, batch, stage):
         """-> scores of the classes (B, C)"""

@@ -13,6 +13,7 @@ from speechbrain.utils.distributed import if_main_process
 
 from lebench_sb.annotations.trees import NO_WORDS, Tree, as_conllu, trees_of
 from lebench_sb.brain import TRAIN
+from lebench_sb.core.files import write_atomically
 from lebench_sb.data import as_dataset, audio_item, load_utterances
 from lebench_sb.heads.parser import best_heads, reference_path, words_of_path
 from lebench_sb.manifests.labels import check_texts, require
@@ -152,7 +153,7 @@ class SABrain(ASRBrain):
         content = {key: value for key, value in vars(symbols).items() if key != "characters"}
         if if_main_process():
             text = json.dumps(content, ensure_ascii=False)
-            (self.folder / "symbols.json").write_text(text, encoding="utf-8")
+            write_atomically(self.folder / "symbols.json", text)
 
     def compute_forward(self, batch, stage):
         """-> states (B, F, H), log-probabilities (B, F, V), numbers of frames (B,), scores on the reference's
@@ -267,7 +268,7 @@ class SABrain(ASRBrain):
         self.chains = [row.pop("chain") for row in rows]
         if if_main_process():
             text = "".join(block + "\n\n" for block in blocks)
-            (self.folder / "trees.conllu").write_text(text, encoding="utf-8")
+            write_atomically(self.folder / "trees.conllu", text)
         return rows
 
 

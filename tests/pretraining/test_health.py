@@ -289,6 +289,53 @@ def test_probes_read_their_manifest(labelled, corpus):
     assert probe.scores(frames_of) == {"probe_half": 100.0, "probe_half_chance": 50.0}
 
 
+@pytest.mark.parametrize("world", [1, 2, 3, 50])
+def test_processes_share_the_utterances_of_a_probe(labelled, corpus, world):
+    probe, heard = Probe(labelled, ["half"], corpus, 10.0, lambda wav: wav), []
+
+    def frames_of(wav):
+        heard.append(len(wav))
+        return wav[:6].reshape(2, 3)
+
+    shares = [probe.means(frames_of, rank, world) for rank in range(world)]
+    rows = [row for share in shares for row in share]
+    assert len(heard) == len(probe.utterances) and sorted(rows) == list(range(len(probe.utterances)))
+    together = torch.stack([mean for _, mean in sorted({k: v for s in shares for k, v in s.items()}.items())])
+    assert probe.scored(together) == probe.scores(frames_of)
+
+
+def test_figures_of_frames_that_are_not_finite_are_none(labelled, corpus):
+    probe = Probe(labelled, ["half"], corpus, 10.0, lambda wav: wav)
+    found = probe.scores(lambda wav: torch.full((2, 3), math.nan))
+    assert math.isnan(found["probe_half"]) and found["probe_half_chance"] == 50.0
+    assert math.isnan(effective_rank(torch.full((3, 3), math.nan)))
+
+
+@pytest.mark.parametrize("unknown", [None, math.nan])
+def test_the_page_bears_figures_that_are_not_known(tmp_path, unknown):
+    """As steps.jsonl has them, null, and as older ones do, NaN; the figure before is not shown for them"""
+    lines = [line(step, contrastive=unknown, grad_norm=unknown) for step in range(1, 61)]
+    lines += [line(60, "valid", rank=7.77, probe_a=88.8, probe_a_chance=50.0)]
+    lines += [line(61, "valid", rank=unknown, probe_a=unknown, probe_a_chance=50.0, contrastive=unknown,
+                   accuracy=unknown, perplexity_0=unknown)]  # fmt: skip
+    monitor, _ = monitored(lines)
+    write_page(tmp_path, monitor, Curves())
+    table = (tmp_path / "health.html").read_text().split("<table>")[1].split("</table>")[0]
+    assert "7.8" not in table and "88.8" not in table and "held-out accuracy" not in table
+    assert "codes in use" in table and "nan" not in table.lower() and "None" not in table
+
+
+def test_the_page_says_whose_choice_of_codes_it_shows(tmp_path):
+    watch = Watch(tmp_path, FACTS, 0)
+    watch.add(line(1))
+    for what in ("validation at update 60", "exported checkpoint, update 30"):
+        watch.show_codes(np.ones((2, 320)), what)
+        watch.write("running")
+        page = (tmp_path / "health.html").read_text()
+        assert page.count(f"<p>{what[0].upper()}{what[1:]}: perplexity 320.0 of 320") == 2
+    assert "validation at update 60" not in page
+
+
 def probe_wav(utterance):
     from lebench_sb.data import load_audio
 

@@ -165,7 +165,8 @@ def test_moving_average_is_a_mean_of_neighbours():
 
 def test_codebook_usage_is_sorted_and_named(tmp_path, figures):
     counts = np.array([[1, 0, 3, 4], [5, 5, 5, 5]])
-    out = codebook_usage(counts, tmp_path / "codes.png")
+    out = codebook_usage(counts, tmp_path / "codes.png", "exported checkpoint, update 30")
+    assert figures[-1].get_suptitle() == "Held out, exported checkpoint, update 30"
     assert png_size(out)[0] == 900
     left, right = figures[0].axes
     assert left.patches[0].get_data().values == pytest.approx([50, 37.5, 12.5, 0])

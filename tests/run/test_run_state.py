@@ -10,6 +10,7 @@ from toy_brain import UPDATES, ToyBrain, toy, toy_data, trained
 
 from lebench_sb import energy, plots
 from lebench_sb.brain import TRAIN, VALID
+from lebench_sb.core.files import temporary_name
 from lebench_sb.core.lines import append_whole, json_text, read_records
 from lebench_sb.data import EpochPlan, PlannedLoader, StreamPlan
 from lebench_sb.manifest import UsageError
@@ -196,6 +197,16 @@ def test_a_picture_that_cannot_be_drawn_costs_a_warning(tmp_path, caplog):
     assert "learning_curves: not drawn" in caplog.text and not list(tmp_path.iterdir())
     with pytest.raises(TypeError):  # a fault of ours stays one
         plots.attempt(learning_curves, 3)
+
+
+def test_what_a_killed_run_left_half_written_is_removed(tmp_path):
+    folder, name = temporary_name(tmp_path / "encoder"), temporary_name(tmp_path / "trivial.json")
+    folder.mkdir()
+    for path in (folder / "model.safetensors", name, tmp_path / ".mine.tmp", tmp_path / "notes.tmp"):
+        path.write_text("x")
+    trained(tmp_path, epochs=1)
+    left = {path.name for path in tmp_path.iterdir()}
+    assert not left & {folder.name, name.name} and {".mine.tmp", "notes.tmp"} <= left
 
 
 # ---- plans

@@ -24,7 +24,7 @@ POINTS = {
     "after the last checkpoint": ("lebench_sb.checkpoints", ".SafeCheckpointer", "require_saved", 1),
     "inside the test": ("lebench_sb.brain", ".SSLBrain", "gather", 1),
     "inside the export": ("transformers", ".PreTrainedModel", "save_pretrained", 1),
-    "between utterances.csv and results.json": ("lebench_sb.results", "", "_write_atomically", 2),
+    "between utterances.csv and results.json": ("lebench_sb.results", "", "write_atomically", 2),
     "before trivial.json": ("lebench_sb.run", "", "tell_trivial", 1),
     "inside the pictures": ("lebench_sb.plots", "", "_save", 1),
 }
