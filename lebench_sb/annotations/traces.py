@@ -9,6 +9,7 @@ Letters: N values of a trace.
 """
 
 import csv
+import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,8 @@ NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 ATTRIBUTE = re.compile(r"@attribute\s+('[^']*'|\"[^\"]*\"|\S+)\s+\S", re.IGNORECASE)
 UNCOVERED = 0.05  # share of a recording (at least UNCOVERED_SECONDS) that a trace may leave without values
 UNCOVERED_SECONDS = 1.0
+STEPS = 10  # times the usual step between two values may pass where more than the above passes without one
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ def read_trace(path, column, seconds, whole=True):
     column: its column of values, or "" for the only one that is neither time nor text; whole: False where
     the recording goes on after `seconds`. Raises FileNotFoundError, or DataError that names the lines:
     columns, numbers, times that do not increase, a trace that leaves over 5 % of the recording without
-    values or goes on as long after its end.
+    values, at an end or between two values, or goes on as long after its end.
     """
     path = Path(path)
     header, rows = _read_arff(path) if path.suffix.lower() == ".arff" else _read_csv(path)
@@ -63,13 +66,15 @@ def read_trace(path, column, seconds, whole=True):
             problems.add("times that do not increase", after)
     problems.raise_if_any()
     _check_coverage(path, times, seconds, whole)
+    _check_holes(path, times, seconds, [line for line, _ in rows])
     return Trace(times, values)
 
 
 def read_traces(utterances, column, limits=(-np.inf, np.inf)):
     """Utterances with the label `trace` -> {path: Trace}, each file read once.
 
-    limits: lowest and highest value a trace may hold. Raises DataError that lists the faults of all files.
+    limits: lowest and highest value a trace may hold. Traces that never change, with which nothing agrees
+    (CCC is 0 there), are told in a warning. Raises DataError that lists the faults of all files.
     """
     lasts, traces, problems = {}, {}, Problems("traces")
     for u in utterances:
@@ -89,6 +94,10 @@ def read_traces(utterances, column, limits=(-np.inf, np.inf)):
             kind = f"values outside trace_range [{limits[0]:g}, {limits[1]:g}] (give another --trace_range)"
             problems.add(kind, f"{path} has {low:g} to {high:g}")
     problems.raise_if_any()
+    constant = [path for path, trace in traces.items() if np.ptp(trace.values) == 0]
+    if constant:
+        shown = ", ".join(constant[:5])
+        logger.warning("%d of %d traces never change: %s", len(constant), len(traces), shown)
     return traces
 
 
@@ -105,7 +114,7 @@ def _read_arff(path):
     for number, line in enumerate(lines[begin + 1 :], begin + 2):
         if not line.strip() or line.lstrip().startswith("%"):
             continue
-        fields = [field.strip() for field in next(csv.reader([line], quotechar="'", skipinitialspace=True))]
+        fields = _arff_fields(line)
         if len(fields) == len(header):
             rows.append((number, fields))
         else:
@@ -113,6 +122,14 @@ def _read_arff(path):
             problems.add(kind, f"line {number} has {len(fields)}")
     problems.raise_if_any()
     return header, rows
+
+
+def _arff_fields(line):
+    """The fields of a line of ARFF, which quotes with '; a line that cannot be cut is one field"""
+    try:
+        return [field.strip() for field in next(csv.reader([line], quotechar="'", skipinitialspace=True))]
+    except csv.Error:  # a field of over 131,072 characters
+        return [line]
 
 
 def _read_csv(path):
@@ -161,3 +178,13 @@ def _check_coverage(path, times, seconds, whole):
             f"{path}: values from {times[0]:g} to {times[-1]:g} s for a recording of {seconds:.2f} s; "
             f"{allowed:.2f} s may differ.{hint}"
         )
+
+
+def _check_holes(path, times, seconds, lines):
+    """DataError where times are missing between two values: what lies there would be drawn as a line"""
+    steps, allowed = np.diff(times), max(UNCOVERED_SECONDS, UNCOVERED * seconds)
+    problems = Problems(path)
+    for k in np.flatnonzero(steps > max(allowed, STEPS * float(np.median(steps)))):
+        kind = f"values missing for over {allowed:.2f} s"
+        problems.add(kind, f"line {lines[k + 1]}: {times[k + 1]:g} s after {times[k]:g} s")
+    problems.raise_if_any()

@@ -12,6 +12,7 @@ from functools import cache
 import conllu
 from conllu.exceptions import ParseException
 
+from lebench_sb.core.errors import shorten
 from lebench_sb.manifest import Problems, nearest, read_text
 from lebench_sb.text import UnreadableText
 from lebench_sb.text import normaliser as text_normaliser
@@ -95,8 +96,8 @@ def parse_block(file, line, lines, problems, columns=COLUMNS, fewest=None):
         return []
     try:
         parsed = conllu.parse("\n".join(text for _, text in rows), fields=columns)
-    except ParseException as error:
-        problems.add(f"not CoNLL-U, {str(error).rstrip('.')}", bare.place)
+    except (ParseException, ValueError) as error:  # ValueError: numbers of thousands of digits
+        problems.add(f"not CoNLL-U, {shorten(str(error), 200).rstrip('.')}", bare.place)
         return []
     block = Block(file, line, bare.metadata, tuple(parsed[0]))
     faults = [*_number_faults(block), *tree_faults([token["head"] for token in block.nodes])]
@@ -145,9 +146,12 @@ def _number_faults(block):
         yield "sentence without words"
     elif numbers != list(range(1, len(numbers) + 1)):
         yield "words not numbered 1, 2, 3, ..."
-    covered = [n for token in block.ranges for n in range(token["id"][0], token["id"][2] + 1)]
-    if len(set(covered)) < len(covered) or not set(covered) <= set(numbers):
-        yield "multiword tokens that overlap or cover words that are not there"
+    reached = 0
+    for first, last in sorted((token["id"][0], token["id"][2]) for token in block.ranges):
+        if not reached < first <= last <= len(numbers):
+            yield "multiword tokens that overlap or cover words that are not there"
+            return
+        reached = last
 
 
 def tree_faults(heads):
@@ -165,13 +169,18 @@ def tree_faults(heads):
 
 def _depths(heads):
     """heads (n,) -> steps from each word to the root, None on a cycle or below one"""
-    depths = []
+    depths = {0: 0}
     for word in range(1, len(heads) + 1):
-        steps = 0
-        while word and steps <= len(heads):
-            word, steps = heads[word - 1], steps + 1
-        depths.append(None if word else steps)
-    return depths
+        path, seen = [], set()
+        while word not in depths and word not in seen:
+            seen.add(word)
+            path.append(word)
+            word = heads[word - 1]
+        depth = depths.get(word)
+        for below in reversed(path):
+            depth = None if depth is None else depth + 1
+            depths[below] = depth
+    return [depths[word] for word in range(1, len(heads) + 1)]
 
 
 # ---- from a treebank's tokens to the words that are heard
@@ -223,9 +232,11 @@ def _heads_among(heads, kept):
     """heads (n,) of a tree -> heads of the words `kept` (their numbers, rising), numbered anew"""
     new, found = {0: 0} | {n: k for k, n in enumerate(kept, 1)}, []
     for word in kept:
-        head = heads[word - 1]
+        head, path = heads[word - 1], []
         while head not in new:
+            path.append(head)
             head = heads[head - 1]
+        new |= dict.fromkeys(path, new[head])  # those who hang on them need not climb again
         found.append(new[head])
     roots = [k for k, head in enumerate(found, 1) if head == 0]
     return [0 if k == roots[0] else roots[0] if head == 0 else head for k, head in enumerate(found, 1)]

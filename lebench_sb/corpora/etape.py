@@ -33,12 +33,12 @@ from lebench_sb.manifest import (
     SECONDS,
     DataError,
     Problems,
+    Told,
     Utterance,
     measure_durations,
     prepared,
     write_manifest,
 )
-from lebench_sb.manifests.markers import Told
 from lebench_sb.text import none as compose
 
 SPLITS = {"train": "train", "valid": "dev", "test": "test"}  # ours: theirs

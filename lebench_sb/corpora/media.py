@@ -46,13 +46,13 @@ from lebench_sb.manifest import (
     SECONDS,
     DataError,
     Problems,
+    Told,
     UsageError,
     Utterance,
     prepared,
     read_text,
     write_manifest,
 )
-from lebench_sb.manifests.markers import Told
 from lebench_sb.text import UnreadableText
 from lebench_sb.text import normaliser as text_normaliser
 

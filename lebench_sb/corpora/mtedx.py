@@ -15,20 +15,23 @@ import math
 import os
 import re
 from collections import Counter
+from functools import cache
 from pathlib import Path
 
 import yaml
 
+from lebench_sb.core.guard import regular
+from lebench_sb.core.paths import Finder
 from lebench_sb.corpora._stamps import synthetic
 from lebench_sb.manifest import (
     SECONDS,
     DataError,
     Problems,
+    Told,
     UsageError,
     Utterance,
-    is_prepared,
     measure_durations,
-    read_marker,
+    prepared,
     read_text,
     write_manifest,
 )
@@ -40,6 +43,7 @@ KEYS = ("duration", "offset", "speaker_id", "wav")
 LAYOUT = "data_folder must hold fr-XX/data/{train,valid,test}/, each with wav/ and txt/SPLIT.{yaml,fr,XX}."
 # Texts, not numbers or truth values: a video's name may be 1e5 or no. The C parser is ten times as fast.
 LOADER = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
+DEEPEST = 10  # levels of the YAML
 OVERHANG = 0.1  # seconds a segment may reach beyond the end of its talk; it is cut there
 BAD_SHARE = 0.01  # of the training segments may be unusable; more means another corpus than described
 UNUSABLE, NO_TARGET, NO_TRANSCRIPT = "segment outside its talk", "empty translation", "empty transcript"
@@ -64,16 +68,16 @@ def prepare_mtedx(data_folder, manifest_folder, target_language="en", normaliser
         "sha256": _hashes(root, target_language),
     }
     manifests = {split: Path(manifest_folder) / f"{split}.csv" for split in SPLITS}
-    if all(is_prepared(path, parameters) for path in manifests.values()):
-        return {split: read_marker(path) for split, path in manifests.items()}
-    dropped = {split: Counter() for split in SPLITS}
+    if done := prepared(manifests, parameters, data_folder):
+        return done
+    told = {split: Told(split) for split in SPLITS}
     found = {
-        split: list(utterances(data_folder, split, target_language, normaliser, dropped[split]))
+        split: list(utterances(data_folder, split, target_language, normaliser, told[split]))
         for split in SPLITS
     }
     stamps = synthetic(root.parent, above=2)
     return {
-        split: write_manifest(path, found[split], data_folder, parameters, (), dropped[split], stamps)
+        split: write_manifest(path, found[split], data_folder, parameters, (), told[split], stamps)
         for split, path in manifests.items()
     }
 
@@ -116,7 +120,7 @@ def _root(data_folder, target_language):
         there = f"data_folder holds {', '.join(pairs)}." if pairs else LAYOUT
         raise FileNotFoundError(f"{root} not found. {there}")
     for path in _texts(root, target_language):
-        if not path.is_file():
+        if not path.exists():
             raise FileNotFoundError(f"{path} not found. {LAYOUT}")
     return root
 
@@ -131,7 +135,7 @@ def _texts(root, target_language):
 
 def _hashes(root, target_language):
     return {
-        os.path.relpath(path, root): hashlib.sha256(path.read_bytes()).hexdigest()
+        os.path.relpath(path, root): hashlib.sha256(regular(path).read_bytes()).hexdigest()
         for path in _texts(root, target_language)
     }
 
@@ -164,13 +168,27 @@ def _segments(folder, split, target_language):
 
 
 def _items(path):
+    text = read_text(path)
     try:
-        items = yaml.load(read_text(path), Loader=LOADER)  # noqa: S506  BaseLoader makes texts only
-    except yaml.YAMLError as error:
+        _check_events(yaml.parse(text, Loader=LOADER), path)
+        items = yaml.load(text, Loader=LOADER)  # noqa: S506  BaseLoader makes texts only
+    except (yaml.YAMLError, TypeError) as error:  # keys that are lists: TypeError
         raise DataError(f"{path}: not YAML ({' '.join(str(error).split())}).") from None
     if not isinstance(items, list):
         raise DataError(f"{path}: a list of segments is expected, `- {{duration: ..., offset: ...}}` a line.")
     return items
+
+
+def _check_events(events, path):
+    """Raises DataError for aliases, of which ten lines can stand for billions of values, and for depth"""
+    depth = 0
+    for event in events:
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        line = event.start_mark.line + 1
+        if isinstance(event, yaml.AliasEvent):
+            raise DataError(f"{path}: line {line}: an alias (*{event.anchor}), which no segment needs.")
+        if depth > DEEPEST:
+            raise DataError(f"{path}: line {line}: nested over {DEEPEST} deep; a segment has two levels.")
 
 
 def _lines(path):
@@ -180,12 +198,11 @@ def _lines(path):
 
 
 def _recordings(folder):
-    """{name in the folder, and the same name with .wav for .flac: absolute path}"""
+    """-> function name -> (absolute path, "") of a talk; (None, what is wrong). The YAML may say .wav for the
+    file .flac, or another letter case."""
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} not found. {LAYOUT}")
-    names = sorted(os.listdir(folder))
-    paths = {name: os.path.abspath(folder / name) for name in names}
-    return {name.removesuffix(".flac") + ".wav": path for name, path in paths.items()} | paths
+    return cache(Finder(folder).find)
 
 
 def _segment(item, number, recordings, problems):
@@ -197,14 +214,15 @@ def _segment(item, number, recordings, problems):
     if not all(SECONDS.fullmatch(value) and math.isfinite(float(value)) for value in times):
         problems.add("offset or duration no number of seconds", f"number {number} {times}")
         return None
-    if item["wav"] not in recordings:
-        problems.add("talks not in wav/", item["wav"])
+    path, fault = recordings(item["wav"])
+    if fault:
+        problems.add("talks not in wav/" if "missing" in fault else f"talks with {fault}", item["wav"])
         return None
     start, seconds = map(float, times)
     return {
         "start": start,
         "seconds": seconds,
-        "path": recordings[item["wav"]],
+        "path": path,
         "speaker_id": item["speaker_id"],
     }
 
