@@ -7,25 +7,29 @@ A line compares two utterances. Read are, with any of comma, semicolon, tab or s
 - columns named by a header: `enrol`, `test` and `label` (or the names in HEADER).
 
 An utterance is named by its ID, or by the end of its path, with or without suffix (`S01/0003.wav`), where
-only one utterance has it. The enrolment side may be a model of several utterances of one speaker: `a+b`, or a
-name that an enrolment file explains (`model a b` a line, Kaldi's spk2utt). Cosines are symmetric: `a b` and
-`b a` are one comparison.
+only one utterance has it; where none is written so, another suffix of audio, backslashes, another letter case
+and folders that all names of the list share (`/other/disk/S01/0003.flac`) are looked through. The enrolment
+side may be a model of several utterances of one speaker: `a+b`, or a name that an enrolment file explains
+(`model a b` a line, Kaldi's spk2utt). Cosines are symmetric: `a b` and `b a` are one comparison.
 """
 
 import csv
 import io
 import logging
 import math
+import os
 import random
 import re
+import unicodedata
 from bisect import bisect_right
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from itertools import accumulate
-from pathlib import PurePath
+from pathlib import PurePath, PurePosixPath
 
 import numpy as np
 
+from lebench_sb.core.paths import AUDIO
 from lebench_sb.manifest import DataError, Problems, read_text
 
 logger = logging.getLogger(__name__)
@@ -71,7 +75,8 @@ def read_trials(path, utterances, enrolment=""):
     """
     problems = Problems(path)
     lines = _lines(path, problems)
-    resolve, trials, models = _resolver(utterances), [], {}
+    shared = _shared_folders({name for _, enrol, test, _ in lines for name in (*enrol.split("+"), test)})
+    resolve, trials, models = _resolver(utterances, shared), [], {}
     named = _read_models(enrolment, resolve, problems) if enrolment else {}
     for number, enrol, test, label in lines:
         sides = [_enrolled(resolve, enrol, number, problems, named)]
@@ -152,7 +157,10 @@ def _lines(path, problems):
 def _split(line):
     """Fields of a line: by comma, semicolon or tab where there is one, else by spaces"""
     used = max(",;\t", key=line.count)
-    return next(csv.reader([line], delimiter=used)) if used in line else line.split()
+    try:
+        return next(csv.reader([line], delimiter=used)) if used in line else line.split()
+    except csv.Error:  # a field of over 131,072 characters
+        return [line]
 
 
 def _columns(fields):
@@ -176,30 +184,70 @@ def _labelled(fields, order):
     return len(fields) > order[2] and fields[order[2]].lower() in LABELS
 
 
-def _resolver(utterances):
-    """-> function name -> set of IDs that may be meant"""
-    ends, known = {}, {u.id: {u.id} for u in utterances}
+def _resolver(utterances, shared=0):
+    """-> function name -> set of IDs that may be meant; shared: leading folders that may be left out"""
+    places, known = {}, {u.id: {u.id} for u in utterances}
 
     def resolve(name):
         if name not in known:
-            if not ends:  # every end of every path, only when some name is no ID
-                ends.update(_path_ends(utterances))
-            known[name] = ends.get(PurePath(name).as_posix().lstrip("/"), set())
+            if not places:  # every path, only when some name is no ID
+                places.update(_places(utterances))
+            known[name] = _meant(name, places, shared)
         return known[name]
 
     return resolve
 
 
-def _path_ends(utterances):
-    """{end of a path, with and without suffix: IDs}"""
-    ends = defaultdict(set)
+def _places(utterances):
+    """{last part of a path or ID, without suffix, plainly written: [(its parts, same without suffix, ID)]}"""
+    found = defaultdict(list)
     for u in utterances:
-        parts = PurePath(u.wav).parts[1:]
-        stem = PurePath(u.wav).stem
-        for first in range(len(parts)):
-            ends["/".join(parts[first:])].add(u.id)
-            ends["/".join([*parts[first:-1], stem])].add(u.id)
-    return ends
+        path, name = PurePath(u.wav.replace("::", "/")), PurePosixPath(u.id)
+        for each, bare in ((path.parts, path.with_suffix("").parts), (name.parts, name.parts)):
+            if each:
+                found[_plain(bare[-1])].append((each, bare, u.id))
+    return found
+
+
+def _meant(name, places, shared):
+    """IDs of the utterances whose path or ID ends as `name` does"""
+    written = tuple(part for part in name.replace("\\", "/").split("/") if part not in ("", "."))
+    for left_out in range(min(shared, max(len(written) - 1, 0)) + 1):
+        if written and (found := _ending_so(written[left_out:], places)):
+            return found
+    return set()
+
+
+def _ending_so(parts, places):
+    """IDs of the utterances whose path or ID ends in `parts`, by the way of reading that first finds any: as
+    written, with any suffix of audio, in any letter case"""
+    stem, suffix = os.path.splitext(parts[-1])
+    bare = (*parts[:-1], stem) if suffix.lower() in AUDIO else parts
+    near = [place for key in {_plain(parts[-1]), _plain(stem)} for place in places.get(key, [])]
+    ways = (
+        lambda path, short: _ends(path, parts) or _ends(short, parts),
+        lambda path, short: _ends(short, bare),
+        lambda path, short: _ends(list(map(_plain, short)), list(map(_plain, bare))),
+    )
+    for way in ways:
+        if found := {number for path, short, number in near if way(path, short)}:
+            return found
+    return set()
+
+
+def _ends(whole, end):
+    return tuple(whole[-len(end) :]) == tuple(end)
+
+
+def _plain(text):
+    """A name as one writes it who cares neither for composition nor for case"""
+    return unicodedata.normalize("NFC", text).casefold()
+
+
+def _shared_folders(names):
+    """How many leading folders all names of a list have in common"""
+    split = [[p for p in name.replace("\\", "/").split("/") if p][:-1] for name in names]
+    return len(os.path.commonprefix(split)) if split else 0
 
 
 def _utterance(resolve, name, number, problems):

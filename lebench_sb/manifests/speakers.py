@@ -6,7 +6,7 @@ from lebench_sb.core.errors import DataError, Problems
 from lebench_sb.storage.columns import Utterances
 
 logger = logging.getLogger(__name__)
-OVERLAP = "speaker overlap allowed"  # the stamp
+OVERLAP, UNKNOWN = "speaker overlap allowed", "speakers not known"  # the stamps
 
 
 def names_of(utterances):
@@ -21,7 +21,7 @@ def names_of(utterances):
 def check_speakers(utterances, hparams):
     """Raises DataError where two splits share a speaker, unless `allow_speaker_overlap`.
 
-    Allowed, it is a stamp on the result. Utterances without a speaker are counted in a warning.
+    Allowed, it is a stamp on the result; so are utterances without a speaker, which a warning counts.
     """
     found = {split: names_of(part) for split, part in utterances.items()}
     heard, problems = {split: names for split, (names, _) in found.items()}, Problems("splits")
@@ -31,7 +31,13 @@ def check_speakers(utterances, hparams):
     unknown = sum(count for _, count in found.values())
     if unknown:
         logger.warning("%d utterances without speaker: nothing shows that the splits are apart.", unknown)
+        _stamp(hparams, UNKNOWN)
     if problems and not hparams["allow_speaker_overlap"]:
         raise DataError(f"{problems}. Split by speaker, or --allow_speaker_overlap True, which is stamped.")
-    if problems and OVERLAP not in hparams["stamps"]:
-        hparams["stamps"].append(OVERLAP)
+    if problems:
+        _stamp(hparams, OVERLAP)
+
+
+def _stamp(hparams, stamp):
+    if stamp not in hparams["stamps"]:
+        hparams["stamps"].append(stamp)

@@ -134,7 +134,20 @@ def test_all_bad_segments_are_listed(tmp_path):
         assert said in str(error.value)
 
 
-@pytest.mark.parametrize("text, message", [("- {a: 1\n", "not YAML"), ("duration: 1\n", "a list of seg")])
+LAUGHS = "- &a0 x\n" + "".join(f"- &a{k} [{', '.join([f'*a{k - 1}'] * 9)}]\n" for k in range(1, 10))
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("- {a: 1\n", "not YAML"),
+        ("duration: 1\n", "a list of seg"),
+        (LAUGHS, r"line 2: an alias \(\*a0\)"),
+        ("[" * 3000 + "]" * 3000, "maximum nesting depth"),
+        ("[" * 30 + "]" * 30, "line 1: nested over 10 deep"),
+        ("- ? [a]\n  : b\n", "not YAML"),
+    ],
+)
 def test_what_is_no_list_of_segments(tmp_path, text, message):
     folder = corpus(tmp_path)
     (folder / "fr-en" / "data" / "test" / "txt" / "test.yaml").write_text(text)

@@ -1,5 +1,7 @@
 """Traces: the files of RECOLA, AlloSat and users, and every way in which they are wrong."""
 
+import logging
+
 import numpy as np
 import pytest
 
@@ -124,3 +126,28 @@ def test_pieces_of_a_recording_use_the_times_of_its_file(tmp_path):
     assert len(read_traces(pieces, "")[str(path)].times) == 61
     with pytest.raises(DataError, match="recording of 70.00 s"):
         read_traces([utterance("c", path, 60.0, 70.0, 10.0)], "")
+
+
+def test_values_that_are_missing_in_the_middle_are_told(tmp_path):
+    rows = [f"{k * 0.25};0.{k % 9}" for k in range(400) if not 100 < k <= 140]
+    path = written(tmp_path, "time;satisfaction\n" + "\n".join(rows) + "\n")
+    with pytest.raises(DataError, match=r"for over 5.00 s \(1\): line 103: 35.25 s after 25 s"):
+        read_trace(path, "satisfaction", 100.0)
+    sparse = written(tmp_path, "time;x\n" + "".join(f"{k * 2.0};0.{k}\n" for k in range(10)), "b.csv")
+    assert len(read_trace(sparse, "x", 19.0).times) == 10  # a value every 2 s is no hole
+
+
+def test_traces_that_never_change_are_told(tmp_path, caplog):
+    for name, value in (("a", 0), ("b", 2)):
+        rows = "".join(f"{k};{k * value}\n" for k in range(5))
+        written(tmp_path, f"time;x\n{rows}", f"{name}.csv")
+    found = [Utterance(n, "x.wav", 4.5, labels={"trace": str(tmp_path / f"{n}.csv")}) for n in "ab"]
+    with caplog.at_level(logging.WARNING):
+        read_traces(found, "x")
+    assert f"1 of 2 traces never change: {tmp_path / 'a.csv'}" in caplog.text
+
+
+def test_a_line_that_no_parser_takes_is_told(tmp_path):
+    path = written(tmp_path, ARFF + "'" + "x" * 200_000 + "',0.12,0.1\n", "train_1.arff")
+    with pytest.raises(DataError, match="line 14 has 1"):
+        read_trace(path, "GoldStandard", 0.1)

@@ -32,6 +32,12 @@ def read(tmp_path, text, people=PEOPLE):
     [
         "1 ada--e1 ada--e2\n0 ada--e1 bob--e1\n0 bob--e2 ada--e2\n",  # VoxCeleb, by ID
         "1 ada/e1.wav ada/e2.wav\n0 ada/e1.wav bob/e1.wav\n0 bob/e2.wav ada/e2.wav\n",  # by path
+        "1 ada\\e1.wav ada\\e2.wav\n0 wav\\ada\\e1.wav bob\\e1.wav\n0 bob\\e2.wav ada\\e2.wav\n",  # Windows
+        "1 ada/e1.flac ada/e2.flac\n0 ada/e1.flac bob/e1.sph\n0 bob/e2.WAV ada/e2.mp3\n",  # converted
+        "1 ADA/e1.wav Ada/E2.WAV\n0 ada/e1 BOB/e1\n0 bob/e2 ada/e2\n",
+        "1 ada--e1.wav ada--e2.wav\n0 ada--e1.wav bob--e1.wav\n0 bob--e2.flac ada--e2.wav\n",  # ID and suffix
+        "1 /mnt/x/ada/e1.flac /mnt/x/ada/e2.flac\n0 /mnt/x/ada/e1.flac /mnt/x/bob/e1.flac\n"
+        "0 /mnt/x/bob/e2.flac /mnt/x/ada/e2.flac\n",  # another disk
         "1 wav/ada/e1 wav/ada/e2\n\n0 ada/e1 bob/e1\n0 bob/e2 /data/wav/ada/e2.wav\n",
         "ada--e1 ada--e2 target\nada--e1 bob--e1 nontarget\nbob--e2 ada--e2 nontarget\n",  # Kaldi
         "enrol,test,label\nada--e1,ada--e2,1\nada--e1,bob--e1,0\nbob--e2,ada--e2,0\n",
@@ -233,3 +239,19 @@ def test_pairs_of_two_speakers_where_nearly_all_are_of_one():
     assert len(others) == len(set(others)) == 2000  # two drawn at random are of two speakers once in 800
     assert all(a[:2] < b[:2] for a, b in others)
     assert 0.28 < sum(b[:2] == "s1" for _, b in others) / 2000 < 0.39  # one ID of three
+
+
+def test_another_speakers_file_is_never_taken_for_the_one_that_is_missing(tmp_path):
+    """A stem alone does not decide where the list names folders"""
+    people = [*PEOPLE, Utterance("eva--e9", "/data/wav/eva/e9.wav", 1.0, speaker="eva")]
+    for name in ("zoe/e9.wav", "zoe\\e9.flac", "/mnt/x/wav/zoe/e9.wav"):
+        with pytest.raises(DataError, match="unknown utterances .*line 3 .*zoe"):
+            read(tmp_path, f"1 ada/e1 ada/e2\n0 ada/e1 bob/e1\n0 ada/e1 {name}\n", people)
+    two = [*people, Utterance("ada--e1b", "/data/wav/ada/e1.flac", 1.0, speaker="ada")]
+    with pytest.raises(DataError, match="names of several utterances .*line 1 ada/e1.mp3"):
+        read(tmp_path, "1 ada/e1.mp3 ada/e2.wav\n0 ada/e2.wav bob/e1.wav\n", two)
+
+
+def test_a_field_that_no_parser_takes_is_told(tmp_path):
+    with pytest.raises(DataError, match="line 2 "):
+        read(tmp_path, f"1,ada--e1,ada--e2\n0,{'x' * 200_000},bob--e1\n0,ada--e1,bob--e1\n")

@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 import types
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -235,6 +237,22 @@ def test_a_speaker_in_two_splits_stops_the_run_or_is_stamped(extra, said):
     hparams["allow_speaker_overlap"] = True
     categorical.check_speakers(utterances(*FINE, extra), hparams)
     assert hparams["stamps"] == ["speaker overlap allowed"]
+
+
+@pytest.mark.parametrize("corpus", ["RECOLA", "AlloSat"])
+def test_continuous_emotion_tells_of_shared_speakers_too(corpus, monkeypatch):
+    """What nobody knows is a stamp"""
+    twice = utterances(*FINE, ("test", "a", "joie"))
+    hparams = {"allow_speaker_overlap": False, "stamps": [], "trace_range": [-1, 1], "trace_column": ""}
+    monkeypatch.setattr(continuous, "read_traces", lambda *arguments: {})
+    with pytest.raises(DataError, match="speakers in train and test.*--allow_speaker_overlap True"):
+        continuous.datasets(twice, hparams)
+    nobody = {split: [replace(u, speaker="") for u in found] for split, found in twice.items()}
+    continuous.check_speakers(nobody, hparams)
+    assert hparams["stamps"] == ["speakers not known"]
+    recipes = Path(__file__).parents[2] / "recipes" / "AER" / corpus / "hparams"
+    for recipe in recipes.glob("*.yaml"):
+        assert "\nallow_speaker_overlap: False #" in recipe.read_text()
 
 
 def test_a_counter_is_patient_after_its_warm_up():

@@ -1,6 +1,7 @@
 """CoNLL-U with every fault we know of, and trees over the words that are heard."""
 
 import gzip
+import time
 
 import pytest
 
@@ -8,6 +9,8 @@ from lebench_sb.annotations.trees import (
     COLUMNS,
     NO_WORDS,
     Tree,
+    _depths,
+    _heads_among,
     as_conllu,
     read_blocks,
     spoken_tree,
@@ -213,3 +216,29 @@ def test_conllu_that_is_written_is_read_again(tmp_path):
     tree = spoken(tmp_path, *AU)
     (block,), problems = read(tmp_path, as_conllu(tree, "again") + "\n\n")
     assert problems == "here: " and block.name == "again" and spoken_tree(block, fr_1) == tree
+
+
+def test_absurd_numbers_are_faults_and_take_no_time(tmp_path):
+    far = line("3-99999999999", "au", "_", "_", "_")
+    texts = [
+        conllu(*AU[:2], far, *AU[3:], name="far"),
+        conllu(line("9" * 5000, "x", head=0), name="digits"),
+        conllu(line(1, "x", head="9" * 5000), name="head"),
+        conllu(line(1, "x") + "\t_" * 1_000_000, name="columns"),
+        conllu(line(1, "x"), line("2-1", "x", "_", "_", "_"), name="back"),
+    ]
+    began = time.process_time()
+    found, said = read(tmp_path, "".join(texts))
+    assert not found and time.process_time() - began < 5
+    for name in ("far", "digits", "head", "columns", "back"):
+        assert f"sent_id {name}" in said, name
+    assert len(said) < 2500
+
+
+def test_chains_and_cycles_of_any_length_take_no_time():
+    n, began = 30_000, time.process_time()
+    chain = [*range(2, n + 1), 0]
+    assert tree_faults(chain) == [] and tree_faults([*chain[:-1], 1]) == ["no root", "cycle"]
+    assert _depths(chain)[0] == n and _depths([0, *range(1, n)])[-1] == n
+    assert _heads_among(chain, list(range(1, 1000)))[:2] == [2, 3]
+    assert time.process_time() - began < 5
