@@ -135,6 +135,12 @@ def config_of(kind, values, where, error=DataError):
             raise error(
                 f"{where}: {name}: {number}, expected a divisor of hidden_size, {config.hidden_size}."
             )
+    buckets, farthest = getattr(config, "num_buckets", 4), getattr(config, "max_bucket_distance", 4)
+    if buckets < 4 or farthest <= buckets // 4:  # WavLM's: a quarter for each direction's exact distances
+        raise error(
+            f"{where}: max_bucket_distance: {farthest}, expected more than a quarter of num_buckets, "
+            f"{buckets}, which is at least 4."
+        )
     return config
 
 

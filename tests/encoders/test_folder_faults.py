@@ -1,10 +1,12 @@
 """What is wrong with a folder of others is said in one line that names the file, and nothing in it is run."""
 
+import ast
 import json
 import os
 import pickle
 import shutil
 import zipfile
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 from tiny_encoders import LAYER, PRETRAINING, SIZES, new_model, relative, write_extractor
 
+import lebench_sb
 from lebench_sb.core.errors import DataError, UsageError
 from lebench_sb.encoders import load_encoder
 from lebench_sb.folders.settings import config_of, read_object
@@ -19,6 +22,7 @@ from lebench_sb.model_folders import read_config
 from lebench_sb.pretraining.brain import build_model, make_config
 from lebench_sb.pretraining.distillation import load_teacher
 
+PACKAGE = Path(lebench_sb.__file__).parent
 OTHER_CODE = {"AutoConfig": "own.Config", "AutoModel": "own.Model", "AutoFeatureExtractor": "own.Extractor"}
 
 
@@ -422,6 +426,31 @@ def test_layers_of_a_teacher_are_whole_numbers(value):
 def test_a_config_in_a_yaml(values, word):
     with pytest.raises(UsageError, match=f"^config: .*{word}"):
         make_config(**values)
+
+
+@pytest.mark.parametrize(("buckets", "farthest"), [(20, 5), (3, 40), (0, 40), (20, "40")])
+def test_distances_that_wavlm_cannot_have(checkpoints, tmp_path, buckets, farthest):
+    folder = shutil.copytree(checkpoints("wavlm-group"), tmp_path / "encoder")
+    change(folder / "config.json", num_buckets=buckets, max_bucket_distance=farthest)
+    with pytest.raises(DataError) as error:
+        load_encoder(folder)
+    wrong(error, folder, "config.json", "bucket")
+
+
+NO_CODE = "trust_remote_code=False"
+SAFE = {"from_pretrained": NO_CODE, "from_config": NO_CODE, "load": "weights_only=True"}
+
+
+def test_no_door_runs_code():
+    """Each call that opens a model or a file of torch says that no code of it runs"""
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in PACKAGE.rglob("*.py")]
+    calls = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    doors = [call for call in calls if isinstance(call.func, ast.Attribute) and call.func.attr in SAFE]
+    for call in doors:
+        if call.func.attr != "load" or ast.unparse(call.func.value) in ("torch", "pickle", "joblib"):
+            said = {ast.unparse(keyword) for keyword in call.keywords}
+            assert SAFE[call.func.attr] in said, ast.unparse(call)
+    assert len(doors) > 5
 
 
 def test_whole_numbers_are_numbers():
