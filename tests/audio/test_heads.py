@@ -10,7 +10,15 @@ import soundfile
 
 from lebench_sb.audio.verdict import from_samples
 from lebench_sb.data import load_audio
-from lebench_sb.manifest import DataError, audio_duration, audio_fault, probe_durations
+from lebench_sb.manifest import (
+    DataError,
+    Utterance,
+    audio_duration,
+    audio_fault,
+    probe_durations,
+    read_text,
+    write_manifest,
+)
 
 HEADS = {
     "HTML page": b"\n <!DOCTYPE html><p>Login</p>",
@@ -92,3 +100,15 @@ def test_a_file_without_the_right_to_it_is_a_fault(tmp_path):
         pytest.skip("root may read everything")
     assert audio_fault(path) == "unreadable file, Permission denied"
     path.chmod(stat.S_IRUSR)
+
+
+@pytest.mark.timeout(20)
+def test_a_label_that_is_a_pipe_is_refused_and_never_waited_for(tmp_path):
+    soundfile.write(tmp_path / "x.wav", np.zeros(1600), 16000)
+    fifo(tmp_path / "t.csv")
+    for name in ("trace", "tree"):
+        u = Utterance("u", str(tmp_path / "x.wav"), 0.1, labels={name: str(tmp_path / "t.csv")})
+        with pytest.raises(DataError, match="file of a label.*t.csv"):
+            write_manifest(tmp_path / "m.csv", [u], tmp_path, {})
+    with pytest.raises(FileNotFoundError, match="t.csv is not a file"):
+        read_text(tmp_path / "t.csv")
