@@ -1,6 +1,7 @@
 """Whether the steps of a CTC output are enough for the texts they shall spell."""
 
 import logging
+import operator
 
 import numpy as np
 import torch
@@ -52,7 +53,8 @@ def steps_of(utterances, encoder, head):
 def too_long(utterances, column, encode, steps):
     """IDs of the utterances whose text needs more than its steps (n,)"""
     texts = values_of(utterances, column) or []
-    most = np.array([2 * len(text) + 2 for text in texts])  # a step for each symbol and one between any two
+    # no symbols need more steps than the characters they are made of, and one for the mark of a first word
+    most = np.array([steps_needed(text) + 1 for text in texts])
     unsure = np.flatnonzero(most > steps[: len(most)]).tolist()
     found = [k for k in unsure if steps_needed(encode(texts[k])) > steps[k]]
     ids = ids_of(utterances) if found else []
@@ -60,6 +62,6 @@ def too_long(utterances, column, encode, steps):
 
 
 def steps_needed(symbols):
-    """Symbols (L,) -> the fewest steps of a CTC path that says them"""
-    symbols = np.asarray(symbols)
-    return len(symbols) + int((symbols[1:] == symbols[:-1]).sum())
+    """Symbols, a text, list or tensor (L,) -> the fewest steps of a CTC path that says them"""
+    symbols = symbols.tolist() if isinstance(symbols, torch.Tensor) else symbols
+    return len(symbols) + sum(map(operator.eq, symbols, symbols[1:]))

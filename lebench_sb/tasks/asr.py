@@ -17,7 +17,7 @@ from lebench_sb.brain import TRAIN, SSLBrain
 from lebench_sb.data import as_dataset, audio_item
 from lebench_sb.decoding.subwords import check_size
 from lebench_sb.manifest import DataError, UsageError, write_atomically
-from lebench_sb.manifests.labels import check_texts
+from lebench_sb.manifests.labels import check_texts, label_names
 from lebench_sb.metrics.errors import count_errors, rate
 from lebench_sb.text import UnreadableText
 from lebench_sb.text import normaliser as text_normaliser
@@ -76,6 +76,7 @@ class Characters:
 def check_labels(splits, settings, found):
     """Texts in the column `target` on which words can be scored, and subwords enough for their characters"""
     column = settings.get("target", "wrd")
+    check_target(splits["train"], column)
     texts = check_texts(splits, column, settings, found)
     if column != "wrd" and "test" in texts:
         normalise = text_normaliser(settings["normaliser"])
@@ -86,6 +87,13 @@ def check_labels(splits, settings, found):
         check_size(texts.get("train", ()), settings["vocabulary_size"], "vocabulary_size")
 
 
+def check_target(training, target):
+    """Raises UsageError where no training utterance has the label that was asked for"""
+    labels = label_names(training)
+    if target != "wrd" and target not in labels:
+        raise UsageError(f"--target {target}: the training manifest has no such column; {', '.join(labels)}.")
+
+
 def targets(utterances, target):
     """Utterances of each split -> the same with `wrd`, what the model learns to write, from label `target`.
 
@@ -93,9 +101,7 @@ def targets(utterances, target):
     """
     if target == "wrd":
         return utterances
-    labels = sorted({name for u in utterances["train"] for name in u.labels})
-    if target not in labels:
-        raise UsageError(f"--target {target}: the training manifest has no such column; {', '.join(labels)}.")
+    check_target(utterances["train"], target)
     return {
         split: [replace(u, labels={**u.labels, "wrd": u.labels.get(target, "")}) for u in found]
         for split, found in utterances.items()

@@ -209,6 +209,7 @@ def test_a_fault_of_the_labels_is_named(folder, yaml, split, change, words):
         (SLU, {"unseen_concepts": "ignore"}, "--unseen_concepts ignore: error or count"),
         (RECOLA, {"trace_range": [1.0, -1.0]}, "trace_range"),
         (CTC, {"gender": "male"}, "--gender male"),
+        (CTC, {"target": "words"}, "--target words: the training manifest has no such column"),
     ],
 )
 def test_a_setting_that_the_data_cannot_have(folder, yaml, overrides, words):
