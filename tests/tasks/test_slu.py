@@ -342,7 +342,7 @@ def test_three_steps_on_own_data_each_from_the_one_before(root, tagged, tmp_path
         assert entry["ci95"][0] <= entry["value"] <= entry["ci95"][1]
     rows = list(csv.DictReader(open(tmp_path / "three/utterances.csv", encoding="utf-8")))
     assert rows and {"COER_errors", "CVER_concepts", "ChER_symbols", "hypothesis"} <= set(rows[0])
-    wrong = ["--ssl_hub", "mel_filterbank", "--init_from_run", str(tmp_path), "--output_folder", two]
+    wrong = ["--ssl_hub", "mel_filterbank", "--init_from_run", str(tmp_path), "--output_folder", f"{two}x"]
     assert "is not a run of characters" in run(root, "pyramid", [*tagged, *wrong], 2)
 
 
