@@ -18,12 +18,17 @@ import typer
 
 import lebench_sb
 from lebench_sb import text
-from lebench_sb.core.errors import exit_code, one_line, printable_output
+from lebench_sb.core.errors import exit_code, one_line, printable_output, shorten
+from lebench_sb.core.guard import parse_json
 from lebench_sb.manifest import DataError, UsageError, nearest, read_manifest, read_marker, write_atomically
 
 CORPORA = Path(__file__).parent / "corpora"
 CHANGED = 12  # characters that the normaliser changed are shown; the marker has all
 
+PATH_OPTIONS = (
+    "--output", "--data_root", "--data-root", "--data_folder", "--data-folder", "--csv", "--report",
+    "--config",
+)  # fmt: skip
 SETTINGS = {"token_normalize_func": lambda name: name.replace("-", "_")}  # --data-root is --data_root
 STYLE = {"add_completion": False, "rich_markup_mode": None, "pretty_exceptions_enable": False}
 app = typer.Typer(
@@ -50,6 +55,7 @@ def run(argv=None):
     printable_output()
     command = typer.main.get_command(app)
     try:
+        _refuse_empty(sys.argv[1:] if argv is None else argv)
         result = command.main(args=argv, prog_name="lebench", standalone_mode=False)
         return result if isinstance(result, int) else 0
     except BrokenPipeError:  # `lebench stats ... | head`
@@ -59,6 +65,15 @@ def run(argv=None):
         return _fail("interrupted", 1)
     except Exception as error:
         return _explain(error)
+
+
+def _refuse_empty(words):
+    """Raises UsageError for an empty path, as `--output "$UNSET"` gives it: it would be the working folder"""
+    for before, word in zip(["", *words], words, strict=False):
+        option, equals, value = word.partition("=")
+        empty = before if not word else option if equals and not value else None
+        if empty is not None and (empty in PATH_OPTIONS or not empty.startswith("--")):
+            raise UsageError(f"{empty or 'the first word'}: an empty word where a path is expected.")
 
 
 def _explain(error):
@@ -78,7 +93,7 @@ def _explain(error):
 def _fail(message, code):
     if os.environ.get("LEBENCH_TRACEBACK") == "1" and sys.exc_info()[0]:
         traceback.print_exc()
-    typer.echo(f"error: {' '.join(str(message).split())}", err=True)
+    typer.echo(f"error: {shorten(' '.join(str(message).split()))}", err=True)
     return code
 
 
@@ -167,9 +182,9 @@ def _show_manifests(folder):
 def prepare_miniature(
     output: Output,
     seed: Annotated[int, typer.Option("--seed", help="decides every word and every sample")] = 0,
-    scale: Annotated[float, typer.Option("--scale", min=0.001, help="times about two hours")] = 1.0,
+    scale: Annotated[float, typer.Option("--scale", min=0.001, max=1000, help="times about two hours")] = 1.0,
     workers: Annotated[
-        int, typer.Option("--workers", min=1, help="processes; the result is the same")
+        int, typer.Option("--workers", min=1, max=4096, help="processes; the result is the same")
     ] = None,
     corpora: Annotated[
         str, typer.Option("--corpora", help="what to imitate, comma-separated, or all")
@@ -231,7 +246,8 @@ for _path in sorted(CORPORA.glob("[a-z]*.py")):
 
 def _parameters(words, function):
     """["--normaliser", "none", "--seed=1"] -> {"normaliser": "none", "seed": 1}, as `function` knows them."""
-    known = list(inspect.signature(function).parameters)[2:]
+    signature = dict(list(inspect.signature(function).parameters.items())[2:])
+    known = list(signature)
     words = [part for word in words for part in (word.split("=", 1) if word.startswith("--") else [word])]
     parameters = {}
     while words:
@@ -243,16 +259,31 @@ def _parameters(words, function):
             raise UsageError(f"{word}: no such option{hint}; there are {there}.")
         if not words:
             raise UsageError(f"{word} needs a value.")
-        parameters[name] = _value(words.pop(0))
+        parameters[name] = _value(word, words.pop(0), signature[name].default)
+    required = [name for name, each in signature.items() if each.default is each.empty]
+    needed = [name for name in required if name not in parameters]
+    if needed:
+        raise UsageError(f"{', '.join(f'--{name}' for name in needed)} needed.")
     return parameters
 
 
-def _value(written):
-    """Numbers, lists, true, false and null as JSON writes them (True and False too); all else is text."""
+def _value(option, written, default):
+    """Numbers, lists, true, false and null as JSON writes them (True and False too); all else is text. Raises
+    UsageError for another kind than that of the parameter's default."""
+    named = {"True": "true", "False": "false", "None": "null"}.get(written, written)
     try:
-        return json.loads({"True": "true", "False": "false", "None": "null"}.get(written, written))
-    except ValueError:
-        return written
+        value = parse_json(named, option, UsageError, None)
+    except UsageError:
+        if named[:1] in ("[", "{"):
+            raise
+        value = written
+    for kind, words in ((bool, "True or False"), (int, "a whole number"), (float, "a number")):
+        if isinstance(default, kind):
+            fits = isinstance(value, (int, float) if kind is float else kind)
+            if not fits or isinstance(value, bool) != (kind is bool):
+                raise UsageError(f"{option} {written[:80]}: {words} is expected.")
+            return value
+    return written if isinstance(default, str) and not isinstance(value, (list, dict)) else value
 
 
 @app.command(help="Sizes of manifests, as LeBenchmark's table gives them.")
@@ -322,7 +353,7 @@ def table(
 def benchmark(
     grid: Annotated[Path, typer.Argument(help="YAML of the grid; recipes/grids/miniature.yaml is one")],
     dry_run: Annotated[bool, typer.Option("--dry_run", help="show cells and commands, run nothing")] = False,
-    parallel: Annotated[int, typer.Option("--parallel", min=1, help="steps at once")] = None,
+    parallel: Annotated[int, typer.Option("--parallel", min=1, max=4096, help="steps at once")] = None,
     slurm: Annotated[
         str, typer.Option("--slurm", help="as jobs: partition=gpu,gpus_per_node=1,timeout_min=600")
     ] = None,

@@ -84,6 +84,8 @@ def exit_code(error):
     beneath = beneath_of(error)
     if beneath is not None and exit_code(beneath) is not None:
         return exit_code(beneath)
+    if isinstance(error, RuntimeError) and "home directory" in str(error):  # a path such as ~nobody/x
+        return 2
     return 1 if isinstance(error, RuntimeError) and OF_WRITERS.search(str(error)) else None
 
 

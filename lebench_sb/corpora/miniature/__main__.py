@@ -5,6 +5,7 @@ import sys
 
 from lebench_sb.corpora.miniature.build import build_miniature
 from lebench_sb.corpora.miniature.layouts import names
+from lebench_sb.core.errors import exit_code, one_line, printable_output
 from lebench_sb.corpora.miniature.texts import TOGETHER
 
 
@@ -24,16 +25,19 @@ def main(argv=None):
     parser.add_argument(
         "--corpora", default=",".join(TOGETHER), help=f"of {', '.join(names())}, or all (%(default)s)"
     )
+    printable_output()
     options = parser.parse_args(argv)
     corpora = names() if options.corpora == "all" else options.corpora.split(",")
-    if options.scale <= 0 or (options.workers is not None and options.workers < 1):
-        parser.error("--scale must be positive and --workers at least 1")
+    if not 0 < options.scale <= 1000 or (options.workers is not None and options.workers < 1):
+        parser.error("--scale must be positive, 1000 at most, and --workers at least 1")
     try:
         made = build_miniature(options.output, options.seed, options.scale, options.workers, corpora)
     except ValueError as error:
         sys.exit(_fail(error, 2))
-    except RuntimeError as error:
-        sys.exit(_fail(error, 1))
+    except (OSError, RuntimeError) as error:
+        if (code := exit_code(error)) is None and not isinstance(error, RuntimeError):
+            raise
+        sys.exit(_fail(one_line(error), code or 1))
     verb = "already built, reused" if made["reused"] else "built"
     sizes = [f"{made['hours']:.2f} h", f"{made['utterances']} utterances", f"{made['voices']} voices"]
     sizes.append(f"{made['word_forms']} word forms")
@@ -43,7 +47,7 @@ def main(argv=None):
 
 
 def _fail(error, code):
-    sys.stderr.write(f"{error}\n")
+    sys.stderr.write(f"error: {error}\n")
     return code
 
 
