@@ -3,9 +3,9 @@
 import argparse
 import sys
 
+from lebench_sb.core.errors import exit_code, one_line, printable_output
 from lebench_sb.corpora.miniature.build import build_miniature
 from lebench_sb.corpora.miniature.layouts import names
-from lebench_sb.core.errors import exit_code, one_line, printable_output
 from lebench_sb.corpora.miniature.texts import TOGETHER
 
 
