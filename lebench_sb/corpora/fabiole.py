@@ -21,7 +21,8 @@ from collections import defaultdict
 from pathlib import Path
 
 from lebench_sb.annotations.trials import read_trials, trials_csv
-from lebench_sb.core.paths import files_below
+from lebench_sb.core.guard import regular
+from lebench_sb.core.paths import below, files_below
 from lebench_sb.corpora._stamps import synthetic
 from lebench_sb.corpora._text import gender as read_gender
 from lebench_sb.manifest import (
@@ -29,9 +30,9 @@ from lebench_sb.manifest import (
     Problems,
     UsageError,
     Utterance,
-    is_prepared,
     manifest_hash,
     measure_durations,
+    prepared,
     read_manifest,
     read_marker,
     read_table,
@@ -62,7 +63,7 @@ def prepare_fabiole(data_folder, manifest_folder, training="", training_root=Non
     parameters = _parameters(root, data_folder, manifests, roots, valid_share, seed)
     paths = {split: Path(manifest_folder) / f"{split}.csv" for split in SPLITS}
     listed = Path(manifest_folder) / "trials.csv"
-    if all(is_prepared(path, parameters) for path in paths.values()):
+    if prepared(paths, parameters, data_folder):
         test = read_manifest(paths["test"], data_folder)
         _write_trials(listed, root, test)
         return {split: read_marker(path) for split, path in paths.items()}
@@ -86,7 +87,7 @@ def utterances(data_folder):
     Raises FileNotFoundError, or DataError for unreadable audio and a speakers.csv that is none.
     """
     root = _root(data_folder)
-    genders = _genders(root / "speakers.csv")
+    genders = _genders(below(root, "speakers.csv"))
     wavs = _wavs(root)
     seconds = measure_durations(wavs, root)
     for wav in wavs:
@@ -101,7 +102,7 @@ def _root(data_folder):
     data_folder = Path(data_folder)
     names = (data_folder / name for name in ("fabiole", "FABIOLE", "Fabiole"))
     root = next((folder for folder in names if folder.is_dir()), data_folder)
-    if not (root / "wav").is_dir() or not (root / "trials.txt").is_file():
+    if not (root / "wav").is_dir() or not below(root, "trials.txt").exists():
         missing = root / ("trials.txt" if (root / "wav").is_dir() else "wav")
         raise FileNotFoundError(f"{missing} not found. {LAYOUT}")
     return root
@@ -161,8 +162,8 @@ def _parameters(root, data_folder, manifests, roots, valid_share, seed):
                 f"{path} not found: --training names manifests with spk_id to learn speakers from."
             )
     listing = "".join(f"{p.relative_to(root.absolute())} {p.stat().st_size}\n" for p in _wavs(root))
-    named = (root / name for name in ("trials.txt", "enrolment.txt", "speakers.csv"))
-    files = [path for path in named if path.is_file()]
+    named = (below(root, name) for name in ("trials.txt", "enrolment.txt", "speakers.csv"))
+    files = [regular(path) for path in named if path.exists()]
     return {
         "corpus": "fabiole",
         "root": os.path.relpath(root, data_folder),
@@ -209,8 +210,8 @@ def hold_out(found, share, seed):
 
 def _write_trials(path, root, test):
     """Checks the list and writes it by IDs"""
-    enrolment = root / "enrolment.txt"
-    trials = read_trials(root / "trials.txt", test, enrolment if enrolment.is_file() else "")
+    enrolment = below(root, "enrolment.txt")
+    trials = read_trials(below(root, "trials.txt"), test, enrolment if enrolment.exists() else "")
     text = trials_csv(trials)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, text.encode())

@@ -39,7 +39,7 @@ from pathlib import Path
 from lebench_sb.audio.heads import kind_of
 from lebench_sb.audio.verdict import from_header
 from lebench_sb.core.guard import regular
-from lebench_sb.core.paths import files_below
+from lebench_sb.core.paths import below, files_below, listed
 from lebench_sb.corpora._stamps import synthetic
 from lebench_sb.corpora._xml import Node, read_xml
 from lebench_sb.manifest import (
@@ -62,7 +62,7 @@ SPLITS = {
     "valid": ["media_testHC_a_blanc.xml"],
     "test": ["media_testHC.xml"],
 }
-TEST2 = "semantizer_files/*_HC.xml"
+TEST2, FLAT = "semantizer_files", "_HC.xml"
 USER = "spk"  # `speaker` of a user's turn in the lots
 CHANNELS = {"L": "1", "R": "2"}
 CONCEPTS = ("full", "relax")
@@ -116,16 +116,18 @@ def _files(root, channels_csv, concepts_csv, concepts, test2):
     """{what: [paths]} of every file read; FileNotFoundError naming the first that is missing"""
     if concepts not in CONCEPTS:
         raise UsageError(f"concepts is {concepts!r}. It must be full (with specifiers) or relax (without).")
+    data = below(root, *DATA.split("/"))
     files = {
-        "channels": [Path(channels_csv or root / "channels.csv")],
-        **{split: [root / DATA / name for name in names] for split, names in SPLITS.items()},
+        "channels": [Path(channels_csv or below(root, "channels.csv"))],
+        **{split: [below(data, name) for name in names] for split, names in SPLITS.items()},
     }
     if test2:
-        files["test2"] = sorted((root / DATA).glob(TEST2))
+        folder = below(data, TEST2)
+        files["test2"] = [folder / n for n in listed(folder) if n.upper().endswith(FLAT.upper())]
         if not files["test2"]:
-            raise FileNotFoundError(f"{root / DATA / TEST2}: no such file for test2. {LAYOUT}")
+            raise FileNotFoundError(f"{root / DATA / TEST2}/*{FLAT}: no such file for test2. {LAYOUT}")
         if concepts == "relax":
-            files["relax"] = [Path(concepts_csv or root / "concepts_full_relax.csv")]
+            files["relax"] = [Path(concepts_csv or below(root, "concepts_full_relax.csv"))]
     for path in [path for paths in files.values() for path in paths]:
         if not path.exists():
             raise FileNotFoundError(f"{path} not found. {LAYOUT}")
@@ -160,7 +162,7 @@ def read_segments(files, concepts):
                         problems.add("dialogues that another file holds too", f"{name} in {used[name].name}")
                 used |= {segment.dialogue: path for segment in segments}
                 kept += segments
-            elif path.name.removesuffix("_HC.xml") not in used:
+            elif path.name[: -len(FLAT)] not in used:
                 kept += _flat(path, relax, problems)
             if problems:
                 faults.append(str(problems))
@@ -279,7 +281,7 @@ def _concept(node, problems):
 
 def _flat(path, relax, problems):
     """The Segments of a file of test2, its dialogue in its name; relax: rules of `_relax_rules`"""
-    top, dialogue = read_xml(path), path.name.removesuffix("_HC.xml")
+    top, dialogue = read_xml(path), path.name[: -len(FLAT)]
     names = {s.attributes.get("id", ""): s.attributes.get("name", "") for s in top.find("Speaker")}
     users = [number for number, name in names.items() if name.startswith("s")]
     if len(users) != 1:
@@ -406,7 +408,7 @@ def _recordings(root, channels_csv, segments):
     """{dialogue: (path, seconds, channel)}; DataError listing dialogues without recording or side"""
     channels, problems, found = _channels(channels_csv), Problems(root), {}
     paths = {}
-    for path in files_below(root / "S0272", (".wav",)):
+    for path in files_below(below(root, "S0272"), (".wav",)):
         if (first := paths.setdefault(path.stem, path)) != path:
             problems.add("two recordings of one dialogue", f"{first} and {path}")
     for name in sorted({segment.dialogue for part in segments.values() for segment in part}):

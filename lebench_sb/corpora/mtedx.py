@@ -21,7 +21,7 @@ from pathlib import Path
 import yaml
 
 from lebench_sb.core.guard import regular
-from lebench_sb.core.paths import Finder
+from lebench_sb.core.paths import Finder, below
 from lebench_sb.corpora._stamps import synthetic
 from lebench_sb.manifest import (
     SECONDS,
@@ -127,7 +127,7 @@ def _root(data_folder, target_language):
 
 def _texts(root, target_language):
     return [
-        root / split / "txt" / f"{split}.{kind}"
+        below(root, split, "txt", f"{split}.{kind}")
         for split in SPLITS
         for kind in ("yaml", "fr", target_language)
     ]
@@ -144,8 +144,9 @@ def _segments(folder, split, target_language):
     """The YAML's items with `source`, `target`, `start`, `seconds`, `path`, `id`, in order of talk and time.
     DataError for lists of different length and items that are no segments."""
     stem = folder / "txt" / split
-    items = _items(Path(f"{stem}.yaml"))
-    source, target = _lines(Path(f"{stem}.fr")), _lines(Path(f"{stem}.{target_language}"))
+    items = _items(below(folder, "txt", f"{split}.yaml"))
+    source = _lines(below(folder, "txt", f"{split}.fr"))
+    target = _lines(below(folder, "txt", f"{split}.{target_language}"))
     if not len(items) == len(source) == len(target):
         raise DataError(
             f"{stem}.yaml has {len(items)} segments, {split}.fr {len(source)} lines, {split}."
