@@ -36,7 +36,8 @@ class Verdict:
 
     After decoding: peaks: largest absolute value per channel; clipped: share of samples at full scale;
     offset: largest mean of a channel; digest of rate and samples; silent, broken: [first, last] seconds of
-    stretches of zeros and with NaN or infinite samples.
+    stretches of zeros and with NaN or infinite samples. sketch: digest of a quarter of a second in the
+    middle.
     """
 
     fault: str = ""
@@ -51,6 +52,7 @@ class Verdict:
     digest: str = ""
     silent: list = field(default_factory=list)
     broken: list = field(default_factory=list)
+    sketch: str = ""
 
     @property
     def seconds(self):
@@ -89,6 +91,16 @@ def from_samples(path):
         return found
     taken.conclude(path)
     return found
+
+
+def sketch(path, found):
+    """A digest of a quarter of a second in the middle of a file: copies have the same, whatever the format"""
+    try:
+        with open_sound(path) as sound:
+            samples = sound.read(found.samples // 2, found.rate // 4)
+    except DataError as error:  # its middle is damaged, which only decoding all of it may tell
+        return f"none: {error}"
+    return hashlib.blake2b(samples.tobytes(), digest_size=16).hexdigest()
 
 
 class Taken:
@@ -215,11 +227,21 @@ class Verdicts:
         if verdict and key == (size, changed) and (verdict.decoded or not decoded):
             self.reused += 1
             return verdict
+        kept = verdict.sketch if verdict and key == (size, changed) else ""
         verdict = from_samples(path) if decoded else from_header(path)
+        verdict.sketch = kept
         if key != (None, None):
             self.known[path] = (*key, verdict)
         self.made += 1
         return verdict
+
+    def sketch_of(self, path):
+        """The sketch of a file without fault that is known"""
+        found = self.known[path][2]
+        if not found.sketch:
+            found.sketch = sketch(path, found)
+            self.made += 1
+        return found.sketch
 
     def save(self):
         """Writes all verdicts, and those that another process has written meanwhile"""

@@ -1,9 +1,10 @@
 """Whether the audio of splits is what their manifests say: whole, heard nowhere twice, fit to learn from.
 
 Every file is opened and its length taken from its bytes; samples are looked at in all files up to two hours
-per split, and in as many of a larger split, drawn by a seed. Verdicts are kept (`audio.verdict`). Faults of
-valid and test are errors, and so are those that a move of the data or a wrong manifest explains. Other faults
-leave an utterance out of train, up to `max_bad_fraction` of it. All else is a warning.
+per split, in as many of a larger split, drawn by a seed, and in what may be a copy between splits. Verdicts
+are kept (`audio.verdict`). Faults of valid and test are errors, and so are those that a move of the data or a
+wrong manifest explains. Other faults leave an utterance out of train, up to `max_bad_fraction` of it. All
+else is a warning.
 """
 
 import hashlib
@@ -151,7 +152,31 @@ def inspected(parts, verdicts, sample, shows_progress):
     paths = sorted(set().union(*(part.paths for part in parts.values())))
     files = pooled(lambda path: verdicts.of(path, False), paths, "headers of audio", shows_progress)
     chosen = sorted(set().union(*(drawn(part, files, sample) for part in parts.values())))
+    chosen = sorted({*chosen, *alike(parts, files, verdicts, shows_progress)})
     return files | pooled(lambda path: verdicts.of(path, True), chosen, "samples of audio", shows_progress)
+
+
+def alike(parts, files, verdicts, shows_progress):
+    """Paths of different splits that may hold the same samples: as many, and the same in their middle"""
+    paths = {path for part in parts.values() for path in part.paths if not files[path].fault}
+    lengths = between_splits(parts, paths, lambda path: (files[path].samples, files[path].rate))
+    sketches = pooled(verdicts.sketch_of, sorted(lengths), "copies of audio", shows_progress)
+    return between_splits(parts, lengths, sketches.get)
+
+
+def between_splits(parts, paths, key):
+    """Those of `paths` whose key another path of another split has"""
+    homes, keys = defaultdict(set), {path: key(path) for path in paths}
+    for name, part in parts.items():
+        for path in part.paths:
+            if path in keys:
+                homes[keys[path]].add((name, path))
+    several = {
+        key
+        for key, found in homes.items()
+        if len({name for name, _ in found}) > 1 and len({path for _, path in found}) > 1
+    }
+    return {path for path, value in keys.items() if value in several}
 
 
 def pooled(function, paths, told, shows_progress):

@@ -261,3 +261,15 @@ def test_the_draw_knows_names_and_not_folders(splits):
 
     chosen = [drawn(Split(f), dict.fromkeys(Split(f).paths, Long), None) for f in ("/a", "/b")]
     assert len(chosen[0]) == 2 and [p[3:] for p in chosen[0]] == [p[3:] for p in chosen[1]]
+
+
+@pytest.mark.parametrize("form", ["WAV", "FLAC"])
+def test_a_copy_between_large_splits_is_found_though_few_files_are_decoded(splits, tmp_path, form):
+    copy = str(tmp_path / "copy")
+    samples, _ = soundfile.read(splits["test"][1].wav)
+    soundfile.write(copy, samples, RATE, format=form)
+    splits["train"].append(Utterance("copy", copy, 1.0))
+    with pytest.raises(DataError, match=r"same samples in train and test \(1\): copy and u31"):
+        check_audio(splits, tmp_path, sample=0)
+    report = survey_audio(splits, tmp_path, sample=0)
+    assert report.counts["decoded_files"] == 2
