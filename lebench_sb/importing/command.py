@@ -15,7 +15,13 @@ import transformers
 from lebench_sb.core import guard
 from lebench_sb.core.errors import DataError
 from lebench_sb.core.files import new_folder
-from lebench_sb.folders.settings import config_of, find_preprocessor, fits, make_config, read_object
+from lebench_sb.folders.settings import (
+    check_preprocessor,
+    config_of,
+    find_preprocessor,
+    make_config,
+    read_object,
+)
 from lebench_sb.folders.torch_files import check_finite, first_five, read_torch
 from lebench_sb.importing import fairseq, speechbrain
 from lebench_sb.model_folders import (
@@ -63,7 +69,7 @@ def import_checkpoint(source, config, output):
         weights = speechbrain.read_weights(content, path)
         where = _find(config or path.parent, "config.json")
         model_config = _read_config(where)
-        do_normalize = _do_normalize(path.parent, where.parent)
+        do_normalize = _do_normalize(model_config, path.parent, where.parent)
     model = _fill(model_config, weights, f"{path} and {where}" if where != path else str(path))
     origin = {"checkpoint": path.name, "sha256": _sha256(path), "source": str(source)}
     if updates:
@@ -181,15 +187,12 @@ def _fill(config, weights, where):
     return model
 
 
-def _do_normalize(*folders):
+def _do_normalize(config, *folders):
+    """Of the first folder that says it. Raises DataError for the settings of another model's input."""
     for folder in folders:
         values, where = find_preprocessor(folder)
-        if values is None:
-            continue
-        chosen = values.get("do_normalize", True)
-        if not fits(chosen, bool):
-            raise DataError(f"{where}: do_normalize: {chosen!r}, expected true or false.")
-        return chosen
+        if values is not None:
+            return check_preprocessor(values, config, where).get("do_normalize", True)
     logger.warning("no preprocessor_config.json: waveforms are normalised, as in SpeechBrain's pre-training")
     return True
 

@@ -3,7 +3,6 @@
 Letters: V symbols of an output layer.
 """
 
-import json
 import logging
 from collections import Counter
 from pathlib import Path
@@ -11,10 +10,13 @@ from pathlib import Path
 import torch
 
 from lebench_sb.checkpoints import best_checkpoint, read_settings
+from lebench_sb.core import guard
+from lebench_sb.folders.torch_files import check_finite
 from lebench_sb.manifest import UsageError
 
 logger = logging.getLogger(__name__)
 NONE = "none"
+OTHER = "Start from another run, or from none."
 OUTPUT = "output"  # how the tensors begin that have a row for each symbol
 
 
@@ -33,13 +35,15 @@ def start_from_run(folder, encoder, head, characters, source):
         raise UsageError(f"{folder} is not a run of characters: it has no characters.json.")
     checkpoint, settings = best_checkpoint(folder), read_settings(folder)
     check_source(folder, settings, source)
-    old = json.loads((folder / "characters.json").read_text(encoding="utf-8"))
+    old = read_symbols(folder / "characters.json")
     rows = [(0, 0)] + [(characters.number[s], i) for i, s in enumerate(old, 1) if s in characters.number]
     saved = torch.load(checkpoint / "head.ckpt", map_location="cpu", weights_only=True)
+    check_finite(saved, checkpoint / "head.ckpt", UsageError, OTHER)
     copied, fresh = copy_head(saved, head, rows)
     if not copied:
         raise UsageError(f"{folder}: no tensor of its head fits this one; is it a run of another kind?")
     mixed = torch.load(checkpoint / "encoder.ckpt", map_location="cpu", weights_only=True)
+    check_finite(mixed, checkpoint / "encoder.ckpt", UsageError, OTHER)
     copied += copy_mix(mixed, encoder)
     shared = f"{len(rows) - 1} of {len(characters.symbols)} symbols and the blank"
     logger.info("Started from %s: %s copied", checkpoint, parts(copied))
@@ -47,6 +51,14 @@ def start_from_run(folder, encoder, head, characters, source):
         logger.info("Of the output layer, the rows of %s were copied", shared)
     logger.info("Starting fresh: %s", parts(fresh) or "nothing")
     return copied, fresh
+
+
+def read_symbols(path):
+    """The symbols of a run, in the order of its output layer. Raises UsageError for another content."""
+    symbols = guard.read_json(path, UsageError, list)
+    if not all(isinstance(symbol, str) for symbol in symbols):
+        raise UsageError(f"{path}: expected a list of texts.")
+    return symbols
 
 
 def parts(names):

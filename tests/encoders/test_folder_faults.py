@@ -437,6 +437,13 @@ def test_distances_that_wavlm_cannot_have(checkpoints, tmp_path, buckets, farthe
     wrong(error, folder, "config.json", "bucket")
 
 
+def test_positions_that_would_be_left_out_in_silence(checkpoints, tmp_path):
+    folder = shutil.copytree(checkpoints("conformer-relative"), tmp_path / "encoder")
+    change(folder / "config.json", position_embeddings_type="Relative")
+    with pytest.raises(DataError, match="position_embeddings_type: 'Relative', expected one of 'relative'"):
+        load_encoder(folder)
+
+
 NO_CODE = "trust_remote_code=False"
 SAFE = {"from_pretrained": NO_CODE, "from_config": NO_CODE, "load": "weights_only=True"}
 

@@ -45,8 +45,8 @@ ALLOWED = {
     "corpora": ["annotations", "audio", "manifest", "manifests", "text"],
     # a task draws its own pictures; a chain of runs reads the checkpoint of the run before
     "tasks": [
-        "annotations", "brain", "checkpoints", "data", "decoding", "heads", "manifest", "manifests",
-        "metrics", "plots", "results", "text",
+        "annotations", "brain", "checkpoints", "data", "decoding", "folders", "heads", "manifest",
+        "manifests", "metrics", "plots", "results", "text",
     ],
     # a finished recognition run, then a parser of text: scored as the task of speech parsing
     "cascade": [

@@ -25,7 +25,8 @@ from lebench_sb.heads.common import (
 )
 from lebench_sb.manifest import DataError, UsageError, Utterance, read_manifest, write_manifest
 from lebench_sb.metrics.concepts import COLUMNS, concepts, count_all, symbols
-from lebench_sb.tasks.curriculum import check_source, copy_head, copy_mix, start_from_run
+from lebench_sb.tasks import curriculum
+from lebench_sb.tasks.curriculum import check_source, copy_head, copy_mix, read_symbols, start_from_run
 from lebench_sb.tasks.slu import SLUBrain, TaggedCharacters, check_concepts
 from lebench_sb.tasks.slu_cascade import WordLabels, labelled, plain, trigrams
 
@@ -226,6 +227,28 @@ def test_folders_that_hold_nothing_to_start_from_are_named(tmp_path):
     (tmp_path / "save").mkdir()
     with pytest.raises(FileNotFoundError, match="holds no checkpoint of a whole epoch"):
         start_from_run(tmp_path, *start)
+
+
+@pytest.mark.parametrize("text", ["{", '{"a": 1}', "[1]", "null", "[" * 5000])
+def test_symbols_that_are_none(tmp_path, text):
+    (tmp_path / "characters.json").write_text(text)
+    with pytest.raises(UsageError, match="characters.json"):
+        read_symbols(tmp_path / "characters.json")
+
+
+@pytest.mark.parametrize("part", ["head", "encoder"])
+def test_a_run_whose_weights_are_not_finite_is_no_start(tmp_path, monkeypatch, part):
+    head = torch.nn.Linear(1, 1)
+    states = {name: dict(torch.nn.Linear(1, 1).state_dict()) for name in ("head", "encoder")}
+    states[part]["bias"] = torch.tensor([float("nan")])
+    for name, state in states.items():
+        torch.save(state, tmp_path / f"{name}.ckpt")
+    (tmp_path / "characters.json").write_text('["a"]')
+    for name in ("best_checkpoint", "read_settings"):
+        monkeypatch.setattr(curriculum, name, lambda folder: tmp_path)
+    monkeypatch.setattr(curriculum, "check_source", lambda *_: None)
+    with pytest.raises(UsageError, match=rf"{part}\.ckpt: 1 weights are not finite.*: bias"):
+        start_from_run(tmp_path, head, head, TaggedCharacters(["a"]), "mel_filterbank")
 
 
 class Mixed(torch.nn.Module):
