@@ -7,12 +7,17 @@ from transformers import Wav2Vec2Config
 
 from lebench_sb.data import SAMPLE_RATE
 from lebench_sb.encoders import geometry
+from lebench_sb.manifests.audio_checks import survey_audio
 from lebench_sb.manifests.labels import ids_of
+from lebench_sb.pretraining.probes import Probe
 from lebench_sb.storage.columns import durations_of
 
 
 def check_labels(splits, settings, found):
-    """Utterances shorter than one masked span (pre-training), or than one frame (distillation)"""
+    """Utterances shorter than one masked span (pre-training), or than one frame (distillation); a probe
+    (`probe_csv`) without its labels or its audio, which the first validation would meet"""
+    if settings.get("probe_csv"):
+        check_probe(settings, found)
     least, rate = shapes(settings)
     frames = int(settings.get("mask_length", 1))
     seconds = least / SAMPLE_RATE + (frames - 1) / rate
@@ -22,6 +27,16 @@ def check_labels(splits, settings, found):
             ids = ids_of(utterances)
             reason = f"shorter than {seconds:.3f} s, {frames} frames"
             found.bad(split, reason + (" of --mask_length" if frames > 1 else ""), [ids[k] for k in short])
+
+
+def check_probe(settings, found):
+    """Columns and recordings of the manifest that is probed. Raises UsageError for `probe_labels`"""
+    path = settings["probe_csv"]
+    probe = Probe(path, settings["probe_labels"], settings["data_folder"], settings["max_crop"], None)
+    report = survey_audio({"probe_csv": probe.utterances}, lenient=())
+    for kind, items in report.errors.found.items():
+        for item in items:
+            found.refuse(kind, item)
 
 
 def shapes(settings):

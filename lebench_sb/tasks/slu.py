@@ -6,6 +6,7 @@ implies the spaces around it, so they are no symbols of their own. Letters: see 
 
 import re
 from collections import Counter
+from pathlib import Path
 
 from lebench_sb.data import manifest_paths
 from lebench_sb.manifest import TAG, DataError, Problems, UsageError, nearest, read_table
@@ -83,6 +84,8 @@ def check_labels(splits, settings, found):
         # here: it builds on this module
         from lebench_sb.tasks.slu_cascade import hypotheses
 
+        if not Path(settings["asr_run"]).is_dir():
+            raise UsageError(f"--asr_run {settings['asr_run']}: no such folder of a finished recognition run.")
         found.collect(hypotheses, settings["asr_run"], splits["test"])
 
 

@@ -4,13 +4,18 @@ import csv
 import logging
 import os
 import shutil
+import subprocess
+import sys
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+import speechbrain as sb
 import torch
+from scripts import load
 
 from lebench_sb import encoders
 from lebench_sb.annotations.trees import Tree, as_conllu
@@ -38,6 +43,7 @@ TASKS = {  # a YAML of each task: its overrides
     "pretraining/distillation/hparams/mini.yaml": {"teacher": "mel_filterbank"},
 }
 CTC, ATTENTION, SLU, WORDS, AST, CAFE, RECOLA, ASV, SA, SSL, DISTIL = TASKS
+CASCADE = "SLU/MEDIA/hparams/cascade.yaml"
 COUNTS = {"train": 6, "valid": 4, "test": 4}
 SENTENCES = [
     ("le chat dort", "<qui> le chat > dort", "The cat sleeps."),
@@ -90,7 +96,7 @@ def plain_yaml(yaml):
     """The settings of a recipe's YAML, all placeholders filled"""
     path = ROOT / "recipes" / yaml
     keys = path.read_text(encoding="utf-8")
-    overrides = {"data_folder": "D", "output_folder": "O", **TASKS[yaml]}
+    overrides = {"data_folder": "D", "output_folder": "O", **TASKS.get(yaml, {"asr_run": "R"})}
     if "ssl_hub: !PLACEHOLDER" in keys:
         overrides["ssl_hub"] = "mel_filterbank"
     return plain_settings(resolve(path, overrides), path)
@@ -349,3 +355,69 @@ def test_texts_that_need_more_steps_than_their_audio_has(split, text, fits, capl
         check_targets(splits, "wrd", list, head, hparams)
     check_targets(splits, "wrd", list, head, {**hparams, "max_bad_fraction": 0.1})
     assert hparams["checked"].details == {"targets_too_long": {split: 1}} and "long" in caplog.text
+
+
+def test_a_probe_without_its_audio_or_labels_is_told(folder):
+    made = [utterance(f"probe{k}", "probe", k, folder / "train0.wav", "") for k in range(10)]
+    write_manifest(folder / "probe.csv", [replace(u, labels={}) for u in made], folder, {})
+    keys = {"probe_csv": str(folder / "probe.csv"), "probe_labels": ["spk_id"]}
+    check(folder, SSL, **keys)
+    with pytest.raises(UsageError, match="has no column emotion"):
+        check(folder, SSL, **keys | {"probe_labels": ["emotion"]})
+    edit(folder, "probe", put("probe3", "wav", "$data_root/gone.wav"))
+    with pytest.raises(DataError, match="probe_csv: missing file.*probe3"):
+        check(folder, SSL, **keys)
+
+
+@pytest.fixture
+def heard(folder):
+    """What a recognition run wrote of the test set -> settings of the cascade that reads it"""
+    asr = folder / "asr"
+    asr.mkdir()
+    rows = [f"test{k},x,F,1.0,{SENTENCES[k % 2][0]},le chat\n" for k in range(4)]
+    (asr / "utterances.csv").write_text("ID,spk_id,gender,duration,reference,hypothesis\n" + "".join(rows))
+    return asr
+
+
+def test_a_cascade_needs_the_words_of_its_recognition_run(folder, heard):
+    (folder / "test0.wav").unlink()  # it hears no audio
+    assert check(folder, CASCADE, asr_run=str(heard)).details == {}
+    table = heard / "utterances.csv"
+    table.write_text(table.read_text().replace("test3", "other"))
+    with pytest.raises(DataError, match=r"test utterances it did not score \(1\): test3"):
+        check(folder, CASCADE, asr_run=str(heard))
+    with pytest.raises(UsageError, match="--asr_run .*none: no such folder"):
+        check(folder, CASCADE, asr_run=str(folder / "none"))
+
+
+STARTED = {CTC: "wrd", SLU: "semantics", AST: "translation_en", SA: "tree", CAFE: "emotion", RECOLA: "trace"}
+
+
+@pytest.mark.parametrize("yaml", STARTED)
+def test_a_recipe_says_so_before_it_builds_its_encoder(folder, yaml, monkeypatch):
+    monkeypatch.setattr(sb.utils.logger, "get_environment_description", lambda: "")
+    edit(folder, "test", dropped(STARTED[yaml]))
+    words = [str(ROOT / "recipes" / yaml), "--data_folder", str(folder)]
+    words += ["--output_folder", str(folder / "run")]
+    words += [w for split in COUNTS for w in (f"--{split}_csv", str(folder / f"{split}.csv"))]
+    words += [w for key, value in TASKS[yaml].items() for w in (f"--{key}", value)]
+    train = load(ROOT / "recipes" / Path(yaml).parents[1] / "train.py")
+    with pytest.raises(DataError, match=f"test: no column {STARTED[yaml]}"):
+        train.main([*words, "--ssl_hub", "mel_filterbank", "--num_workers", "0", "--noprogressbar"])
+    assert not (folder / "run" / "steps.jsonl").exists()
+
+
+@pytest.mark.slow
+def test_of_two_processes_none_waits_for_the_one_that_found_the_fault(folder):
+    edit(folder, "test", put_all("wrd", ""))
+    words = [str(ROOT / "recipes/ASR/CommonVoice/train.py"), str(ROOT / "recipes" / CTC)]
+    words += ["--data_folder", str(folder), "--output_folder", str(folder / "run"), "--noprogressbar"]
+    words += [w for split in COUNTS for w in (f"--{split}_csv", str(folder / f"{split}.csv"))]
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(
+        [sys.executable, *launch, *words, "--ssl_hub", "mel_filterbank"],
+        capture_output=True, text=True, env=environment, timeout=200,
+    )  # fmt: skip
+    assert done.returncode != 0 and done.stderr.count("error: data: test: every wrd is empty") == 1
+    assert "exitcode  : 3" in done.stderr
