@@ -85,7 +85,7 @@ def check_labels(splits, settings, found):
         from lebench_sb.tasks.slu_cascade import hypotheses
 
         if not Path(settings["asr_run"]).is_dir():
-            raise UsageError(f"--asr_run {settings['asr_run']}: no such folder of a finished recognition run.")
+            raise UsageError(f"--asr_run {settings['asr_run']}: no such folder of a recognition run.")
         found.collect(hypotheses, settings["asr_run"], splits["test"])
 
 
