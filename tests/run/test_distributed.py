@@ -13,6 +13,9 @@ import torch
 from safetensors.torch import load_file
 from speechbrain.core import INTRA_EPOCH_CKPT_FLAG
 
+from lebench_sb.core.lines import read_records
+from lebench_sb.manifest import Utterance, read_manifest, write_manifest
+
 PRETRAIN = ["recipes/pretraining/wav2vec2/train.py", "recipes/pretraining/wav2vec2/hparams/mini.yaml"]
 ASR = ["recipes/ASR/CommonVoice/train.py", "recipes/ASR/CommonVoice/hparams/ctc.yaml"]
 
@@ -189,6 +192,19 @@ def test_sharded_processes_lose_what_one_does_and_one_goes_on_from_their_checkpo
         pretrain(root, tiny_pretraining, folder, processes, **more)
         same_course(folder, one)
         assert train_lines(folder)[0]["kept"]  # it did not begin again
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fsdp", [False, True])
+def test_processes_share_the_probes_and_say_what_one_does(root, tiny_pretraining, corpus, tmp_path, fsdp):
+    found = [Utterance(f"{u.id}-{k}", u.wav, 0.5, k / 2, (k + 1) / 2, labels={"half": str(k)})
+             for u in read_manifest(corpus / "train.csv", corpus)[:7] for k in (0, 1)]  # fmt: skip
+    write_manifest(tmp_path / "probe.csv", found[:13], corpus, {})  # an odd number
+    options = {"probe_csv": tmp_path / "probe.csv", "probe_labels": "[half]", "log_mel_updates": 0}
+    more = {"fsdp": True, "balance_codes": False} if fsdp else {}
+    folders = [pretrain(root, tiny_pretraining, tmp_path / str(n), n, 1, **options, **more) for n in (1, 2)]
+    one, two = (read_records(folder / "steps.jsonl")[0] for folder in folders)
+    assert one["step"] == two["step"] == 0 and 0 <= one["probe_half"] == two["probe_half"] <= 100
 
 
 def test_two_processes_recognise_and_score_each_utterance_once(root, manifests, pretrained, tmp_path):
