@@ -27,6 +27,7 @@ from pathlib import Path
 from lebench_sb.core.guard import read_small, regular
 from lebench_sb.core.paths import below, files_below
 from lebench_sb.corpora._stamps import synthetic
+from lebench_sb.corpora._text import gender as read_gender
 from lebench_sb.corpora._text import readable
 from lebench_sb.corpora._xml import read_xml
 from lebench_sb.manifest import (
@@ -230,7 +231,8 @@ def read_trs(path):
         name, number = speaker.attributes.get("name"), speaker.attributes.get("id", "")
         if number in people:
             problems.add("speakers declared twice", f"line {speaker.line} {number}")
-        people[number] = _name(name or number), _gender(speaker.attributes.get("type", ""))
+        gender = read_gender(speaker.attributes.get("type", "")) or "U"
+        people[number] = _name(name or number), gender
     for place in (*root.find("Trans"), *root.find("Episode"), *root.find("Section")):
         if place.words:
             problems.add("words outside turns", f"line {place.line}, in {place.tag}: {place.words[:40]!r}")
@@ -244,10 +246,6 @@ def read_trs(path):
         problems.add("turns that are not right in a Section", f"line {turn.line}")
     problems.raise_if_any()
     return found
-
-
-def _gender(written):
-    return GENDERS.get(written.strip().lower(), "U")
 
 
 def _turn(turn, kind, people, problems):

@@ -98,7 +98,8 @@ def utterances(data_folder, split, target_language, normaliser="fr-1", dropped=N
         empty = [segment for segment in kept if not segment["target"]]
         dropped.update({NO_TARGET: len(empty)} if empty else {})
         kept = [segment for segment in kept if segment["target"]]
-    transcripts = _transcripts(folder, [segment["source"] for segment in kept], normaliser)
+    sentences, changed = [segment["source"] for segment in kept], getattr(dropped, "changed", Counter())
+    transcripts = _transcripts(folder, sentences, normaliser, changed)
     for segment, transcript in zip(kept, transcripts, strict=True):
         labels = {"wrd": transcript, f"translation_{target_language}": segment["target"]}
         start, stop = segment["start"], segment["stop"]
@@ -250,15 +251,17 @@ def _inside_talks(folder, split, segments, dropped):
     return kept
 
 
-def _transcripts(folder, sentences, normaliser):
-    """French texts through the normaliser; "" where it cannot read one, which is logged."""
+def _transcripts(folder, sentences, normaliser, changed):
+    """French texts through the normaliser; "" where it cannot read one, which is logged, its characters
+    counted in `changed`"""
     normalise, found, unread = text_normaliser(normaliser), [], []
     for sentence in sentences:
         try:
             found.append(normalise(sentence))
-        except UnreadableText:
+        except UnreadableText as error:
             found.append("")
             unread.append(sentence)
+            changed.update(error.characters)
     if unread:
         first = ", ".join(map(repr, unread[:5]))
         logger.warning("%s: %s cannot read %d transcripts: %s", folder, normaliser, len(unread), first)

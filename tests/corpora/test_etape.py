@@ -106,6 +106,12 @@ def test_both_formats_give_the_same_utterances(tmp_path):
     assert u.wav.endswith("train/tv/BFMTV_2011.wav")
 
 
+@pytest.mark.parametrize("written, read", [("Male", "M"), ("homme", "M"), ("F", "F"), ("kid", "U")])
+def test_genders_in_other_spellings(tmp_path, written, read):
+    folder = corpus(tmp_path, TRS.replace('type="female"', f'type="{written}"'))
+    assert [gender for *_, gender, _ in seen(folder)][:2] == [read, read]
+
+
 def test_what_is_left_out_is_counted(tmp_path):
     markers = prepare_etape(corpus(tmp_path / "a"), tmp_path / "m")
     assert markers["train"]["dropped"] == {
