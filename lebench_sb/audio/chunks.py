@@ -8,6 +8,7 @@ PLAIN_TAGS = (1, 3, 6, 7)  # PCM, float, A-law, mu-law: all samples of a block t
 EXTENSIBLE = 0xFFFE
 STREAMED = 0x7F000000  # bytes: what writers to a pipe put where they cannot know (sox, ffmpeg, arecord)
 SLACK = 64  # bytes by which sloppy writers miss the length
+MOST = 10_000  # chunks or blocks of a file that are looked at
 HEADS = 1 << 20  # bytes in which the samples must begin
 W64_DATA = b"data\xf3\xac\xd3\x11\x8c\xd1\x00\xc0O\x8e\xdb\x8a"
 W64_FMT = b"fmt \xf3\xac\xd3\x11\x8c\xd1\x00\xc0O\x8e\xdb\x8a"
@@ -71,13 +72,15 @@ def is_stale(source, found, rest):
 def follow(source, at, order, width):
     """Whether chunks, one after the other, lead to the end of the file"""
     at += at % 2
-    while source.size - at >= 4 + width:
+    for _ in range(MOST):
+        if source.size - at < 4 + width:
+            return True
         name, size = source.read(at, 4), source.read(at + 4, width)
         size = int.from_bytes(size, "little" if order == "<" else "big")
         if not re.fullmatch(rb"[ -~]{4}", name) or size > source.size - at - 4 - width:
             return False
         at += 4 + width + size + (size % 2 if width == 4 else 0)
-    return True
+    return False
 
 
 def patched(source, found, true):
@@ -219,6 +222,21 @@ def nist(source):
     missing = stated - present
     cut = missing > 0.01 * stated or missing > 0.1 * rate
     return {"stated": stated, "present": present, "cut": cut}
+
+
+def voc(source):
+    """Fields of an Extent of a Creative Voice file, whose blocks name their bytes"""
+    at = int.from_bytes(source.read(20, 2), "little")
+    for _ in range(MOST):
+        head = source.read(at, 4)
+        if len(head) < 4 or not head[0]:
+            break
+        size = int.from_bytes(head[1:], "little")
+        left = source.size - at - 4
+        if size > left + SLACK:
+            return {"cut": True, "words": f"{left} of {size} bytes of a block of samples"}
+        at += 4 + size
+    return {}
 
 
 READERS = {

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from lebench_sb.audio import flac, mpeg, ogg
-from lebench_sb.audio.chunks import chunked, nist
+from lebench_sb.audio.chunks import chunked, nist, voc
 from lebench_sb.audio.source import open_source
 from lebench_sb.storage.members import file_of
 
@@ -65,6 +65,8 @@ def extent_of(source):
         return Extent(**ogg.extent(source))
     if magic[:7] == b"NIST_1A":
         return Extent(**nist(source))
+    if magic[:14] == b"Creative Voice":
+        return Extent(**voc(source))
     found = chunked(source, magic)
     if found is not None:
         return Extent(**found)

@@ -18,7 +18,7 @@ from lebench_sb.audio.heads import MISSING, audio_fault
 from lebench_sb.audio.quiet import libmpg123_quiet
 from lebench_sb.audio.sound import decoder_versions, open_sound
 from lebench_sb.audio.source import open_source
-from lebench_sb.core.errors import DataError
+from lebench_sb.core.errors import DataError, one_line
 from lebench_sb.core.files import write_atomically
 from lebench_sb.storage.members import file_of
 
@@ -247,13 +247,16 @@ class Verdicts:
         """Writes all verdicts, and those that another process has written meanwhile"""
         if self.path is None or not self.made:
             return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         everything = self.read() | self.known
         lines = (
             {"path": path, "size": size, "mtime_ns": changed, "maker": self.maker, "verdict": plain(verdict)}
             for path, (size, changed, verdict) in everything.items()
         )
-        write_atomically(self.path, "".join(json.dumps(line) + "\n" for line in lines))
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(self.path, "".join(json.dumps(line) + "\n" for line in lines))
+        except OSError as error:  # the next start looks again: no reason to stop this one
+            logger.warning("%s: verdicts on audio are not kept", one_line(error))
         self.made = 0
 
 

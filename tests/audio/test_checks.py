@@ -273,3 +273,9 @@ def test_a_copy_between_large_splits_is_found_though_few_files_are_decoded(split
         check_audio(splits, tmp_path, sample=0)
     report = survey_audio(splits, tmp_path, sample=0)
     assert report.counts["decoded_files"] == 2
+
+
+def test_verdicts_that_cannot_be_kept_stop_nothing(splits, tmp_path, caplog):
+    (tmp_path / "file").write_text("")
+    assert not check_audio(splits, tmp_path / "file" / "cache").bad["train"]
+    assert "verdicts on audio are not kept" in caplog.text

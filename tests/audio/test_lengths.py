@@ -20,7 +20,7 @@ KINDS = {
     "adpcm": ("WAV", "MS_ADPCM"), "rf64": ("RF64", "PCM_16"), "w64": ("W64", "PCM_16"),
     "aiff": ("AIFF", "PCM_16"), "au": ("AU", "PCM_16"), "caf": ("CAF", "PCM_16"), "sph": ("NIST", "PCM_16"),
     "flac": ("FLAC", "PCM_16"), "flac24": ("FLAC", "PCM_24"), "mp3": ("MP3", "MPEG_LAYER_III"),
-    "ogg": ("OGG", "VORBIS"), "opus": ("OGG", "OPUS"),
+    "voc": ("VOC", "PCM_16"), "ogg": ("OGG", "VORBIS"), "opus": ("OGG", "OPUS"),
 }  # fmt: skip
 
 
