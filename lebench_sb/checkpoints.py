@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from ruamel.yaml import YAML
 from speechbrain.utils.checkpoints import METAFNAME, Checkpointer, ckpt_recency
 from speechbrain.utils.distributed import (
     MainProcessContext,
@@ -20,7 +19,7 @@ from speechbrain.utils.distributed import (
 )
 
 from lebench_sb.core.errors import DataError, UsageError
-from lebench_sb.core.guard import read_json
+from lebench_sb.core.guard import read_json, read_tree
 
 logger = logging.getLogger(__name__)
 FILES = "files.json"
@@ -301,7 +300,9 @@ def best_checkpoint(run_folder):
     if not settings.is_file() or not saved.is_dir():
         raise FileNotFoundError(f"{run_folder} is not the folder of a run: no hyperparams.yaml and save/.")
     hparams = read_settings(run_folder)
-    end = "min_key" if hparams["key_metric_is_better"] == "lower" else "max_key"
+    if not isinstance(hparams.get("key_metric"), str):
+        raise UsageError(f"{settings} names no key_metric: it is not that of a run.")
+    end = "min_key" if hparams.get("key_metric_is_better") == "lower" else "max_key"
     found = SafeCheckpointer(saved).find_intact(**{end: hparams["key_metric"]})
     if found is None:
         raise FileNotFoundError(f"{saved} holds no checkpoint of a whole epoch: train that run first.")
@@ -310,7 +311,7 @@ def best_checkpoint(run_folder):
 
 def read_settings(run_folder):
     """The resolved YAML of a run, nothing built"""
-    return YAML().load((Path(run_folder) / "hyperparams.yaml").read_text(encoding="utf-8"))
+    return read_tree(Path(run_folder) / "hyperparams.yaml")
 
 
 def trained_state(module):

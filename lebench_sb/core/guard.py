@@ -153,6 +153,20 @@ def read_yaml(path, error=UsageError):
     return found
 
 
+def read_tree(path, error=UsageError):
+    """A YAML file with tags -> its mapping, of which nothing is built: what a run folder holds. Raises
+    `error` naming the file for what is no such file."""
+    text = read_text(path, error)
+    check_yaml(text, path, error)
+    try:
+        found = YAML().load(text)
+    except (YAMLError, ValueError, RecursionError) as fault:
+        raise error(f"{path}: {' '.join(str(fault).split())}") from None
+    if not isinstance(found, dict):
+        raise error(f"{path}: not a mapping of keys to values.")
+    return found
+
+
 def read_xml(path, error=DataError):
     """An XML file -> its root element. Raises `error` for what does not parse, is nested over MAX_DEPTH deep
     or declares entities."""

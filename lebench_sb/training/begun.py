@@ -28,7 +28,7 @@ from ruamel.yaml.nodes import MappingNode, ScalarNode, SequenceNode
 from lebench_sb.command_line import BESIDE, RESUME
 from lebench_sb.core.errors import UsageError
 from lebench_sb.core.files import write_atomically
-from lebench_sb.core.guard import read_json
+from lebench_sb.core.guard import check_yaml, read_json, read_text
 from lebench_sb.training.fingerprint import encoder_hash
 from lebench_sb.training.speech import content_of
 
@@ -164,7 +164,8 @@ def read(folder):
     folder = Path(folder)
     record = stored(folder)
     if "settings" not in record and (folder / SETTINGS).is_file():
-        text = (folder / SETTINGS).read_text(encoding="utf-8")
+        text = read_text(folder / SETTINGS, UsageError)
+        check_yaml(text, folder / SETTINGS)
         names = flat(text)
         record["settings"] = settings_of(text)
         record["encoders"] = {key: [names[key], ""] for key in ENCODERS if names.get(key)}
