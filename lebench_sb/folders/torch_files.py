@@ -56,13 +56,13 @@ def read_torch(path, error=DataError, shell=None):
 
 def packed(path):
     """What is wrong with a zip file whose entries are larger than itself, "" otherwise: torch never packs"""
-    if not zipfile.is_zipfile(path):
-        return ""
     try:
+        if not zipfile.is_zipfile(path):
+            return ""
         with zipfile.ZipFile(path) as file:
             entries = file.infolist()
-    except (zipfile.BadZipFile, ValueError, OSError) as fault:
-        return f"a broken zip file: {fault}"
+    except Exception as fault:  # of any kind: the reader does what the bytes of the file say
+        return f"a broken zip file: {first_line(fault)}"
     size = sum(entry.file_size for entry in entries)
     if size > path.stat().st_size or any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
         return f"a packed zip file of {size} bytes, which torch does not write"

@@ -343,6 +343,14 @@ def packed(path):
             file.writestr(name, plain.read(name))
 
 
+def later_zip(path):
+    """One that says it needs a reader of version 9.2"""
+    torch.save({"a": torch.zeros(1)}, path)
+    content = path.read_bytes()
+    at = content.index(b"PK\x01\x02") + 6
+    path.write_bytes(content[:at] + b"\x5c" + content[at + 1 :])
+
+
 def write(path, content):
     path.write_bytes(content)
 
@@ -355,6 +363,7 @@ BINS = {
     "code": (lambda path: torch.save({"a": Attack()}, path), "pickle"),
     "noise": (lambda path: write(path, b"\x80\x02" + bytes(range(256))), "cannot be read"),
     "packed": (packed, "packed zip"),
+    "other zip": (later_zip, "broken zip"),
     "list": (lambda path: torch.save([1], path), "holds a list"),
     "nested": (lambda path: torch.save({"state_dict": {}}, path), "state_dict is a dict"),
     "repeated": (lambda path: torch.save({"a": torch.ones(1).expand(10**9)}, path), "no dense tensor"),
