@@ -12,7 +12,7 @@ from functools import cache
 import conllu
 from conllu.exceptions import ParseException
 
-from lebench_sb.core.errors import shorten
+from lebench_sb.core.errors import SHOWN, shorten
 from lebench_sb.manifest import Problems, nearest, read_text
 from lebench_sb.text import UnreadableText
 from lebench_sb.text import normaliser as text_normaliser
@@ -41,6 +41,7 @@ class Tree:
         return " ".join(self.words)
 
 
+NOT_THERE = "sentence not in its file of trees, or faulty there"
 NO_WORDS = Tree((), (), (), ())
 
 
@@ -311,7 +312,8 @@ def _block_of(u, data_folder, sentences, problems):
         return None
     known = sentences(path)
     if name not in known:
-        problems.add("sentence not in its file of trees, or faulty there", f"{name}{nearest(name, known)}")
+        few = len(problems.found.get(NOT_THERE, ())) < SHOWN  # a search takes time; more are not shown
+        problems.add(NOT_THERE, f"{name}{nearest(name, known) if few else ''}")
     return known.get(name)
 
 

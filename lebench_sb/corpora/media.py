@@ -68,6 +68,7 @@ CHANNELS = {"L": "1", "R": "2"}
 CONCEPTS = ("full", "relax")
 MARKS = re.compile(r"\([^()]*\)|[*<>]")
 CSV_LINE = 1000  # characters of a line of the two tables at most; the parser refuses fields of 131,072
+OUTSIDE = 1.0  # seconds a Sync may lie outside its turn
 LATE = 0.1  # seconds a segment may end after its recording and is cut to it
 LAYOUT = (
     "data_folder must hold S0272/ (audio, ELRA-S0272), E0024/ (annotation, ELRA-E0024), channels.csv and "
@@ -330,6 +331,7 @@ def _flat_events(turn, relax, problems):
 def _segments(dialogue, speaker, turn, events, problems):
     """The Segments of a turn: its flat annotation cut at each sync that follows words, outside concepts"""
     start, end = (_seconds(turn, name, problems) for name in ("startTime", "endTime"))
+    _check_syncs(turn, start, end, problems)
     pieces, concept, started, cut = [], "", False, False
     for kind, value in events:
         if kind in ("open", "close"):
@@ -346,6 +348,14 @@ def _segments(dialogue, speaker, turn, events, problems):
             pieces, start, cut = [], value, True
     if pieces or not cut:
         yield Segment(dialogue, speaker, start, end, pieces)
+
+
+def _check_syncs(turn, start, end, problems):
+    """Adds every Sync that lies outside its turn, from `start` to `end`: it would cut a piece of others"""
+    for sync in turn.find("Sync"):
+        time = sync.attributes.get("time", "").strip()
+        if SECONDS.fullmatch(time) and not start - OUTSIDE <= float(time) <= end + OUTSIDE:
+            problems.add("Sync outside its turn", f"line {sync.line} {time} s of [{start:g}, {end:g}]")
 
 
 def _attribute(node, name, problems):

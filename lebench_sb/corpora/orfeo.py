@@ -16,6 +16,7 @@ from collections import Counter
 from pathlib import Path
 
 from lebench_sb.annotations.trees import metadata, parse_block, sentences
+from lebench_sb.core.errors import SHOWN
 from lebench_sb.core.guard import regular
 from lebench_sb.core.paths import below, files_below
 from lebench_sb.corpora._treebanks import NAMES, Reader, write_splits
@@ -32,7 +33,7 @@ from lebench_sb.manifest import (
 # names with a mark are read as text: what stands there need not follow Universal Dependencies
 TIMED = (*"id form lemma upos xpos_ feats_ head deprel deps_ misc_".split(), "begin", "end")
 SPEAKER = "speaker"
-UNLISTED = "in no list of a split"
+UNLISTED, NO_NAME = "in no list of a split", "names of no recording or sentence"
 LAYOUT = (
     "data_folder must hold *.orfeo files (CoNLL-U with begin and end of each word) and their recordings; to "
     "choose the splits, also folders train/, dev/, test/ or lists train.txt, dev.txt, test.txt (a recording "
@@ -177,8 +178,9 @@ def _by_lists(lists, files, found, lost):
         for number, line in enumerate(read_text(path).splitlines(), 1):
             name = re.sub(r"\.orfeo$", "", line.strip(), flags=re.IGNORECASE)
             if name and name not in known:
-                hint = nearest(name, known) if len(known) < 10_000 else ""
-                problems.add("names of no recording or sentence", f"{path.name}:{number} {name}{hint}")
+                few = len(known) < 10_000 and len(problems.found.get(NO_NAME, ())) < SHOWN
+                hint = nearest(name, known) if few else ""  # looking for it takes time, and nobody sees it
+                problems.add(NO_NAME, f"{path.name}:{number} {name}{hint}")
             elif name and split_of.setdefault(name, split) != split:
                 problems.add("names in two lists", f"{path.name}:{number} {name}")
     for stem, name in sorted(sentences_of):

@@ -215,6 +215,7 @@ OK = '<sem concept="null" specif="null"><transcription>(silence)</transcription>
         ('<turn id="2"', '<turn id="1b"><turn id="2"', "mismatched"),
         ('id="2" nameSpk', 'id="1" nameSpk',
          "dialogues that another file holds too (1): 1 in media_lot1.xml"),
+        ('time="3.5"', 'time="35"', "Sync outside its turn (1): line 15 35 s of [1, 4.5]"),
         ('time="2.5"', 'time="nan"', "Sync whose time is not a number of seconds (1): line 12 'nan'"),
         ('time="2.5"', 'time="1e999"', "Sync whose time is not a number of seconds (1): line 12 '1e999'"),
     ],

@@ -76,6 +76,7 @@ def test_prepare_writes_three_manifests_of_a_pair_and_repeats(tmp_path):
         "test": 1,
     }
     assert markers["train"]["dropped"] == {"empty translation": 1} and markers["train"]["stamps"] == []
+    assert markers["test"]["changed"] == {"[": 1, "]": 1, "♪": 1}  # unread, so empty, and told
     before = (tmp_path / "m" / "train.csv").stat().st_mtime_ns
     assert prepare_mtedx(folder, tmp_path / "m", "en") == markers
     assert (tmp_path / "m" / "train.csv").stat().st_mtime_ns == before

@@ -1,6 +1,7 @@
 """The Orféo parser on lines typed as the corpus has them, and on what the miniature writes."""
 
 import json
+import time
 
 import numpy as np
 import pytest
@@ -159,6 +160,18 @@ def test_what_is_left_out_is_told_by_its_split(tmp_path):
     folder = corpus(tmp_path / "g", {f"r{k}": (FIRST, cycle) for k in range(4)})
     markers = prepare_orfeo(folder, tmp_path / "m", drop_bad=True)
     assert all(m["dropped"] == {fault: m["utterances"]} for m in markers.values())
+
+
+def test_a_list_of_another_release_is_told_at_once(tmp_path):
+    """The nearest name is looked for where it is shown, not thousands of times"""
+    folder = corpus(tmp_path / "data")
+    for name, split in (("r0", "train"), ("r1", "dev"), ("r2", "test")):
+        wrong = "".join(f"cefc-tufs-{k}-{k % 99}\n" for k in range(20_000 if split == "train" else 0))
+        (folder / f"{split}.txt").write_text(f"{name}\n{wrong}")
+    began = time.process_time()
+    with pytest.raises(DataError, match=r"names of no .* \(20000\): train.txt:2 cefc-tufs-0"):
+        prepare_orfeo(folder, tmp_path / "m")
+    assert time.process_time() - began < 3
 
 
 @pytest.mark.parametrize(
