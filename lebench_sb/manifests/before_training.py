@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from lebench_sb.audio.heads import MISSING
+from lebench_sb.core.errors import UsageError
 from lebench_sb.data import SAMPLE_RATE, manifest_paths, open_splits
 from lebench_sb.encoders import geometry
 from lebench_sb.manifests.audio_checks import NEVER_LEFT_OUT, survey_audio
@@ -59,6 +60,9 @@ def check_before_training(settings, task):
     task; task: the YAML's. Raises DataError with all that is wrong with the data, UsageError for a setting,
     FileNotFoundError for a manifest, folder or encoder that is not there.
     """
+    share = settings.get("max_bad_fraction", MAX_BAD_FRACTION)
+    if not isinstance(share, int | float) or not 0 <= share <= 1:
+        raise UsageError(f"--max_bad_fraction {share}: a share of train from 0 to 1 is expected.")
     splits = open_splits(settings)
     findings = Findings()
     left_out, details, stamps = on_main(examine, splits, settings, task, findings)

@@ -215,6 +215,8 @@ def test_a_fault_of_the_labels_is_named(folder, yaml, split, change, words):
         (SLU, {"unseen_concepts": "ignore"}, "--unseen_concepts ignore: error or count"),
         (RECOLA, {"trace_range": [1.0, -1.0]}, "trace_range"),
         (CTC, {"gender": "male"}, "--gender male"),
+        (AST, {"max_bad_fraction": 1.5}, "--max_bad_fraction 1.5: a share of train from 0 to 1"),
+        (SSL, {"max_bad_fraction": None}, "--max_bad_fraction None"),
         (CTC, {"target": "words"}, "--target words: the training manifest has no such column"),
     ],
 )
@@ -264,6 +266,12 @@ def test_rare_unseen_characters_are_told(folder, caplog):
     assert details["unseen_characters"]["test"]["characters"] == {"u": 1, "v": 1, "œ": 1}
     assert details["unseen_characters"]["test"]["count"] == 3 and "'œ'" in caplog.text
     assert details["empty_texts"] == {"train": 1}
+
+
+def test_emotions_without_an_example_are_told(folder, caplog):
+    edit(folder, "test", put_all("emotion", "joie"))
+    assert check(folder, CAFE).details["emotions_without_example"] == {"test": ["peur"]}
+    assert "test: no example of peur" in caplog.text
 
 
 def test_overlap_of_speakers_may_be_allowed(folder):
