@@ -25,16 +25,68 @@ def golden(name):
     return [pytest.param(name, *pair, id=f"{name}-{index}") for index, pair in enumerate(pairs)]
 
 
-@pytest.mark.parametrize("name, written, expected", golden("fr-1") + golden("speechbrain-commonvoice-fr"))
+@pytest.mark.parametrize(
+    "name, written, expected", golden("fr-1") + golden("fr-2") + golden("speechbrain-commonvoice-fr")
+)
 def test_golden(name, written, expected):
     assert normaliser(name)(written) == expected
 
 
-@settings(max_examples=600, deadline=None)
-@given(FRENCH | LETTERS)
-def test_normalising_twice_changes_nothing(written):
-    once = normaliser("fr-1")(written)
-    assert normaliser("fr-1")(once) == once
+@settings(max_examples=400, deadline=None)
+@given(FRENCH | LETTERS, st.sampled_from(["fr-1", "fr-2"]))
+def test_normalising_twice_changes_nothing(written, name):
+    once = normaliser(name)(written)
+    assert normaliser(name)(once) == once
+
+
+@pytest.mark.parametrize("name, written, expected", golden("fr-1"))
+def test_what_no_sign_joins_is_read_as_before(name, written, expected):
+    assert normaliser("fr-2")(written) == expected
+
+
+PLAIN = ["1914", "5", "1 000", "2.000", "3,5", "06"]
+MARKED = [
+    "1er",
+    "1ᵉʳ",
+    "2e",
+    "16ème",
+    "3es",
+    "12h",
+    "14h30",
+    "10:30",
+    "50 %",
+    "20%",
+    "5€",
+    "3,50 €",
+    "20°C",
+    "20°",
+]
+NUMBERS = st.sampled_from([*PLAIN, *MARKED, "12/05/2020"])
+HYPHENS = st.sampled_from(["-", "‐", "‑", "–", "—", " – "])
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.lists(NUMBERS, min_size=2, max_size=3), HYPHENS)
+def test_numbers_that_a_hyphen_joins_are_read_as_they_are_alone(numbers, hyphen):
+    read = normaliser("fr-2")
+    assert read(hyphen.join(numbers)) == " ".join(map(read, numbers))
+    assert read(f"de {hyphen.join(numbers)}, dit-il") == f"de {' '.join(map(read, numbers))} dit il"
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.sampled_from(MARKED), min_size=2, max_size=3), st.sampled_from("/,;"))
+def test_marked_numbers_that_a_slash_or_comma_joins_are_read_as_they_are_alone(numbers, sign):
+    numbers = [number for number in numbers if not number[-1].isdigit()] + ["16e"]  # "10:30,5" is a decimal
+    read = normaliser("fr-2")
+    assert read(sign.join(numbers)) == " ".join(map(read, numbers))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(2, 999), st.integers(2, 999), st.sampled_from(["e-{}e", "-{}e", "e/{}e", "/{}e", ",{}e"]))
+def test_two_ordinals(first, second, form):
+    read = normaliser("fr-2")
+    one = read(f"{first}e") if form.startswith("e") else read(str(first))
+    assert read(str(first) + form.format(second)) == f"{one} {read(f'{second}e')}"
 
 
 @settings(max_examples=300, deadline=None)
@@ -103,7 +155,7 @@ def test_none_keeps_everything_but_form_and_white_space():
 
 
 def test_an_unknown_name_is_answered_with_the_nearest():
-    with pytest.raises(ValueError, match="'fr1'.*Did you mean fr-1.*fr-1, speechbrain-commonvoice-fr, none"):
+    with pytest.raises(ValueError, match="'fr1'.*Did you mean fr-1.*fr-1, fr-2, speechbrain-.*, none"):
         normaliser("fr1")
 
 
