@@ -63,20 +63,26 @@ def no_model(monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda _: None)
 
 
-@pytest.fixture
-def folder(tmp_path):
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory):
     """Recordings of 1 s and manifests with every label"""
-    rng = np.random.default_rng(0)
+    made, rng = tmp_path_factory.mktemp("sound"), np.random.default_rng(0)
     for split, count in COUNTS.items():
-        made = []
+        found = []
         for number in range(count):
             name = f"{split}{number}"
-            wav, trace = tmp_path / f"{name}.wav", tmp_path / f"{name}.csv.trace"
+            wav, trace = made / f"{name}.wav", made / f"{name}.csv.trace"
             soundfile.write(wav, 0.1 * rng.standard_normal(16000), 16000)
             trace.write_text("time,calm\n0.0,0.1\n0.5,0.3\n1.0,0.2\n", encoding="utf-8")
-            made.append(utterance(name, split, number, wav, trace))
-        write_manifest(tmp_path / f"{split}.csv", made, tmp_path, {})
-    return tmp_path
+            found.append(utterance(name, split, number, wav, trace))
+        write_manifest(made / f"{split}.csv", found, made, {})
+    return made
+
+
+@pytest.fixture
+def folder(sound, tmp_path):
+    """A copy to spoil"""
+    return Path(shutil.copytree(sound, tmp_path, dirs_exist_ok=True))
 
 
 def utterance(name, split, number, wav, trace):
@@ -225,7 +231,7 @@ def test_a_setting_that_the_data_cannot_have(folder, yaml, overrides, words):
         check(folder, yaml, **overrides)
 
 
-@pytest.mark.parametrize("yaml", TASKS)
+@pytest.mark.parametrize("yaml", [CTC, CAFE, SA, SSL])
 def test_a_folder_without_any_of_the_files(folder, yaml, tmp_path_factory):
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     count = 14 if "pretraining" not in yaml else 10
@@ -398,7 +404,7 @@ def test_a_cascade_needs_the_words_of_its_recognition_run(folder, heard):
         check(folder, CASCADE, asr_run=str(folder / "none"))
 
 
-STARTED = {CTC: "wrd", SLU: "semantics", AST: "translation_en", SA: "tree", CAFE: "emotion", RECOLA: "trace"}
+STARTED = {CTC: "wrd", AST: "translation_en", RECOLA: "trace"}
 
 
 @pytest.mark.parametrize("yaml", STARTED)
