@@ -70,6 +70,7 @@ def start(argv):
         run = RunFolder(resolved, path, overrides, run_opts, own["if_changed"])
         run.enter()
         settings = plain_settings(resolved, path)
+        texts = run.texts(settings)
         checked = check_before_training(settings, settings["task"])
         hparams = build(resolved, path)
         hparams["checked"] = checked
@@ -78,23 +79,13 @@ def start(argv):
         command = shlex.join(["python", sys.argv[0], *argv])
         hparams["run"] = {
             "command": command, "overrides": dict(overrides), "yaml": str(path), "lock": run.handle,
-            "changes": run.changes, **own,
+            "changes": run.changes, "text_normaliser": texts, **own,
         }  # fmt: skip
-        settle_texts(hparams, run.named)
+        if texts not in (settings["normaliser"], NOT_KNOWN):
+            logger.info("The manifests were prepared with normaliser %s, which holds for this run.", texts)
+            hparams["normaliser"] = texts
         run_opts = settle_precision(hparams, run_opts)
     return hparams, run_opts
-
-
-def settle_texts(hparams, named):
-    """`text_normaliser` of hparams["run"] becomes what results.json says of the manifests' texts, and
-    `normaliser` what they went through. named: the keys of manifests that the command line gives"""
-    paths = [path for s in SPLITS if f"{s}_csv" in hparams for path in manifest_paths(hparams[f"{s}_csv"])]
-    wanted, asked = hparams["normaliser"], hparams["run"]["overrides"]
-    found = text_of(paths, hparams["prepare"], wanted, asked, named) or wanted
-    hparams["run"]["text_normaliser"] = found
-    if found not in (wanted, NOT_KNOWN):
-        logger.info("The manifests were prepared with normaliser %s, which holds for this run.", found)
-        hparams["normaliser"] = found
 
 
 def check_settings(values, path):
@@ -228,6 +219,13 @@ class RunFolder:
             self.settle(found)
         if found and not self.old:
             self.prepare()
+
+    def texts(self, settings):
+        """What results.json says of the normaliser that the texts of the manifests went through. Raises
+        UsageError where the command line asks for another. settings: plain values of the YAML"""
+        paths = [path for found in self.manifests().values() for path in found]
+        prepare, wanted = build(self.resolved, self.path, only=["prepare"])["prepare"], settings["normaliser"]
+        return text_of(paths, prepare, wanted, self.overrides, self.named) or wanted
 
     def note_speech(self):
         """Writes down which speech the run began with, where nothing says it yet -> the changes so far"""
