@@ -81,11 +81,17 @@ def start(argv):
             "command": command, "overrides": dict(overrides), "yaml": str(path), "lock": run.handle,
             "changes": run.changes, "text_normaliser": texts, **own,
         }  # fmt: skip
-        if texts not in (settings["normaliser"], NOT_KNOWN):
-            logger.info("The manifests were prepared with normaliser %s, which holds for this run.", texts)
-            hparams["normaliser"] = texts
+        hparams["normaliser"] = normaliser_of(texts, settings["normaliser"])
         run_opts = settle_precision(hparams, run_opts)
     return hparams, run_opts
+
+
+def normaliser_of(texts, wanted):
+    """The normaliser of a run: what the texts of its manifests went through, the YAML's where nobody knows"""
+    if texts in (wanted, NOT_KNOWN):
+        return wanted
+    logger.info("The manifests were prepared with normaliser %s, which holds for this run.", texts)
+    return texts
 
 
 def check_settings(values, path):

@@ -7,8 +7,8 @@ import pytest
 
 from lebench_sb.data import left_out
 from lebench_sb.manifest import Told, UsageError, Utterance, write_manifest
-from lebench_sb.manifests.named import NOT_KNOWN, check_normaliser
-from lebench_sb.run import check_settings, settle_texts
+from lebench_sb.manifests.named import NOT_KNOWN, check_normaliser, text_of
+from lebench_sb.run import check_settings, normaliser_of
 from lebench_sb.storage.shards import make_shards
 
 RAW, READ = "L'été !", "l' été"
@@ -36,7 +36,11 @@ def hparams(paths, overrides, normaliser="fr-1", **options):
 def prepare(hparams):
     """What `run.start` does with the texts of manifests that the command line names"""
     check_settings({"normaliser": hparams["normaliser"]}, "x.yaml")
-    settle_texts(hparams, [key for key in hparams if key.endswith("_csv")])
+    named = [key for key in hparams if key.endswith("_csv")]
+    wanted, asked = hparams["normaliser"], hparams["run"]["overrides"]
+    texts = text_of([hparams[key] for key in named], hparams["prepare"], wanted, asked, named) or wanted
+    hparams["run"]["text_normaliser"] = texts
+    hparams["normaliser"] = normaliser_of(texts, wanted)
 
 
 # (normaliser of the marker or None, text, given on the command line, of the YAML or command line): recorded
