@@ -300,15 +300,17 @@ def compare_audio(parts, files, report):
 
 def compare_stretches(found, parts, files, report):
     """found: sorted (start, stop, split, position, path) of one piece of audio"""
-    going_on = []
+    going_on = {}  # one for all that name the same stretch of the same file in the same split
+    chooses = {name: part.has_channels() for name, part in parts.items()}
     for new in found:
-        going_on = [old for old in going_on if old[1] > new[0]]
-        for old in going_on:
+        going_on = {key: old for key, old in going_on.items() if old[1] > new[0]}
+        for old in going_on.values():
             common = min(old[1], new[1]) - new[0]
             shorter, longer = sorted((old[1] - old[0], new[1] - new[0]))
             if common > SAME * shorter:
                 tell_same(old, new, parts, files, report, common > SAME * longer)
-        going_on.append(new)
+        start, stop, name, position, path = new
+        going_on[start, stop, name, path, position if chooses[name] else None] = new
 
 
 def tell_same(old, new, parts, files, report, is_all):
