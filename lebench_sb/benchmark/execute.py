@@ -125,7 +125,7 @@ def make_room(folder, record):
     """Makes the folder with its `begun.json`; one that began from something else is first moved aside."""
     folder = Path(folder)
     old = read_begun(folder)
-    if old is not None and any(old.get(part) != value for part, value in record.items()):
+    if old is not None and not begun.agrees(old, record):
         aside = begun.move_aside([folder])[0]
         known = {part: old[part] for part in record if part in old}
         what = ", ".join(changed(known, record)) if known else "what it was begun with is not known"

@@ -12,6 +12,7 @@ from lebench_sb.core.errors import DataError
 from lebench_sb.core.guard import read_json
 from lebench_sb.core.lines import json_text
 from lebench_sb.manifest import write_atomically
+from lebench_sb.training.begun import agrees
 from lebench_sb.training.fingerprint import fingerprint
 
 CELL = {"task", "encoder", "mode", "runs"}  # keys of each in cells.json
@@ -264,7 +265,7 @@ def standing(grid, step):
     if step.choice or begun is None:
         return "to do"
     try:
-        same = begun == fingerprint(step.words, [grid.output])
+        same = agrees(begun, fingerprint(step.words, [grid.output]))
     except (OSError, ValueError):
         return "to do"
     if not same:

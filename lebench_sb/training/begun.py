@@ -191,6 +191,11 @@ def write(folders, record, anew=False):
         write_atomically(folder / BEGUN, text + "\n")
 
 
+def agrees(old, record):
+    """Whether what a folder began with holds all parts of `record`"""
+    return all(old.get(part) == value for part, value in record.items())
+
+
 def has_begun(folder, saved):
     """Whether a folder holds what another run must not mix with: results, exported encoders, checkpoints"""
     names = ("results.json", "encoder", "pretraining")

@@ -38,7 +38,7 @@ OWN = set(
     """
     prepare train_csv gender languages max_duration num_workers precision eval_precision valid_every_updates
     checkpoint_every_updates targets_learn_after balance_codes config.mask_time_prob model modules optimizer
-    optimizer.fused schedule.start config activation_checkpointing fsdp
+    optimizer.fused schedule.start config activation_checkpointing fsdp max_bad_fraction allow_shared_audio
 """.split()
 )
 STATUS = re.compile(r"\b(confirmed|inferred|unknown)\b")
@@ -233,7 +233,7 @@ def test_a_womens_model_hears_the_folders_of_its_corpora(root, manifests, corpus
     """1K-Female: `--gender F`, with manifests where the YAML expects them"""
     for split in ("train", "valid", "test"):
         found = [
-            Utterance(f"{split}{k}", str(corpus / f"{split}{k}.wav"), 1.0, gender="FM"[k % 2])
+            Utterance(f"{split}{k}", str(corpus / f"{split}{k}.wav"), 1.0, 0.0, 1.0, gender="FM"[k % 2])
             for k in range(6)
         ]
         write_manifest(tmp_path / "M" / "mls" / f"{split}.csv", found, corpus, {})
