@@ -137,7 +137,7 @@ def test_without_the_engines_one_line_says_what_to_install(tmp_path, monkeypatch
         main(["--output", str(tmp_path / "data"), "--scale", "0.01"])
     assert stop.value.code == 1
     assert (
-        capsys.readouterr().err == voices.INSTALL + "\n"
+        capsys.readouterr().err == f"error: {voices.INSTALL}\n"
         and "pip install 'lebench_sb[demo]'" in voices.INSTALL
     )
 
