@@ -21,6 +21,7 @@ CALLED = {  # by !apply:, each by name: a function is run with any values
     "getattr",  # what HyperPyYAML makes of !ref <encoder.output_size>
     "speechbrain.utils.seed_everything",
     "lebench_sb.encoders.load_encoder",
+    "lebench_sb.training.folders.run_folder",
     "lebench_sb.corpora.lebenchmark.manifests",
     "lebench_sb.pretraining.brain.virtual_epochs",
     "lebench_sb.pretraining.brain.build_model",

@@ -1,11 +1,12 @@
 """French text: golden pairs, and what must hold for any text."""
 
 import json
+import re
 import unicodedata
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from num2words import num2words
 
@@ -69,6 +70,7 @@ HYPHENS = st.sampled_from(["-", "‐", "‑", "–", "—", " – "])
 @given(st.lists(NUMBERS, min_size=2, max_size=3), HYPHENS)
 def test_numbers_that_a_hyphen_joins_are_read_as_they_are_alone(numbers, hyphen):
     read = normaliser("fr-2")
+    assume(not re.match(r"\d{4}-\d{1,2}-\d", hyphen.join(numbers)))  # a date
     assert read(hyphen.join(numbers)) == " ".join(map(read, numbers))
     assert read(f"de {hyphen.join(numbers)}, dit-il") == f"de {' '.join(map(read, numbers))} dit il"
 
