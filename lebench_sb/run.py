@@ -116,6 +116,7 @@ class RunFolder:
         self.folder = Path(self.values["output_folder"])
         self.saved = Path(self.values.get("save_folder", self.folder / "save"))
         self.debug = bool(run_opts.debug and not run_opts.debug_persistently)
+        self.test_only = run_opts.test_only
         self.typed = {name: getattr(run_opts, name) for name in run_opts.overridden_args}
         self.changes, self.handle, self.old, self.speech = [], None, {}, None
         self.named = [f"{split}_csv" for split in SPLITS if f"{split}_csv" in overrides]
@@ -145,7 +146,8 @@ class RunFolder:
     def compare(self):
         """Compares settings, encoders and files with those of the folder -> whether there is no speech to
         compare: the folder is new, or does not say"""
-        self.record = begun.record_of(self.resolved, self.values, self.typed, processes())
+        trains = None if self.test_only else processes()
+        self.record = begun.record_of(self.resolved, self.values, self.typed, trains)
         self.record["debug"] = self.debug
         if not begun.has_begun(self.folder, self.saved):
             return True
@@ -196,6 +198,8 @@ class RunFolder:
         record = {**self.record, "version": version, "changes": self.old.get("changes", [])}
         if "speech" in self.old:
             record["speech"] = self.old["speech"]
+        if self.test_only:  # which says nothing of the updates that were made
+            record["settings"] = {**self.old.get("settings", {}), **record["settings"]}
         begun.write(self.homes, record, anew=not self.old)
 
     def prepare(self):

@@ -212,7 +212,7 @@ def differences(old, new):
             continue
         then, now = old[part], new[part]
         alike = same_encoder if part == "encoders" else operator.eq
-        known = [key for key in dict.fromkeys([*now, *then]) if key in then or not is_typed(part, key)]
+        known = [key for key in dict.fromkeys([*now, *then]) if is_known(part, key, then, now)]
         differing = [key for key in known if not alike(then.get(key), now.get(key))]
         first = [key for key in differing if "." not in key or part != "settings"]
         told = {(then.get(key), now.get(key)) for key in first} if part == "settings" else set()
@@ -221,9 +221,12 @@ def differences(old, new):
     return found
 
 
-def is_typed(part, key):
-    """Whether an earlier record may lack a key because nobody typed that run option"""
-    return part == "settings" and key in (*DECISIVE, PER_UPDATE)
+def is_known(part, key, then, now):
+    """Whether a key may be compared: an earlier record may lack a run option that nobody typed, and a run
+    that only tests has no updates"""
+    if part != "settings" or key in then and key in now:
+        return True
+    return key != PER_UPDATE and (key in then or key not in DECISIVE)
 
 
 def same_encoder(then, now):

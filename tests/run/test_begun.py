@@ -124,6 +124,7 @@ def test_other_settings_are_refused_before_anything_is_written(started, tmp_path
 def test_processes_may_stand_for_accumulated_batches():
     one, two = record("--grad_accumulation_factor", "2"), record(processes=2)
     assert begun.differences(one, two) == []
+    assert begun.differences(one, record(processes=None)) == []  # tests only
 
 
 def test_a_debug_run_is_thrown_away(started, tmp_path):

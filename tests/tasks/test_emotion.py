@@ -467,7 +467,7 @@ def test_two_batches_on_the_miniature(
     words += [] if mode == "filterbank" else ["--ssl_hub", f"random:{encoder_folder}"]
     run(root, monkeypatch, recipe, yaml, words)
     record = json.loads((tmp_path / "debug" / "results.json").read_text())
-    assert record["stamps"][:2] == ["synthetic speech", "emotion by prosody presets: plumbing check"]
+    assert {"synthetic speech", "emotion by prosody presets: plumbing check"} <= set(record["stamps"])
     assert record["mode"] == mode and record["task"] == "AER"
     assert all(np.isfinite(entry["value"]) for entry in record["metrics"].values())
 
