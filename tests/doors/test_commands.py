@@ -59,7 +59,7 @@ def paths(folder):
 @pytest.mark.parametrize("name, place", PLACES, ids=[f"{name} {place}" for name, place in PLACES])
 def test_any_path_is_a_line_and_a_code(tmp_path, monkeypatch, capsys, name, place):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     there = paths(tmp_path)
     usual = {"FILE": there["file"], "DATA": there["data"], "OUT": str(tmp_path / "out")}
     for kind, path in there.items():
