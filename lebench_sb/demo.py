@@ -43,9 +43,10 @@ def finish(output):
     write_atomically(output / "leaderboard.csv", results.table(folders, format="csv"))
     draw(cells, output / "leaderboard.png")
     for task in dict.fromkeys(cell["task"] for cell in cells):
-        found = [cell for cell in cells if cell["task"] == task and cell["runs"]]
-        files = {name_of(cell): Path(cell["runs"][0]["folder"]) / "steps.jsonl" for cell in found}
-        learning_curves(files, output / f"learning_curves_{task}.png")
+        ran = [cell for cell in cells if cell["task"] == task and cell["runs"]]
+        files = {name_of(cell): Path(cell["runs"][0]["folder"]) / "steps.jsonl" for cell in ran}
+        if files:  # not where all runs of a task failed
+            learning_curves(files, output / f"learning_curves_{task}.png")
     frozen = {(c["task"], c["encoder"]): c["runs"] for c in cells if c["mode"] == FROZEN}
     for (task, encoder), runs in frozen.items():
         if encoder == "random" and runs and (ours := frozen.get((task, "ours"))):

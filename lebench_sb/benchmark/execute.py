@@ -6,9 +6,11 @@ there. When it has changed, the earlier folder is moved aside: a run resumed fro
 a mixture.
 """
 
+import codecs
 import fcntl
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -70,13 +72,17 @@ def _run(step, folder, environment, show):
     before = console.stat().st_size if console.exists() else 0
     variables = os.environ | environment | {"LEBENCH_PARENT": str(os.getpid()), "PYTHONUNBUFFERED": "1"}
     words = [word for word in step.words if not (show and word == NO_BARS)]
-    with open(console, "a", encoding="utf-8") as out:
+    if show:  # a bar behind a pipe cannot ask the terminal for its width
+        variables["COLUMNS"] = str(shutil.get_terminal_size().columns)
+    with open(console, "ab", buffering=0) as out:
         process = subprocess.Popen(
             [sys.executable, str(TETHERED), *words], env=variables, stdin=subprocess.DEVNULL,
-            stdout=out, stderr=None if show else out,
+            stdout=out, stderr=subprocess.PIPE if show else out,
         )  # fmt: skip
         with process:
             RUNNING.add(process)
+            if show:
+                copy_to_screen(process.stderr, out)
             code = process.wait()
             RUNNING.discard(process)
     seconds = time.time() - started
@@ -86,6 +92,15 @@ def _run(step, folder, environment, show):
         return Outcome(FINISHED, seconds, code)
     reason = explain(code) if code else f"it ended without an error, but left no {step.marker}"
     return Outcome(FAILED, seconds, code, reason, last_lines(console, before))
+
+
+def copy_to_screen(pipe, out):
+    """Copies bytes to stderr and to a file, as they come, until the pipe's other end is closed"""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")  # a chunk may end within a character
+    while chunk := os.read(pipe.fileno(), 1 << 16):
+        out.write(chunk)
+        sys.stderr.write(decoder.decode(chunk))
+        sys.stderr.flush()
 
 
 def say(text):

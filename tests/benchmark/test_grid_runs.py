@@ -11,6 +11,7 @@ from toy_recipe import runs
 from lebench_sb.benchmark.choice import best_on_valid
 from lebench_sb.benchmark.execute import FINISHED, REUSED, Outcome
 from lebench_sb.benchmark.schedule import Lanes, Progress
+from lebench_sb.demo import finish
 from lebench_sb.manifest import UsageError
 from lebench_sb.results import read_results
 
@@ -122,6 +123,22 @@ def test_a_failing_cell_is_reported_and_stops_nobody_else(toy, capsys):
     assert toy.table().split("### Against")[0].count("| ours ") == 2
     # mended, it alone is run again: the folder is no longer the failing one
     assert toy.run(tasks={"TOY": {**task, "overrides": {"fails_on": "nothing at all"}}}) == 0
+
+
+def test_what_failed_is_told_with_bars_on_the_screen_and_pictures_show_the_others(toy, capfd):
+    recipe = {"recipe": "recipes/TOY/Corpus"}
+    tasks = {"TOY": recipe, "BAD": {**recipe, "overrides": {"fails_on": "BAD"}}}
+    small = dict(tasks=tasks, encoders={"ours": "encoder"}, modes=["frozen"], seeds=[2])
+    assert toy.run(**small, call={"show": True}) == 1
+    said, shown = capfd.readouterr()
+    words = "the last words of grid/BAD/ours/frozen/seed2"
+    assert f"    {words}" in said, "the reason stands beside the failed run"
+    assert words in shown, "and where it happened"
+    assert words in (toy.folder / "grid/BAD/ours/frozen/seed2/console.txt").read_text()
+    finish(toy.folder / "grid")
+    assert sorted(path.name for path in (toy.folder / "grid").glob("learning*")) == [
+        "learning_curves_TOY.png"
+    ]
 
 
 def test_the_failed_alone_is_tried_again(toy):
