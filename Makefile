@@ -21,7 +21,7 @@ $(VENV)/lm: $(VENV)/ready
 setup: $(VENV)/ready
 
 demo: setup
-	$(BIN)/python -m lebench_sb.demo
+	$(BIN)/python -m lebench_sb.grid.demo
 
 test: $(VENV)/lm lint
 	$(BIN)/python -m pytest -m "not slow and not full" $(TWO)

@@ -54,11 +54,16 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["lebench_sb", "lebench_sb.*"]),
     package_data={
-        "lebench_sb": ["published_energy.csv"], "lebench_sb.pretraining": ["*.jsonl", "*.html"],
+        "lebench_sb.training": ["published_energy.csv"],
+        "lebench_sb.pretraining": ["*.jsonl", "*.html"],
     },
     install_requires=REQUIRES,
     extras_require={
-        "demo": DEMO, "cascade": CASCADE, "lm": LM, "slurm": SLURM, "energy": ENERGY,
+        "demo": DEMO,
+        "cascade": CASCADE,
+        "lm": LM,
+        "slurm": SLURM,
+        "energy": ENERGY,
         "tensorboard": TENSORBOARD,
         "test": TEST + DEMO + CASCADE + SLURM + TENSORBOARD,
     },  # fmt: skip

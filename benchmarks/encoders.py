@@ -16,8 +16,8 @@ import time
 import torch
 import transformers
 
-from lebench_sb.encoders import load_encoder
-from lebench_sb.model_folders import save_encoder
+from lebench_sb.encoders.encoder import load_encoder
+from lebench_sb.encoders.model_folders import save_encoder
 
 NORMS = {
     "group": {"feat_extract_norm": "group"},

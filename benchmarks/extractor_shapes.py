@@ -16,12 +16,12 @@ from pathlib import Path
 
 import torch
 
-from lebench_sb.data import PlannedLoader, StreamPlan, as_dataset, cropped_audio_item
-from lebench_sb.manifest import read_manifest
+from lebench_sb.manifests.utterance import read_manifest
 from lebench_sb.pretraining.brain import build_model, make_config, standardise
 from lebench_sb.pretraining.initialise import balance_codes
 from lebench_sb.pretraining.log_mel import Frames, teach_log_mel
 from lebench_sb.pretraining.losses import perplexity
+from lebench_sb.training.data import PlannedLoader, StreamPlan, as_dataset, cropped_audio_item
 
 FOUR = dict(conv_dim=[96, 128, 192, 192], conv_stride=[20, 4, 2, 2])
 THREE = dict(conv_kernel=[320, 4, 4], conv_stride=[80, 2, 2])

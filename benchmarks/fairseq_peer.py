@@ -20,7 +20,7 @@ import torch
 from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from lebench_sb.importing.fairseq import transformers_name  # noqa: E402  needs torch alone
+from lebench_sb.encoders.importing.fairseq import transformers_name  # noqa: E402  needs torch alone
 
 OLD = ("fairseq", "hydra")
 plain_dataclass = dataclasses.dataclass

@@ -19,12 +19,12 @@ import torch
 import transformers
 from tqdm import tqdm
 
-from lebench_sb.brain import TRAIN
-from lebench_sb.data import load_utterances
-from lebench_sb.features import FeatureCache
-from lebench_sb.model_folders import save_encoder
-from lebench_sb.run import start
+from lebench_sb.encoders.model_folders import save_encoder
 from lebench_sb.tasks.asr import ASRBrain, Characters, datasets
+from lebench_sb.training.brain import TRAIN
+from lebench_sb.training.data import load_utterances
+from lebench_sb.training.features import FeatureCache
+from lebench_sb.training.run import start
 
 ROOT = Path(__file__).parents[1]
 YAML = str(ROOT / "recipes/ASR/CommonVoice/hparams/ctc.yaml")

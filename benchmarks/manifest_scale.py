@@ -27,7 +27,7 @@ from pathlib import Path
 import numpy as np
 from tqdm.auto import tqdm
 
-from lebench_sb.manifest import COLUMNS
+from lebench_sb.manifests.utterance import COLUMNS
 
 UTTERANCES = 2_669_869
 LIMITS = {"seconds": 10.0, "megabytes": 1500.0, "plan": 20.0}
@@ -118,7 +118,7 @@ def lines(first, count):
 
 
 def first(path):
-    from lebench_sb.storage.columns import open_utterances
+    from lebench_sb.manifests.columns import open_utterances
 
     imports, started = resident(), clock()
     utterances = open_utterances([path], path.parent)
@@ -129,7 +129,7 @@ def first(path):
 
 
 def columns(path):
-    from lebench_sb.data import EpochPlan, as_dataset, load_utterances
+    from lebench_sb.training.data import EpochPlan, as_dataset, load_utterances
 
     hparams = {"train_csv": str(path), "data_folder": str(path.parent)}
     imports, started = resident(), clock()
@@ -148,8 +148,8 @@ def columns(path):
 
 
 def dicts(path):
-    from lebench_sb.data import EpochPlan, SpeechDataset, columns_of
-    from lebench_sb.manifest import read_manifest
+    from lebench_sb.manifests.utterance import read_manifest
+    from lebench_sb.training.data import EpochPlan, SpeechDataset, columns_of
 
     imports, started = resident(), clock()
     utterances = read_manifest(path, path.parent)

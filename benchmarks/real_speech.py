@@ -19,9 +19,9 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
-from lebench_sb.benchmark.command import benchmark
+from lebench_sb.core.errors import UsageError
 from lebench_sb.corpora.own import prepare_own
-from lebench_sb.manifest import UsageError
+from lebench_sb.grid.command import benchmark
 
 CORPORA = {
     "fr": ["asterisk-core-sounds-fr"],

@@ -3,8 +3,8 @@
     python benchmarks/shards.py --folder /tmp/shards --files 2000 --rounds 5
 
 Writes clips of 2 to 8 s as single files and packs them with `lebench shard`; then reads all of them in a
-random order with `lebench_sb.data.load_audio`, whole or a crop of 2 s, files and shards in turn, in one
-process. Both must give the same samples, or the exit code is 1. "cold": what the page cache holds of the
+random order with `lebench_sb.training.data.load_audio`, whole or a crop of 2 s, files and shards in turn, in
+one process. Both must give the same samples, or the exit code is 1. "cold": what the page cache holds of the
 audio is dropped before each round; inodes and directories stay cached, which flatters the single files.
 """
 
@@ -20,10 +20,10 @@ import soundfile
 import torch
 from tqdm.auto import tqdm
 
-from lebench_sb.data import load_audio
-from lebench_sb.manifest import Utterance, read_manifest, write_manifest
-from lebench_sb.storage.members import file_of
-from lebench_sb.storage.shards import make_shards
+from lebench_sb.audio.members import file_of
+from lebench_sb.manifests.shards import make_shards
+from lebench_sb.manifests.utterance import Utterance, read_manifest, write_manifest
+from lebench_sb.training.data import load_audio
 
 CROP = 2.0  # seconds
 

@@ -17,10 +17,12 @@ from typing import Annotated
 import typer
 
 import lebench_sb
-from lebench_sb import text
-from lebench_sb.core.errors import exit_code, one_line, printable_output, shorten
+from lebench_sb.core.errors import DataError, UsageError, exit_code, one_line, printable_output, shorten
+from lebench_sb.core.files import write_atomically
 from lebench_sb.core.guard import parse_json
-from lebench_sb.manifest import DataError, UsageError, nearest, read_manifest, read_marker, write_atomically
+from lebench_sb.manifests.markers import read_marker
+from lebench_sb.manifests.utterance import nearest, read_manifest
+from lebench_sb.text import normaliser as text
 
 CORPORA = Path(__file__).parent / "corpora"
 CHANGED = 12  # characters that the normaliser changed are shown; the marker has all
@@ -190,7 +192,7 @@ def prepare_miniature(
         str, typer.Option("--corpora", help="what to imitate, comma-separated, or all")
     ] = "commonvoice,mls",
 ):
-    from lebench_sb.corpora.miniature import build_miniature
+    from lebench_sb.corpora.miniature.build import build_miniature
     from lebench_sb.corpora.miniature.layouts import names
 
     wanted = names() if corpora == "all" else corpora.split(",")
@@ -288,7 +290,7 @@ def _value(option, written, default):
 
 @app.command(help="Sizes of manifests, as LeBenchmark's table gives them.")
 def stats(manifests: Manifests):
-    from lebench_sb.cli_data import statistics
+    from lebench_sb.manifests.commands import statistics
 
     typer.echo(statistics({str(path): read_manifest(path, path.parent) for path in manifests}))
 
@@ -304,7 +306,7 @@ def validate(
         Path, typer.Option("--report", help="one JSON per finding; default: validation.jsonl beside them")
     ] = None,
 ):
-    from lebench_sb.cli_data import cache_folder, survey
+    from lebench_sb.manifests.commands import cache_folder, survey
 
     kept = cache_folder(manifests[0])
     found = survey(manifests, data_root, decode, kept, sys.stderr.isatty())
@@ -330,7 +332,7 @@ def shard(
     output: Output,
     size: Annotated[str, typer.Option("--size", help="of a shard at most: KB, MB, GB or TB")] = "4GB",
 ):
-    from lebench_sb.storage.shards import make_shards
+    from lebench_sb.manifests.shards import make_shards
 
     count = make_shards(manifests, data_root, output, size)
     typer.echo(f"{output}: {_counted(count, 'shard')}; use its manifests with --data_folder {output}")
@@ -358,7 +360,7 @@ def benchmark(
         str, typer.Option("--slurm", help="as jobs: partition=gpu,gpus_per_node=1,timeout_min=600")
     ] = None,
 ):
-    from lebench_sb.benchmark.command import benchmark as run_grid
+    from lebench_sb.grid.command import benchmark as run_grid
 
     return run_grid(grid, dry_run, slurm, parallel)
 
@@ -373,8 +375,8 @@ def compare(
 
 
 def _show_results(function):
-    """Prints what a function of lebench_sb.results returns; its ValueErrors tell of the files' content."""
-    module = importlib.import_module("lebench_sb.results")
+    """Prints what a function of evaluation/results.py returns; its ValueErrors tell of the files' content."""
+    module = importlib.import_module("lebench_sb.evaluation.results")
     try:
         typer.echo(function(module).rstrip("\n"))
     except ValueError as error:
@@ -385,7 +387,7 @@ def _show_results(function):
 def energy(
     runs: Annotated[list[Path], typer.Argument(help="folders of runs, finished or not, or folders above")],
 ):
-    from lebench_sb.energy import report
+    from lebench_sb.training.energy import report
 
     typer.echo(report(runs))
 
@@ -398,7 +400,7 @@ def import_checkpoint(
     output: Output,
     config: Annotated[str, typer.Option("--config", help="config.json of the architecture")] = None,
 ):
-    from lebench_sb.importing.command import import_checkpoint as run_import
+    from lebench_sb.encoders.importing.command import import_checkpoint as run_import
 
     try:
         folders = run_import(source, config, output)

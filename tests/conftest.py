@@ -11,7 +11,7 @@ import speechbrain  # noqa: F401  its lazy modules must exist before they are ta
 import torch
 from speechbrain.utils.importutils import LazyModule
 
-from lebench_sb.manifest import Utterance, write_manifest
+from lebench_sb.manifests.utterance import Utterance, write_manifest
 
 # hypothesis looks at every loaded module; SpeechBrain's redirections to optional packages raise when looked
 # at
@@ -87,7 +87,7 @@ def emotion_miniature(tmp_path_factory):
     """Folder with a small miniature of RECOLA, AlloSat and CaFE (six actors)"""
     pytest.importorskip("espeakng_loader")
     pytest.importorskip("py_nanotts")
-    from lebench_sb.corpora.miniature import build_miniature
+    from lebench_sb.corpora.miniature.build import build_miniature
 
     folder = tmp_path_factory.mktemp("emotion")
     build_miniature(folder, scale=0.02, workers=1, corpora=("recola", "allosat", "cafe"))

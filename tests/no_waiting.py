@@ -4,8 +4,8 @@ from contextlib import contextmanager
 
 import torch
 
-from lebench_sb.brain import TRAIN
 from lebench_sb.pretraining.brain import PretrainingBrain
+from lebench_sb.training.brain import TRAIN
 
 READERS = ("item", "tolist", "numpy", "nonzero", "__bool__", "__float__", "__int__", "__index__", "cpu")
 

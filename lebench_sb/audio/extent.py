@@ -11,8 +11,8 @@ from functools import lru_cache
 
 from lebench_sb.audio import flac, mpeg, ogg
 from lebench_sb.audio.chunks import chunked, nist, voc
+from lebench_sb.audio.members import file_of
 from lebench_sb.audio.source import open_source
-from lebench_sb.storage.members import file_of
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
 import errno
 import os
 
+from lebench_sb.audio.members import file_of, first_bytes
 from lebench_sb.core.errors import DataError, one_line
-from lebench_sb.storage.members import file_of, first_bytes
 
 HEAD = 512  # bytes
 MISSING = "missing file"

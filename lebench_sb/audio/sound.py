@@ -8,10 +8,10 @@ import soundfile
 
 from lebench_sb.audio.extent import extent
 from lebench_sb.audio.heads import MISSING, fault_of_new
+from lebench_sb.audio.members import BUFFER, first_bytes, inside, open_audio
 from lebench_sb.audio.quiet import libmpg123_quiet
 from lebench_sb.audio.source import Spliced, open_source
 from lebench_sb.core.errors import DataError
-from lebench_sb.storage.members import BUFFER, first_bytes, inside, open_audio
 
 OVERSHOOT = 0.1  # seconds by which a segment may end after its file (times are often rounded)
 BLOCK = 1 << 18  # samples of all channels read at once

@@ -4,8 +4,8 @@ import io
 import os
 from contextlib import contextmanager
 
+from lebench_sb.audio.members import inside, opened
 from lebench_sb.core.guard import regular
-from lebench_sb.storage.members import inside, opened
 
 
 class Source:

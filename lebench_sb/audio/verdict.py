@@ -15,12 +15,12 @@ import numpy as np
 from lebench_sb.audio import ogg
 from lebench_sb.audio.extent import id3_size
 from lebench_sb.audio.heads import MISSING, audio_fault
+from lebench_sb.audio.members import file_of
 from lebench_sb.audio.quiet import libmpg123_quiet
 from lebench_sb.audio.sound import decoder_versions, open_sound
 from lebench_sb.audio.source import open_source
 from lebench_sb.core.errors import DataError, one_line
 from lebench_sb.core.files import write_atomically
-from lebench_sb.storage.members import file_of
 
 logger = logging.getLogger(__name__)
 FORMAT = 1  # raised when what is looked for changes: older verdicts are made anew

@@ -1,8 +1,8 @@
 """Which YAML tags may build or call something in a file that came from elsewhere: a list, not a hope.
 
 HyperPyYAML imports what `!new:`, `!name:`, `!apply:` and `!module:` name and follows attributes, so that
-`!apply:lebench_sb.run.os.system` is a shell: a package in front proves nothing. What is allowed is named by
-module and by what that module itself defines.
+`!apply:lebench_sb.training.run.os.system` is a shell: a package in front proves nothing. What is allowed is
+named by module and by what that module itself defines.
 """
 
 import ast
@@ -20,7 +20,7 @@ PLAIN = re.compile(
 CALLED = {  # by !apply:, each by name: a function is run with any values
     "getattr",  # what HyperPyYAML makes of !ref <encoder.output_size>
     "speechbrain.utils.seed_everything",
-    "lebench_sb.encoders.load_encoder",
+    "lebench_sb.encoders.encoder.load_encoder",
     "lebench_sb.training.folders.run_folder",
     "lebench_sb.corpora.lebenchmark.manifests",
     "lebench_sb.pretraining.brain.virtual_epochs",
@@ -37,10 +37,10 @@ OTHERS = re.compile(  # by !new: and !name:, of other packages: classes that com
     r"|speechbrain\.utils\.(epoch_loop\.EpochCounter|train_logger\.FileTrainLogger)"
 )
 OURS = re.compile(  # and of this one, where the module defines it
-    r"lebench_sb\.(augment|schedules|heads\.\w+)\.[A-Za-z]\w*"
+    r"lebench_sb\.(audio\.augment|training\.schedules|tasks\.heads\.\w+)\.[A-Za-z]\w*"
     r"|lebench_sb\.(tasks|pretraining)\.\w+\.([A-Z]\w*|\w+_(brain|loss))"
     r"|lebench_sb\.corpora\.\w+\.prepare_\w+"
-    r"|lebench_sb\.checkpoints\.(SafeCheckpointer|save_trained|load_trained)"
+    r"|lebench_sb\.training\.checkpoints\.(SafeCheckpointer|save_trained|load_trained)"
 )
 TAG = re.compile(r"(?<!\w)!+<?!*[\w%][^\s,\[\]{}()\"']*")  # as it stands in the text of a value
 NAMED = re.compile(r"!(new|name|apply|applyref|include):(.+)")

@@ -3,8 +3,8 @@
 import unicodedata
 from collections import Counter
 
-from lebench_sb.text import UnreadableText
-from lebench_sb.text import normaliser as text_normaliser
+from lebench_sb.text.normaliser import UnreadableText
+from lebench_sb.text.normaliser import normaliser as text_normaliser
 
 ADVICE = "spell them out or remove them"
 EMPTY = "empty transcript"

@@ -13,11 +13,13 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from lebench_sb.annotations.trees import PUNCTUATION, as_conllu, normalised
+from lebench_sb.core.errors import Problems
 from lebench_sb.core.paths import files_below
 from lebench_sb.corpora._stamps import synthetic
-from lebench_sb.manifest import Problems, Utterance, probe_durations, read_marker, write_manifest
-from lebench_sb.text import normaliser as text_normaliser
+from lebench_sb.manifests.markers import read_marker
+from lebench_sb.manifests.trees import PUNCTUATION, as_conllu, normalised
+from lebench_sb.manifests.utterance import Utterance, probe_durations, write_manifest
+from lebench_sb.text.normaliser import normaliser as text_normaliser
 
 NAMES = {"train": "train", "valid": "dev", "test": "test"}  # ours: theirs
 AUDIO = (".wav", ".flac", ".mp3", ".ogg")

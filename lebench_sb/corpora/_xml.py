@@ -10,8 +10,8 @@ import re
 from dataclasses import dataclass, field
 from xml.parsers import expat
 
+from lebench_sb.core.errors import DataError
 from lebench_sb.core.guard import MAX_DEPTH, read_small
-from lebench_sb.manifest import DataError
 
 LIMIT = 512 << 20  # bytes of a file
 DECLARED = re.compile(rb"<\?xml[^>]*?\bencoding\s*=\s*[\"']([\w.:-]+)[\"']")

@@ -12,18 +12,13 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from lebench_sb.annotations.traces import read_traces
+from lebench_sb.core.errors import Problems
 from lebench_sb.core.guard import regular
 from lebench_sb.core.paths import below, files_below
 from lebench_sb.corpora._stamps import synthetic_emotion
-from lebench_sb.manifest import (
-    Problems,
-    Utterance,
-    measure_durations,
-    prepared,
-    read_text,
-    write_manifest,
-)
+from lebench_sb.manifests.markers import prepared
+from lebench_sb.manifests.traces import read_traces
+from lebench_sb.manifests.utterance import Utterance, measure_durations, read_text, write_manifest
 
 SPLITS = {"train": "train", "valid": "dev", "test": "test"}  # ours: theirs
 COLUMN = "satisfaction"

@@ -12,16 +12,11 @@ import os
 import re
 from pathlib import Path
 
+from lebench_sb.core.errors import Problems, UsageError
 from lebench_sb.core.paths import below, files_below
 from lebench_sb.corpora._stamps import synthetic_emotion
-from lebench_sb.manifest import (
-    Problems,
-    UsageError,
-    Utterance,
-    measure_durations,
-    prepared,
-    write_manifest,
-)
+from lebench_sb.manifests.markers import prepared
+from lebench_sb.manifests.utterance import Utterance, measure_durations, write_manifest
 
 SPLITS = ("train", "valid", "test")
 EMOTIONS = {

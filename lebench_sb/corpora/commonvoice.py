@@ -14,21 +14,13 @@ import hashlib
 import os
 from pathlib import Path
 
+from lebench_sb.core.errors import DataError, Problems
 from lebench_sb.core.paths import Finder, below
 from lebench_sb.corpora._stamps import synthetic
 from lebench_sb.corpora._text import EMPTY, gender, readable
-from lebench_sb.manifest import (
-    DataError,
-    Problems,
-    Told,
-    Utterance,
-    nearest,
-    prepared,
-    probe_durations,
-    read_table,
-    write_manifest,
-)
-from lebench_sb.text import none as compose
+from lebench_sb.manifests.markers import Told, prepared
+from lebench_sb.manifests.utterance import Utterance, nearest, probe_durations, read_table, write_manifest
+from lebench_sb.text.normaliser import none as compose
 
 SPLITS = {"train": "train", "valid": "dev", "test": "test"}  # ours: theirs
 NEEDED = ("client_id", "path", "sentence", "gender")

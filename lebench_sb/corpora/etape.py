@@ -24,23 +24,16 @@ import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
+from lebench_sb.core.errors import DataError, Problems
 from lebench_sb.core.guard import read_small, regular
 from lebench_sb.core.paths import below, files_below
 from lebench_sb.corpora._stamps import synthetic
 from lebench_sb.corpora._text import gender as read_gender
 from lebench_sb.corpora._text import readable
 from lebench_sb.corpora._xml import read_xml
-from lebench_sb.manifest import (
-    SECONDS,
-    DataError,
-    Problems,
-    Told,
-    Utterance,
-    measure_durations,
-    prepared,
-    write_manifest,
-)
-from lebench_sb.text import none as compose
+from lebench_sb.manifests.markers import Told, prepared
+from lebench_sb.manifests.utterance import SECONDS, Utterance, measure_durations, write_manifest
+from lebench_sb.text.normaliser import none as compose
 
 SPLITS = {"train": "train", "valid": "dev", "test": "test"}  # ours: theirs
 AUDIO = (".wav", ".flac", ".sph")

@@ -6,7 +6,7 @@ what `prepare_fabiole` reads is a layout of ours, one folder a speaker, into whi
 
     fabiole/wav/<speaker>/**/<excerpt>.wav   (or .flac .mp3 .ogg .opus)
     fabiole/trials.txt                       `1 <speaker>/<excerpt>.wav <speaker>/<excerpt>.wav`, 0 for two
-                                             speakers, or any other format of lebench_sb/annotations/trials.py
+                                             speakers, or any other format of lebench_sb/manifests/trials.py
     fabiole/enrolment.txt                    `model <speaker>/<excerpt>.wav ...`, where trials name models of
                                              several excerpts; may be absent
     fabiole/speakers.csv                     `speaker,gender`; may be absent
@@ -20,25 +20,21 @@ import random
 from collections import defaultdict
 from pathlib import Path
 
-from lebench_sb.annotations.trials import read_trials, trials_csv
+from lebench_sb.core.errors import DataError, Problems, UsageError
+from lebench_sb.core.files import write_atomically
 from lebench_sb.core.guard import regular
 from lebench_sb.core.paths import below, files_below
 from lebench_sb.corpora._stamps import synthetic
 from lebench_sb.corpora._text import gender as read_gender
-from lebench_sb.manifest import (
-    DataError,
-    Problems,
-    UsageError,
+from lebench_sb.manifests.markers import manifest_hash, prepared, read_marker
+from lebench_sb.manifests.trials import read_trials, trials_csv
+from lebench_sb.manifests.utterance import (
     Utterance,
-    manifest_hash,
     measure_durations,
-    prepared,
     read_manifest,
-    read_marker,
     read_table,
     read_text,
     separator,
-    write_atomically,
     write_manifest,
 )
 

@@ -8,7 +8,8 @@ originals validated on is not known.
 import importlib
 from pathlib import Path
 
-from lebench_sb.manifest import UsageError, nearest
+from lebench_sb.core.errors import UsageError
+from lebench_sb.manifests.utterance import nearest
 
 # name: manifests of its folder that are trained on; corpora with official splits have several
 TRAINED_ON = {

@@ -38,23 +38,15 @@ from pathlib import Path
 
 from lebench_sb.audio.heads import kind_of
 from lebench_sb.audio.verdict import from_header
+from lebench_sb.core.errors import DataError, Problems, UsageError
 from lebench_sb.core.guard import regular
 from lebench_sb.core.paths import below, files_below, listed
 from lebench_sb.corpora._stamps import synthetic
 from lebench_sb.corpora._xml import Node, read_xml
-from lebench_sb.manifest import (
-    SECONDS,
-    DataError,
-    Problems,
-    Told,
-    UsageError,
-    Utterance,
-    prepared,
-    read_text,
-    write_manifest,
-)
-from lebench_sb.text import UnreadableText
-from lebench_sb.text import normaliser as text_normaliser
+from lebench_sb.manifests.markers import Told, prepared
+from lebench_sb.manifests.utterance import SECONDS, Utterance, read_text, write_manifest
+from lebench_sb.text.normaliser import UnreadableText
+from lebench_sb.text.normaliser import normaliser as text_normaliser
 
 DATA = "E0024/MEDIA1FR_00/MEDIA1FR/DATA"
 SPLITS = {

@@ -13,19 +13,13 @@ import hashlib
 import os
 from pathlib import Path
 
+from lebench_sb.audio.heads import MISSING
+from lebench_sb.core.errors import Problems
 from lebench_sb.core.paths import Finder, below
 from lebench_sb.corpora._stamps import synthetic
 from lebench_sb.corpora._text import readable
-from lebench_sb.manifest import (
-    MISSING,
-    SECONDS,
-    Problems,
-    Told,
-    Utterance,
-    prepared,
-    read_text,
-    write_manifest,
-)
+from lebench_sb.manifests.markers import Told, prepared
+from lebench_sb.manifests.utterance import SECONDS, Utterance, read_text, write_manifest
 
 SPLITS = {"train": "train", "valid": "dev", "test": "test"}  # ours: theirs
 LAYOUT = (

@@ -20,23 +20,14 @@ from pathlib import Path
 
 import yaml
 
+from lebench_sb.core.errors import DataError, Problems, UsageError
 from lebench_sb.core.guard import regular
 from lebench_sb.core.paths import Finder, below
 from lebench_sb.corpora._stamps import synthetic
-from lebench_sb.manifest import (
-    SECONDS,
-    DataError,
-    Problems,
-    Told,
-    UsageError,
-    Utterance,
-    measure_durations,
-    prepared,
-    read_text,
-    write_manifest,
-)
-from lebench_sb.text import UnreadableText
-from lebench_sb.text import normaliser as text_normaliser
+from lebench_sb.manifests.markers import Told, prepared
+from lebench_sb.manifests.utterance import SECONDS, Utterance, measure_durations, read_text, write_manifest
+from lebench_sb.text.normaliser import UnreadableText
+from lebench_sb.text.normaliser import normaliser as text_normaliser
 
 SPLITS = ("train", "valid", "test")
 KEYS = ("duration", "offset", "speaker_id", "wav")

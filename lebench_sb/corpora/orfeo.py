@@ -15,20 +15,13 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from lebench_sb.annotations.trees import metadata, parse_block, sentences
-from lebench_sb.core.errors import SHOWN
+from lebench_sb.core.errors import SHOWN, DataError, Problems
 from lebench_sb.core.guard import regular
 from lebench_sb.core.paths import below, files_below
 from lebench_sb.corpora._treebanks import NAMES, Reader, write_splits
-from lebench_sb.manifest import (
-    SECONDS,
-    DataError,
-    Problems,
-    corpus_folder,
-    nearest,
-    prepared,
-    read_text,
-)
+from lebench_sb.manifests.markers import prepared
+from lebench_sb.manifests.trees import metadata, parse_block, sentences
+from lebench_sb.manifests.utterance import SECONDS, corpus_folder, nearest, read_text
 
 # names with a mark are read as text: what stands there need not follow Universal Dependencies
 TIMED = (*"id form lemma upos xpos_ feats_ head deprel deps_ misc_".split(), "begin", "end")

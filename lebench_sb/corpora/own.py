@@ -14,36 +14,30 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+from lebench_sb.core.errors import DataError, Problems, UsageError
+from lebench_sb.core.files import write_atomically
 from lebench_sb.core.guard import read_json
 from lebench_sb.core.paths import Finder
 from lebench_sb.corpora._text import ADVICE, EMPTY, changed_characters
 from lebench_sb.corpora._text import gender as gender_of
-from lebench_sb.manifest import (
+from lebench_sb.manifests.markers import Told, is_prepared, parameters_hash, refuse_foreign, remove_marked
+from lebench_sb.manifests.utterance import (
     CLOSE,
     PATH_LABELS,
     SECONDS,
     TAG,
-    DataError,
-    Problems,
-    Told,
-    UsageError,
     Utterance,
-    is_prepared,
     nearest,
-    parameters_hash,
     probe_durations,
     read_table,
     read_text,
-    refuse_foreign,
-    remove_marked,
     separator,
     tag_faults,
-    write_atomically,
     write_manifest,
 )
-from lebench_sb.text import UnreadableText
-from lebench_sb.text import none as compose
-from lebench_sb.text import normaliser as text_normaliser
+from lebench_sb.text.normaliser import UnreadableText
+from lebench_sb.text.normaliser import none as compose
+from lebench_sb.text.normaliser import normaliser as text_normaliser
 
 SPLITS = {
     **dict.fromkeys(("train", "training"), "train"),

@@ -13,20 +13,13 @@ import os
 import re
 from pathlib import Path
 
-from lebench_sb.annotations.traces import read_traces
+from lebench_sb.core.errors import DataError, Problems, UsageError
 from lebench_sb.core.guard import regular
 from lebench_sb.core.paths import below, listed
 from lebench_sb.corpora._stamps import synthetic_emotion
-from lebench_sb.manifest import (
-    DataError,
-    Problems,
-    UsageError,
-    Utterance,
-    measure_durations,
-    nearest,
-    prepared,
-    write_manifest,
-)
+from lebench_sb.manifests.markers import prepared
+from lebench_sb.manifests.traces import read_traces
+from lebench_sb.manifests.utterance import Utterance, measure_durations, nearest, write_manifest
 
 SPLITS = ("train", "valid", "test")
 DIMENSIONS = ("arousal", "valence")

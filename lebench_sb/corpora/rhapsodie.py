@@ -14,12 +14,12 @@ from collections import Counter
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from lebench_sb.annotations.trees import read_blocks
 from lebench_sb.core.guard import regular
 from lebench_sb.core.paths import files_below
 from lebench_sb.corpora._text import gender as read_gender
 from lebench_sb.corpora._treebanks import NAMES, Reader, write_splits
-from lebench_sb.manifest import prepared
+from lebench_sb.manifests.markers import prepared
+from lebench_sb.manifests.trees import read_blocks
 
 FILE = "_rhapsodie-ud-{}.conllu"
 MILLISECONDS = re.compile("[0-9]{1,12}")

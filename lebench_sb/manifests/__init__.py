@@ -1,1 +1,1 @@
-"""What stands beside a manifest, its marker; and checks of what it names, before anything is learnt."""
+"""Manifests: the table of utterances, its columnar copy, shards, checks of what it names, and annotations."""

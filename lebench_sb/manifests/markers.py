@@ -16,10 +16,10 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from lebench_sb.audio.members import file_of
 from lebench_sb.core.errors import SHOWN, DataError, Problems, UsageError
 from lebench_sb.core.files import write_atomically
 from lebench_sb.core.guard import read_json
-from lebench_sb.storage.members import file_of
 
 FORMAT = 1  # in the parameters' hash: raised when the rules of writing change, to rebuild old manifests
 READERS = 8  # threads: asking for a file waits on the disk or the network, not on the processor

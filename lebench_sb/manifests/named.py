@@ -6,8 +6,8 @@ from itertools import islice
 
 from lebench_sb.core.errors import UsageError
 from lebench_sb.manifests.markers import plain, read_marker
-from lebench_sb.text import UnreadableText
-from lebench_sb.text import normaliser as text_normaliser
+from lebench_sb.text.normaliser import UnreadableText
+from lebench_sb.text.normaliser import normaliser as text_normaliser
 
 NOT_KNOWN = "not known"
 ROWS = 20_000  # of a manifest without marker are looked at

@@ -3,7 +3,7 @@
 import logging
 
 from lebench_sb.core.errors import DataError, Problems
-from lebench_sb.storage.columns import Utterances
+from lebench_sb.manifests.columns import Utterances
 
 logger = logging.getLogger(__name__)
 OVERLAP, UNKNOWN = "speaker overlap allowed", "speakers not known"  # the stamps

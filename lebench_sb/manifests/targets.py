@@ -6,11 +6,11 @@ import operator
 import numpy as np
 import torch
 
+from lebench_sb.audio.waveforms import SAMPLE_RATE
 from lebench_sb.core.errors import SHOWN, DataError
-from lebench_sb.manifests.before_training import MAX_BAD_FRACTION
+from lebench_sb.manifests.audio_checks import MAX_BAD_FRACTION
+from lebench_sb.manifests.columns import durations_of
 from lebench_sb.manifests.labels import ids_of, values_of
-from lebench_sb.storage.columns import durations_of
-from lebench_sb.waveforms import SAMPLE_RATE
 
 logger = logging.getLogger(__name__)
 

@@ -17,27 +17,17 @@ from transformers import (
     Wav2Vec2ForPreTraining,
 )
 
-from lebench_sb import results, sharding
-from lebench_sb.brain import TRAIN, VALID, SSLBrain
-from lebench_sb.data import (
-    EpochPlan,
-    PlannedLoader,
-    StreamPlan,
-    as_dataset,
-    cropped_audio_item,
-    sample_lengths,
-    send,
-)
-from lebench_sb.folders.settings import (
+from lebench_sb.core.errors import DataError, UsageError
+from lebench_sb.encoders.folders.settings import (
     architecture_of,
     check_preprocessor,
     config_of,
     find_preprocessor,
 )
-from lebench_sb.manifest import DataError, UsageError
-from lebench_sb.metrics.errors import mean, rate
-from lebench_sb.model_folders import check_size, load_model, locate, read_config, save_encoder
-from lebench_sb.plots import attempt, codebook_usage, learning_curves
+from lebench_sb.encoders.model_folders import check_size, load_model, locate, read_config, save_encoder
+from lebench_sb.evaluation import results
+from lebench_sb.evaluation.metrics.errors import mean, rate
+from lebench_sb.evaluation.plots import attempt, codebook_usage, learning_curves
 from lebench_sb.pretraining import log_mel
 from lebench_sb.pretraining.batch_hours import describe_hours, seconds_per_batch
 from lebench_sb.pretraining.initialise import balance_codes, filterbank_start
@@ -48,6 +38,17 @@ from lebench_sb.pretraining.model import PretrainingModel
 from lebench_sb.pretraining.moments import name_parameters, put_moments, read_moments
 from lebench_sb.pretraining.probes import Probe, effective_rank
 from lebench_sb.pretraining.watch import Watch, facts_of
+from lebench_sb.training import sharding
+from lebench_sb.training.brain import TRAIN, VALID, SSLBrain
+from lebench_sb.training.data import (
+    EpochPlan,
+    PlannedLoader,
+    StreamPlan,
+    as_dataset,
+    cropped_audio_item,
+    sample_lengths,
+    send,
+)
 
 logger = logging.getLogger(__name__)
 STARTS = {"random": lambda extractor: None, "filterbank": filterbank_start}
@@ -196,7 +197,7 @@ class PretrainingBrain(SSLBrain):
         return [([p for p in self.modules.parameters() if id(p) not in ids], rate, 0), (targets, rate, first)]
 
     def _wrap_distributed(self):
-        """Several processes: DistributedDataParallel, or sharding with `fsdp`; see lebench_sb/sharding.py"""
+        """Several processes: DistributedDataParallel, or sharding with `fsdp`; see training/sharding.py"""
         if not (self.hparams.fsdp and self.world > 1):
             super()._wrap_distributed()
             return

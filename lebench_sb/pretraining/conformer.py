@@ -15,7 +15,7 @@ import torch
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from lebench_sb.attention import attend as attend_heads
+from lebench_sb.encoders.attention import attend as attend_heads
 from lebench_sb.pretraining.linear import feed_forward, linear
 
 

@@ -16,15 +16,15 @@ from speechbrain.utils.distributed import ddp_barrier, if_main_process
 from torch import nn
 from transformers import Wav2Vec2Model
 
-from lebench_sb import results
-from lebench_sb.brain import TRAIN, VALID, SSLBrain
-from lebench_sb.data import send
-from lebench_sb.encoders import SSLEncoder, load_encoder
-from lebench_sb.manifest import UsageError
-from lebench_sb.metrics.errors import mean
-from lebench_sb.model_folders import check_size
-from lebench_sb.plots import attempt, learning_curves
+from lebench_sb.core.errors import UsageError
+from lebench_sb.encoders.encoder import SSLEncoder, load_encoder
+from lebench_sb.encoders.model_folders import check_size
+from lebench_sb.evaluation import results
+from lebench_sb.evaluation.metrics.errors import mean
+from lebench_sb.evaluation.plots import attempt, learning_curves
 from lebench_sb.pretraining.brain import PretrainingBrain, check_same_scale, datasets, story_of
+from lebench_sb.training.brain import TRAIN, VALID, SSLBrain
+from lebench_sb.training.data import send
 
 logger = logging.getLogger(__name__)
 # What two models must share for the layers of one to compute the same in the other

@@ -8,8 +8,8 @@ import logging
 
 import numpy as np
 
-from lebench_sb.data import StreamPlan, arrange, seed_of
-from lebench_sb.manifest import UsageError
+from lebench_sb.core.errors import UsageError
+from lebench_sb.training.data import StreamPlan, arrange, seed_of
 
 logger = logging.getLogger(__name__)
 

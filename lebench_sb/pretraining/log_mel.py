@@ -16,10 +16,10 @@ import torch
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
-from lebench_sb.data import sample_lengths
+from lebench_sb.audio.waveforms import LogMel
 from lebench_sb.pretraining.extractor import extract, hop_and_field, output_length
-from lebench_sb.schedules import linear_decay
-from lebench_sb.waveforms import LogMel
+from lebench_sb.training.data import sample_lengths
+from lebench_sb.training.schedules import linear_decay
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ V, D) tensor is built. Everything runs in float32: call it outside autocast.
 import torch
 from torch.nn import functional as F
 
-from lebench_sb.data import send
+from lebench_sb.training.data import send
 
 
 def gumbel_noise(like):

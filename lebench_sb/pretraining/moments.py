@@ -8,21 +8,15 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 
-from lebench_sb.checkpoints import best_checkpoint
-from lebench_sb.folders.torch_files import (
-    check_finite,
-    check_tensors,
-    first_five,
-    read_safetensors,
-)
-from lebench_sb.manifest import UsageError
+from lebench_sb.core.errors import UsageError
+from lebench_sb.encoders.folders.torch_files import check_finite, check_tensors, first_five, read_safetensors
+from lebench_sb.encoders.importing.moments import IMPORTED
 from lebench_sb.pretraining.trainer_moments import KINDS, LEAVE, TRAINER, trainer_moments
-from lebench_sb.sharding import optimizer_parts
+from lebench_sb.training.checkpoints import best_checkpoint
+from lebench_sb.training.sharding import optimizer_parts
 
 logger = logging.getLogger(__name__)
-IMPORTED = "moments.safetensors"
 
 
 def name_parameters(optimizer, modules):
@@ -64,13 +58,6 @@ def read_moments(init_from, model):
     found = {name: value for name, value in tensors.items() if torch.is_tensor(value)}
     check_finite(found, f"init_optimizer: {checkpoint}", UsageError, LEAVE)
     return moments
-
-
-def write_moments(folder, moments, updates):
-    """Writes what read_moments reads. moments: {"exp_avg" or "exp_avg_sq": {transformers' name: tensor}}"""
-    tensors = {f"{kind}.{name}": part for kind, named in moments.items() for name, part in named.items()}
-    save_file(tensors, folder / IMPORTED, {"step": str(updates)})
-    return folder / IMPORTED
 
 
 def imported_moments(path):

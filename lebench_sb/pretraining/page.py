@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from lebench_sb.core.files import write_atomically
-from lebench_sb.plots import COLOURS, DASHES, GREY, moving_average, perplexity
+from lebench_sb.evaluation.plots import COLOURS, DASHES, GREY, moving_average, perplexity
 from lebench_sb.pretraining.health import COLLAPSED, SHOWN, STARVED, heard, listed, waiting
 
 TEMPLATE = Path(__file__).with_name("page.html")

@@ -8,8 +8,10 @@ import math
 
 import torch
 
-from lebench_sb.data import crop_limits, load_audio, manifest_paths, seed_of
-from lebench_sb.manifest import UsageError, read_manifest
+from lebench_sb.core.errors import UsageError
+from lebench_sb.manifests.member_names import manifest_paths
+from lebench_sb.manifests.utterance import read_manifest
+from lebench_sb.training.data import crop_limits, load_audio, seed_of
 
 logger = logging.getLogger(__name__)
 FOLDS = 5

@@ -12,9 +12,9 @@ import torch
 import transformers
 from torch import nn
 
-from lebench_sb.folders.torch_files import check_finite, check_tensors, read_torch
-from lebench_sb.manifest import UsageError
-from lebench_sb.model_folders import read_config
+from lebench_sb.core.errors import UsageError
+from lebench_sb.encoders.folders.torch_files import check_finite, check_tensors, read_torch
+from lebench_sb.encoders.model_folders import read_config
 
 TRAINER = "optimizer.pt"
 KINDS = ("exp_avg", "exp_avg_sq")  # of Adam and AdamW

@@ -3,7 +3,7 @@
 import logging
 from pathlib import Path
 
-from lebench_sb.manifest import UsageError
+from lebench_sb.core.errors import UsageError
 from lebench_sb.pretraining.health import Curves, Facts, Monitor, read_lines
 from lebench_sb.pretraining.page import draw_png, write_page
 

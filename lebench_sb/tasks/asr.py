@@ -13,14 +13,15 @@ import torch
 from speechbrain.utils.distributed import if_main_process
 from torch.nn import functional as F
 
-from lebench_sb.brain import TRAIN, SSLBrain
-from lebench_sb.data import as_dataset, audio_item
-from lebench_sb.decoding.subwords import check_size
-from lebench_sb.manifest import DataError, UsageError, write_atomically
+from lebench_sb.core.errors import DataError, UsageError
+from lebench_sb.core.files import write_atomically
+from lebench_sb.evaluation.metrics.errors import count_errors, rate
 from lebench_sb.manifests.labels import check_texts, label_names
-from lebench_sb.metrics.errors import count_errors, rate
-from lebench_sb.text import UnreadableText
-from lebench_sb.text import normaliser as text_normaliser
+from lebench_sb.text.normaliser import UnreadableText
+from lebench_sb.text.normaliser import normaliser as text_normaliser
+from lebench_sb.text.subwords import check_size
+from lebench_sb.training.brain import TRAIN, SSLBrain
+from lebench_sb.training.data import as_dataset, audio_item
 
 logger = logging.getLogger(__name__)
 RATES = {"WER": "word", "CER": "char"}
@@ -207,7 +208,7 @@ def write_transcripts(path, rows, names):
 
 
 class ASRBrain(TranscriptionBrain):
-    """modules: encoder (the contract of lebench_sb.encoders) and head (frames -> log-probabilities)."""
+    """modules: encoder (see encoders/encoder.py) and head (frames -> log-probabilities)."""
 
     def __init__(self, modules, hparams, run_opts, checkpointer, characters):
         super().__init__(modules, hparams, run_opts, checkpointer)

@@ -6,18 +6,18 @@ Letters: B utterances, S states, L tokens, V tokens there are (number V is the C
 from speechbrain.utils.distributed import run_on_main
 from torch.nn import functional as F
 
-from lebench_sb.brain import TEST, TRAIN
-from lebench_sb.decoding import subwords
-from lebench_sb.decoding.beam import beam_search
 from lebench_sb.manifests.targets import check_targets
 from lebench_sb.tasks.asr import TranscriptionBrain
 from lebench_sb.tasks.asr_ctc import normalise_of
+from lebench_sb.tasks.decoding.beam import beam_search
+from lebench_sb.text import subwords
+from lebench_sb.training.brain import TEST, TRAIN
 
 
 def attention_brain(utterances, hparams, run_opts):
     """The Brain of an attention recipe: subwords learnt from the training texts, the head sized for them.
 
-    Raises UsageError or DataError as lebench_sb.decoding.subwords does.
+    Raises UsageError or DataError as lebench_sb.text.subwords does.
     """
     texts = [u.labels["wrd"] for u in utterances["train"]]
     folder = hparams["output_folder"]

@@ -9,15 +9,16 @@ import logging
 import torch
 from speechbrain.utils.distributed import if_main_process, run_on_main
 
-from lebench_sb.brain import TEST, VALID
+from lebench_sb.core.errors import UsageError
+from lebench_sb.core.files import write_atomically
 from lebench_sb.core.lines import json_text
-from lebench_sb.decoding.ctc_search import Weights, search
-from lebench_sb.decoding.language_model import LanguageModel, prepare_language_model
-from lebench_sb.manifest import UsageError, write_atomically
+from lebench_sb.evaluation.metrics.errors import count_errors, rate
 from lebench_sb.manifests.targets import check_targets
-from lebench_sb.metrics.errors import count_errors, rate
 from lebench_sb.tasks.asr import ASRBrain, Characters, columns
-from lebench_sb.text import normaliser as text_normaliser
+from lebench_sb.tasks.decoding.ctc_search import Weights, search
+from lebench_sb.tasks.decoding.language_model import LanguageModel, prepare_language_model
+from lebench_sb.text.normaliser import normaliser as text_normaliser
+from lebench_sb.training.brain import TEST, VALID
 
 logger = logging.getLogger(__name__)
 NOTE = "language_model.json"  # in the run folder: which model, which weights, and how they were chosen

@@ -12,13 +12,14 @@ from speechbrain.utils.checkpoints import average_checkpoints
 from speechbrain.utils.distributed import run_on_main
 from torch.nn import functional
 
-from lebench_sb.brain import TEST, TRAIN, VALID, SSLBrain
-from lebench_sb.checkpoints import SafeCheckpointer, fault, load_trained, put_trained, save_trained
-from lebench_sb.data import as_dataset, audio_item
-from lebench_sb.decoding.subwords import check_size, learn, load
-from lebench_sb.manifest import DataError, nearest
+from lebench_sb.core.errors import DataError
+from lebench_sb.evaluation.metrics import translation
 from lebench_sb.manifests.labels import check_texts
-from lebench_sb.metrics import translation
+from lebench_sb.manifests.utterance import nearest
+from lebench_sb.text.subwords import check_size, learn, load
+from lebench_sb.training.brain import TEST, TRAIN, VALID, SSLBrain
+from lebench_sb.training.checkpoints import SafeCheckpointer, fault, load_trained, put_trained, save_trained
+from lebench_sb.training.data import as_dataset, audio_item
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +82,7 @@ def best_constant(texts, seed, candidates=100, judges=300):
 
 
 class ASTBrain(SSLBrain):
-    """modules: encoder (the contract of lebench_sb.encoders) and head (heads.translation.Translator).
+    """modules: encoder (the contract of lebench_sb.encoders.encoder) and head (heads.translation.Translator).
     texts: the training texts, of which `subwords` were learnt."""
 
     def __init__(self, modules, hparams, run_opts, checkpointer, subwords, texts):

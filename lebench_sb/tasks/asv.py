@@ -21,12 +21,20 @@ from speechbrain.utils.distributed import if_main_process
 from torch import nn
 from torch.nn import functional as F
 
-from lebench_sb import plots, results
-from lebench_sb.annotations.trials import Trials, make_trials, read_trials, trials_csv
-from lebench_sb.brain import TEST, TRAIN, VALID, SSLBrain
-from lebench_sb.data import SAMPLE_RATE, EpochPlan, as_dataset, audio_item, cropped_audio_item, seed_of
-from lebench_sb.manifest import DataError, Problems, UsageError, write_atomically
-from lebench_sb.metrics import verification
+from lebench_sb.core.errors import DataError, Problems, UsageError
+from lebench_sb.core.files import write_atomically
+from lebench_sb.evaluation import plots, results
+from lebench_sb.evaluation.metrics import verification
+from lebench_sb.manifests.trials import Trials, make_trials, read_trials, trials_csv
+from lebench_sb.training.brain import TEST, TRAIN, VALID, SSLBrain
+from lebench_sb.training.data import (
+    SAMPLE_RATE,
+    EpochPlan,
+    as_dataset,
+    audio_item,
+    cropped_audio_item,
+    seed_of,
+)
 
 logger = logging.getLogger(__name__)
 MADE = "made"  # the value of `trials` that asks for a list made of the test set's speakers

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import torch
 
-from lebench_sb.checkpoints import best_checkpoint, read_settings
 from lebench_sb.core import guard
-from lebench_sb.folders.torch_files import check_finite
-from lebench_sb.manifest import UsageError
+from lebench_sb.core.errors import UsageError
+from lebench_sb.encoders.folders.torch_files import check_finite
+from lebench_sb.training.checkpoints import best_checkpoint, read_settings
 
 logger = logging.getLogger(__name__)
 NONE = "none"

@@ -12,13 +12,15 @@ from speechbrain.utils.distributed import if_main_process
 from torch import nn
 from torch.nn import functional as F
 
-from lebench_sb import plots, results
-from lebench_sb.brain import TRAIN, SSLBrain
-from lebench_sb.data import as_dataset, audio_item
-from lebench_sb.manifest import DataError, Problems, nearest, write_atomically
+from lebench_sb.core.errors import DataError, Problems
+from lebench_sb.core.files import write_atomically
+from lebench_sb.evaluation import plots, results
+from lebench_sb.evaluation.metrics import classification
 from lebench_sb.manifests.labels import require
 from lebench_sb.manifests.speakers import check_speakers
-from lebench_sb.metrics import classification
+from lebench_sb.manifests.utterance import nearest
+from lebench_sb.training.brain import TRAIN, SSLBrain
+from lebench_sb.training.data import as_dataset, audio_item
 
 logger = logging.getLogger(__name__)
 METRICS = results.CLASSIFICATION
@@ -48,9 +50,7 @@ class ConvolutionPooling(nn.Module):
     remain: a 100 Hz filterbank and a 50 Hz SSL encoder meet the same head.
     """
 
-    def __init__(
-        self, input_size, frame_rate, output_size, hidden=128, kernel=5, dropout=0.2, max_rate=50.0
-    ):
+    def __init__(self, input_size, frame_rate, output_size, hidden=128, kernel=5, dropout=0.2, max_rate=50.0):
         super().__init__()
         self.stride = max(1, round(frame_rate / max_rate))
         self.norm = nn.LayerNorm(input_size)
@@ -149,7 +149,7 @@ def datasets(utterances, hparams):
 
 
 class CategoricalEmotionBrain(SSLBrain):
-    """modules: encoder (the contract of lebench_sb.encoders) and head (frames -> scores of the classes)."""
+    """modules: encoder (see encoders/encoder.py) and head (frames -> scores of the classes)."""
 
     def __init__(self, modules, hparams, run_opts, checkpointer, classes):
         super().__init__(modules, hparams, run_opts, checkpointer)

@@ -19,13 +19,13 @@ from speechbrain.dataio.batch import PaddedData
 from speechbrain.utils.epoch_loop import EpochCounterWithStopper
 from torch import nn
 
-from lebench_sb.annotations.traces import read_traces
-from lebench_sb.brain import TRAIN, VALID, SSLBrain
-from lebench_sb.data import SAMPLE_RATE, EpochPlan, as_dataset, audio_item
-from lebench_sb.manifest import DataError, UsageError
+from lebench_sb.core.errors import DataError, UsageError
+from lebench_sb.evaluation.metrics import concordance
 from lebench_sb.manifests.labels import require
 from lebench_sb.manifests.speakers import check_speakers
-from lebench_sb.metrics import concordance
+from lebench_sb.manifests.traces import read_traces
+from lebench_sb.training.brain import TRAIN, VALID, SSLBrain
+from lebench_sb.training.data import SAMPLE_RATE, EpochPlan, as_dataset, audio_item
 
 logger = logging.getLogger(__name__)
 SUMS = tuple(f"CCC_{name}" for name in concordance.COLUMNS)
@@ -179,7 +179,7 @@ class RecordingPlan(EpochPlan):
 
 
 class ContinuousEmotionBrain(SSLBrain):
-    """modules: encoder (the contract of lebench_sb.encoders) and head (frames (1, N, D) -> values (1, N)).
+    """modules: encoder (see encoders/encoder.py) and head (frames (1, N, D) -> values (1, N)).
 
     A batch is one recording, whose loss is the unit. traces: {path: Trace}. `trace_range` of the YAML is
     mapped to the (-1, 1) of the heads for the loss and back for the scores.
@@ -231,7 +231,7 @@ class ContinuousEmotionBrain(SSLBrain):
         if abs(count - expected) > 2 + 0.02 * expected:
             raise UsageError(
                 f"{count} frames of a chunk that should have {expected:.0f}: `augment` must not change the "
-                "speed of recordings with a trace (lebench_sb.augment.no_augment)."
+                "speed of recordings with a trace (lebench_sb.audio.augment.no_augment)."
             )
         return start + window / 2 + hop * np.arange(count)
 

@@ -11,16 +11,16 @@ from dataclasses import dataclass, replace
 import torch
 from speechbrain.utils.distributed import if_main_process
 
-from lebench_sb.annotations.trees import NO_WORDS, Tree, as_conllu, trees_of
-from lebench_sb.brain import TRAIN
 from lebench_sb.core.files import write_atomically
-from lebench_sb.data import as_dataset, audio_item, load_utterances
-from lebench_sb.heads.parser import best_heads, reference_path, words_of_path
+from lebench_sb.evaluation.metrics.errors import rate
+from lebench_sb.evaluation.metrics.parsing import SCORES, count_parses
 from lebench_sb.manifests.labels import check_texts, require
 from lebench_sb.manifests.targets import check_targets
-from lebench_sb.metrics.errors import rate
-from lebench_sb.metrics.parsing import SCORES, count_parses
+from lebench_sb.manifests.trees import NO_WORDS, Tree, as_conllu, trees_of
 from lebench_sb.tasks.asr import COLUMNS, ASRBrain, Characters
+from lebench_sb.tasks.heads.parser import best_heads, reference_path, words_of_path
+from lebench_sb.training.brain import TRAIN
+from lebench_sb.training.data import as_dataset, audio_item, load_utterances
 
 logger = logging.getLogger(__name__)
 UNKNOWN = -1  # number of a part of speech or relation that training never saw: no loss, always an error

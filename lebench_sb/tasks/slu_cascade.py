@@ -13,11 +13,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from lebench_sb import results
-from lebench_sb.brain import TEST, TRAIN
-from lebench_sb.data import as_dataset
-from lebench_sb.manifest import CLOSE, TAG, DataError, Problems
+from lebench_sb.core.errors import DataError, Problems
+from lebench_sb.evaluation import results
+from lebench_sb.manifests.utterance import CLOSE, TAG
 from lebench_sb.tasks.slu import SLUBrain, check_concepts
+from lebench_sb.training.brain import TEST, TRAIN
+from lebench_sb.training.data import as_dataset
 
 OUTSIDE = "O"
 UNKNOWN = 0  # number of a word train does not hold

@@ -1,1 +1,1 @@
-"""A run: its folder, what it began with, its processes."""
+"""What recipes share: the run folder, the loop, batches, checkpoints, energy."""

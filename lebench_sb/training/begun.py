@@ -25,7 +25,7 @@ from pathlib import Path
 from ruamel.yaml import YAML
 from ruamel.yaml.nodes import MappingNode, ScalarNode, SequenceNode
 
-from lebench_sb.command_line import BESIDE, RESUME
+from lebench_sb.core.command_line import BESIDE, RESUME
 from lebench_sb.core.errors import UsageError
 from lebench_sb.core.files import write_atomically
 from lebench_sb.core.guard import check_yaml, read_json, read_text

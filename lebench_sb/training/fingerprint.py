@@ -29,8 +29,8 @@ from pathlib import Path
 import yaml
 
 import lebench_sb
-from lebench_sb.command_line import parse, resolve
-from lebench_sb.storage.named import files_in, manifest_paths, named_in_manifest, yaml_values
+from lebench_sb.core.command_line import parse, resolve
+from lebench_sb.manifests.member_names import files_in, manifest_paths, named_in_manifest, yaml_values
 
 PACKAGE = Path(lebench_sb.__file__).parent
 TAG = re.compile(r"!(?:new|name|apply|module):(lebench_sb[\w.]*)")

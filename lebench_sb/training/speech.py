@@ -9,9 +9,10 @@ import os
 import random
 from concurrent.futures import ThreadPoolExecutor
 
-from lebench_sb.manifest import PATH_LABELS, manifest_hash
-from lebench_sb.storage.columns import Utterances, open_utterances
-from lebench_sb.storage.members import file_of
+from lebench_sb.audio.members import file_of
+from lebench_sb.manifests.columns import Utterances, open_utterances
+from lebench_sb.manifests.markers import manifest_hash
+from lebench_sb.manifests.utterance import PATH_LABELS
 
 WHOLE = 256 << 20  # bytes of files that are read entirely
 SAMPLE = 2000  # of more, this many files are looked into

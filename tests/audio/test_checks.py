@@ -9,10 +9,11 @@ import soundfile
 
 from lebench_sb import cli
 from lebench_sb.audio import verdict
-from lebench_sb.manifest import DataError, Utterance, write_manifest
+from lebench_sb.core.errors import DataError
 from lebench_sb.manifests import audio_checks
 from lebench_sb.manifests.audio_checks import check_audio, drawn, survey_audio
-from lebench_sb.storage.columns import Utterances, columnar
+from lebench_sb.manifests.columns import Utterances, columnar
+from lebench_sb.manifests.utterance import Utterance, write_manifest
 
 RATE = 16000
 

@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 import soundfile
 
+from lebench_sb.audio.heads import audio_fault
 from lebench_sb.audio.verdict import from_samples
-from lebench_sb.data import load_audio
-from lebench_sb.manifest import (
-    DataError,
+from lebench_sb.core.errors import DataError
+from lebench_sb.manifests.utterance import (
     Utterance,
     audio_duration,
-    audio_fault,
     probe_durations,
     read_text,
     write_manifest,
 )
+from lebench_sb.training.data import load_audio
 
 HEADS = {
     "HTML page": b"\n <!DOCTYPE html><p>Login</p>",

@@ -7,13 +7,13 @@ import time
 
 import pytest
 
-from lebench_sb.annotations.traces import read_trace
-from lebench_sb.annotations.trees import read_blocks
-from lebench_sb.annotations.trials import read_trials
-from lebench_sb.core.errors import exit_code, one_line
+from lebench_sb.core.errors import Problems, exit_code, one_line
 from lebench_sb.corpora import allosat, etape, fabiole, media, mtedx, orfeo, rhapsodie
 from lebench_sb.corpora._treebanks import Reader
-from lebench_sb.manifest import Problems, Utterance
+from lebench_sb.manifests.traces import read_trace
+from lebench_sb.manifests.trees import read_blocks
+from lebench_sb.manifests.trials import read_trials
+from lebench_sb.manifests.utterance import Utterance
 
 LOT = """<?xml version="1.0" encoding="ISO-8859-1"?>
 <media><dialogue id="1" nameSpk="s1">

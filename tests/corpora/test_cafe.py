@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from lebench_sb.core.errors import DataError, UsageError
 from lebench_sb.corpora.cafe import deal, prepare_cafe, utterances
-from lebench_sb.manifest import DataError, UsageError, read_manifest
+from lebench_sb.manifests.utterance import read_manifest
 
 NAMES = {"C": "anger", "D": "disgust", "J": "happiness", "N": "neutral", "P": "fear", "S": "surprise",
          "T": "sadness"}  # fmt: skip

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import soundfile
 
+from lebench_sb.core.errors import DataError, UsageError
 from lebench_sb.corpora.commonvoice import prepare_commonvoice, utterances
-from lebench_sb.manifest import DataError, Told, UsageError, read_manifest, read_marker
+from lebench_sb.manifests.markers import Told, read_marker
+from lebench_sb.manifests.utterance import read_manifest
 
 OLD = "client_id\tpath\tsentence\tup_votes\tdown_votes\tage\tgender\taccent\tlocale\tsegment"  # 5.1, 6.1
 NEW = (
@@ -305,7 +307,8 @@ def test_shared_speakers_are_stamped(tmp_path):
 def test_the_miniature(tmp_path):
     pytest.importorskip("espeakng_loader")
     pytest.importorskip("py_nanotts")
-    from lebench_sb.corpora.miniature import build_miniature, texts
+    from lebench_sb.corpora.miniature import texts
+    from lebench_sb.corpora.miniature.build import build_miniature
 
     build_miniature(tmp_path / "data", scale=0.004, workers=1)
     markers = prepare_commonvoice(tmp_path / "data", tmp_path / "m")

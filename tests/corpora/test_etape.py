@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from lebench_sb.core.errors import DataError
 from lebench_sb.corpora.etape import cleaned, prepare_etape, read_stm, read_trs, utterances
-from lebench_sb.manifest import DataError, read_manifest
+from lebench_sb.manifests.utterance import read_manifest
 
 TRS = """\
 <?xml version="1.0" encoding="ISO-8859-1"?>
@@ -259,7 +260,8 @@ def test_folders_and_pairs(tmp_path):
 def test_the_miniature(tmp_path):
     pytest.importorskip("espeakng_loader")
     pytest.importorskip("py_nanotts")
-    from lebench_sb.corpora.miniature import build_miniature, texts
+    from lebench_sb.corpora.miniature import texts
+    from lebench_sb.corpora.miniature.build import build_miniature
 
     build_miniature(tmp_path / "data", scale=0.01, workers=1, corpora=("etape",))
     folder = tmp_path / "data" / "etape"

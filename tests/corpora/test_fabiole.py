@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from lebench_sb.core.errors import DataError, UsageError
 from lebench_sb.corpora.fabiole import hold_out, prepare_fabiole, utterances
-from lebench_sb.manifest import DataError, UsageError, Utterance, read_manifest, write_manifest
+from lebench_sb.manifests.utterance import Utterance, read_manifest, write_manifest
 
 TRIALS = "1 PierreDupont/france-inter_01.wav PierreDupont/lcp/02.flac\n0 PierreDupont/lcp/02 Jean/01.wav\n"
 AUDIO = ("PierreDupont/france-inter_01.wav", "PierreDupont/lcp/02.flac", "Jean/01.wav")
@@ -164,7 +165,8 @@ def test_hold_out():
 def test_the_miniature(tmp_path):
     pytest.importorskip("espeakng_loader")
     pytest.importorskip("py_nanotts")
-    from lebench_sb.corpora.miniature import build_miniature, layout_fabiole
+    from lebench_sb.corpora.miniature import layout_fabiole
+    from lebench_sb.corpora.miniature.build import build_miniature
 
     assert layout_fabiole.PARTS["test"].espeak >= 30
     build_miniature(tmp_path, scale=0.01, workers=1, corpora=("fabiole",))

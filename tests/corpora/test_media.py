@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import soundfile
 
+from lebench_sb.core.errors import DataError, UsageError
 from lebench_sb.corpora._xml import read_xml
 from lebench_sb.corpora.media import DATA, prepare_media
-from lebench_sb.data import as_dataset, audio_item
-from lebench_sb.manifest import DataError, UsageError, read_manifest
+from lebench_sb.manifests.utterance import read_manifest
+from lebench_sb.training.data import as_dataset, audio_item
 
 LOT = """\
 <?xml version="1.0" encoding="ISO-8859-1"?>
@@ -342,7 +343,8 @@ def test_xml_that_is_not_read(tmp_path, content, said):
 def test_the_miniature(tmp_path):
     pytest.importorskip("espeakng_loader")
     pytest.importorskip("py_nanotts")
-    from lebench_sb.corpora.miniature import build_miniature, texts
+    from lebench_sb.corpora.miniature import texts
+    from lebench_sb.corpora.miniature.build import build_miniature
     from lebench_sb.corpora.miniature.layout_media import dialogue
 
     build_miniature(tmp_path / "data", scale=0.06, workers=1, corpora=("media",))

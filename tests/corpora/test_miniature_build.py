@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from lebench_sb.corpora.miniature import acoustics, build, build_miniature, layout_mls, voices
+from lebench_sb.corpora.miniature import acoustics, build, layout_mls, voices
+from lebench_sb.corpora.miniature.build import build_miniature
 from lebench_sb.corpora.miniature.speakers import speakers
 
 SCALE = 0.004

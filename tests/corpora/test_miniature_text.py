@@ -11,7 +11,7 @@ from lebench_sb.corpora.miniature import texts
 from lebench_sb.corpora.miniature.grammar import EMOTIONS, LANGUAGES, Pattern, realise
 from lebench_sb.corpora.miniature.patterns import PATTERNS
 from lebench_sb.corpora.miniature.slots import Draw, phrase
-from lebench_sb.text import normaliser
+from lebench_sb.text.normaliser import normaliser
 
 UPOS = set("ADJ ADP ADV AUX CCONJ DET INTJ NOUN NUM PART PRON PROPN PUNCT SCONJ SYM VERB X".split())
 UNIVERSAL_RELATIONS = set(

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from lebench_sb.core.errors import DataError
 from lebench_sb.corpora.mls import prepare_mls, utterances
-from lebench_sb.manifest import DataError, read_manifest
+from lebench_sb.manifests.utterance import read_manifest
 
 META = """\
 SPEAKER   | GENDER   | PARTITION  | MINUTES    |  BOOK ID   | TITLE                   | CHAPTER
@@ -176,7 +177,8 @@ def test_what_data_folder_must_hold(tmp_path):
 def test_the_miniature(tmp_path):
     pytest.importorskip("espeakng_loader")
     pytest.importorskip("py_nanotts")
-    from lebench_sb.corpora.miniature import build_miniature, texts
+    from lebench_sb.corpora.miniature import texts
+    from lebench_sb.corpora.miniature.build import build_miniature
 
     build_miniature(tmp_path / "data", scale=0.004, workers=1)
     markers = prepare_mls(tmp_path / "data", tmp_path / "m")

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from lebench_sb.core.errors import DataError, UsageError
 from lebench_sb.corpora.mtedx import prepare_mtedx, utterances
-from lebench_sb.manifest import DataError, UsageError, read_manifest
+from lebench_sb.manifests.utterance import read_manifest
 
 # {duration, offset, speaker_id, wav} in the flow style of the corpus; a talk's name may look like a number
 LINES = {
@@ -180,7 +181,8 @@ def test_segments_outside_their_talk(tmp_path):
 def test_the_miniature(tmp_path):
     pytest.importorskip("espeakng_loader")
     pytest.importorskip("py_nanotts")
-    from lebench_sb.corpora.miniature import build_miniature, layout_mtedx, texts
+    from lebench_sb.corpora.miniature import layout_mtedx, texts
+    from lebench_sb.corpora.miniature.build import build_miniature
 
     build_miniature(tmp_path / "data", scale=0.02, workers=1, corpora=("mtedx",))
     plan = texts.clips(0, 0.02, ("mtedx",))

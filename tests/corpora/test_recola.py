@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from lebench_sb.annotations.traces import read_traces
+from lebench_sb.core.errors import DataError, UsageError
 from lebench_sb.corpora.recola import prepare_recola, utterances
-from lebench_sb.manifest import DataError, UsageError, read_manifest
+from lebench_sb.manifests.traces import read_traces
+from lebench_sb.manifests.utterance import read_manifest
 
 HEADER = """\
 @relation GOLDSTANDARD

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from lebench_sb.annotations.trees import trees_of
+from lebench_sb.core.errors import DataError
 from lebench_sb.corpora.rhapsodie import prepare_rhapsodie, utterances
-from lebench_sb.manifest import DataError, read_manifest
+from lebench_sb.manifests.trees import trees_of
+from lebench_sb.manifests.utterance import read_manifest
 
 SENTENCE = """\
 # sent_id = {name}-{k}
@@ -145,7 +146,7 @@ def test_what_data_folder_must_hold(tmp_path):
 def test_the_miniature(tmp_path):
     pytest.importorskip("espeakng_loader")
     pytest.importorskip("py_nanotts")
-    from lebench_sb.corpora.miniature import build_miniature
+    from lebench_sb.corpora.miniature.build import build_miniature
     from lebench_sb.corpora.miniature.layout_rhapsodie import CONTRACTED, name
     from lebench_sb.corpora.miniature.texts import clips
 

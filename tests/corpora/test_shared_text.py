@@ -5,8 +5,9 @@ from collections import Counter
 
 import pytest
 
+from lebench_sb.core.errors import Problems, UsageError
 from lebench_sb.corpora._text import changed_characters, gender, readable
-from lebench_sb.manifest import Problems, Told, UsageError
+from lebench_sb.manifests.markers import Told
 
 GENDERS = {
     "F": "F f female Female FEMININE femme féminin fe\u0301minin female_feminine",

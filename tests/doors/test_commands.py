@@ -143,16 +143,16 @@ def refuse_below(folder, monkeypatch, number):
 ASCII = {
     "a table": ["-m", "lebench_sb.cli", "table", "."], "an error": ["-m", "lebench_sb.cli", "table", "g\xe9"],
     "what others print": ["-c", "import lebench_sb.cli as c; c.run(['--version']); print('\u2193 \xe9')"],
-    "the demo": ["-m", "lebench_sb.demo", "g\xe9.yaml"],
+    "the demo": ["-m", "lebench_sb.grid.demo", "g\xe9.yaml"],
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("words", ASCII.values(), ids=ASCII)
 def test_an_output_of_ascii_takes_any_text(tmp_path, words):
-    sys.path.insert(0, str(ROOT / "tests/results"))
+    sys.path.insert(0, str(ROOT / "tests/evaluation"))
     from example_runs import make_record, make_rows
 
-    from lebench_sb.results import write_results
+    from lebench_sb.evaluation.results import write_results
 
     rows = make_rows(0.2, speakers=3, per_speaker=2)
     write_results(tmp_path, make_record(rows, system="\xe9lan \u2193"), rows)

@@ -11,7 +11,7 @@ import pytest
 from lebench_sb.core import guard
 from lebench_sb.core.errors import DataError, UsageError, exit_code, one_line
 from lebench_sb.core.tags import foreign_in, foreign_tags
-from lebench_sb.results import check_begin
+from lebench_sb.evaluation.results import check_begin
 
 ROOT = Path(__file__).parents[2]
 YAMLS = sorted([*ROOT.glob("recipes/*/*/hparams/*.yaml"), *ROOT.glob("hparams/**/*.yaml")])
@@ -104,8 +104,9 @@ FOREIGN = [
     "!apply:os.system [id]", "!applyref:os.system [id]", "!new:subprocess.Popen [id]", "!name:shutil.rmtree",
     "!module:os", "!<!apply:os.system> [id]", "!ap%70ly:os.system [id]", "[1, !apply:os.system [id]]",
     "{a: !new:subprocess.Popen [id]}", "(!!python/object/apply:os.system [id])",
-    "!!python/object/apply:os.system [id]", "!apply:lebench_sb.run.os.system [id]",
-    "!name:lebench_sb.core.files.write_atomically", "!name:lebench_sb.augment.torch", "!include:/etc/passwd",
+    "!!python/object/apply:os.system [id]", "!apply:lebench_sb.training.run.os.system [id]",
+    "!name:lebench_sb.core.files.write_atomically", "!name:lebench_sb.audio.augment.torch",
+    "!include:/etc/passwd",
     "!new:speechbrain.core.subprocess.Popen [id]", "!name:speechbrain.utils.data_utils.download_file",
     "!new:torch.optim.adamw.sys", "!apply:torch.load [x.pt]", "!name:lebench_sb.corpora.media.prepare_x",
 ]  # fmt: skip

@@ -4,12 +4,12 @@ import json
 
 import pytest
 
-from lebench_sb.benchmark.choice import best_on_valid
-from lebench_sb.benchmark.execute import read_begun
-from lebench_sb.benchmark.report import read_cells, trivial
-from lebench_sb.checkpoints import best_checkpoint, read_settings
 from lebench_sb.core.errors import DataError, UsageError
-from lebench_sb.demo import finish
+from lebench_sb.grid.choice import best_on_valid
+from lebench_sb.grid.demo import finish
+from lebench_sb.grid.execute import read_begun
+from lebench_sb.grid.report import read_cells, trivial
+from lebench_sb.training.checkpoints import best_checkpoint, read_settings
 
 DEEP = "[" * 50_000
 SETTINGS = "key_metric: WER\nkey_metric_is_better: lower\n"

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from lebench_sb import attention
-from lebench_sb.encoders import load_encoder
+from lebench_sb.encoders import attention
+from lebench_sb.encoders.encoder import load_encoder
 
 
 def qkv(queries, keys, dtype, seed=0):

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 import transformers
 from tiny_encoders import ARCHITECTURES, alone, relative
 
-from lebench_sb.encoders import PADDED, SSLEncoder, load_encoder
+from lebench_sb.encoders.encoder import PADDED, SSLEncoder, load_encoder
 
 TOLERANCE = 1e-4  # of the largest absolute value
 

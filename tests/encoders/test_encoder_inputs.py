@@ -6,8 +6,8 @@ import torchaudio
 import transformers
 from tiny_encoders import relative
 
-from lebench_sb.encoders import FRAME_NORMS, MelFilterbank, load_encoder
-from lebench_sb.waveforms import StackedLogMel, Waveform
+from lebench_sb.audio.waveforms import StackedLogMel, Waveform
+from lebench_sb.encoders.encoder import FRAME_NORMS, MelFilterbank, load_encoder
 
 
 def test_mel_filterbank_is_kaldis_standardised(ragged):

@@ -15,7 +15,7 @@ from huggingface_hub import errors as hub_errors
 from safetensors.torch import load_file, save_file
 from tiny_encoders import LAYER, PRETRAINING, SIZES, relative, write_extractor
 
-from lebench_sb.encoders import load_encoder
+from lebench_sb.encoders.encoder import load_encoder
 
 TASKS = {
     "Wav2Vec2ForPreTraining": LAYER | PRETRAINING,

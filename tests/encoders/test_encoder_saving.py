@@ -11,8 +11,8 @@ from tiny_encoders import ARCHITECTURES, LAYER, PRETRAINING, SIZES, new_model, r
 
 from lebench_sb.core.errors import UsageError
 from lebench_sb.core.files import new_folder
-from lebench_sb.encoders import load_encoder
-from lebench_sb.model_folders import save_encoder
+from lebench_sb.encoders.encoder import load_encoder
+from lebench_sb.encoders.model_folders import save_encoder
 
 
 def load_with_report(kind, folder):

@@ -10,7 +10,7 @@ import transformers
 from tiny_encoders import ARCHITECTURES, SIZES, relative, write_extractor
 from torch.nn.parallel import DistributedDataParallel
 
-from lebench_sb.encoders import SSLEncoder, load_encoder
+from lebench_sb.encoders.encoder import SSLEncoder, load_encoder
 
 LAYERS = ("last", "weighted", 0, 2)
 

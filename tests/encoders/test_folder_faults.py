@@ -16,9 +16,9 @@ from tiny_encoders import LAYER, PRETRAINING, SIZES, new_model, relative, write_
 
 import lebench_sb
 from lebench_sb.core.errors import DataError, UsageError
-from lebench_sb.encoders import load_encoder
-from lebench_sb.folders.settings import config_of, read_object
-from lebench_sb.model_folders import read_config
+from lebench_sb.encoders.encoder import load_encoder
+from lebench_sb.encoders.folders.settings import config_of, read_object
+from lebench_sb.encoders.model_folders import read_config
 from lebench_sb.pretraining.brain import build_model, make_config
 from lebench_sb.pretraining.distillation import load_teacher
 

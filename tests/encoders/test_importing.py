@@ -11,9 +11,9 @@ from speechbrain.utils.checkpoints import Checkpointer
 from tiny_encoders import LAYER, PRETRAINING, SIZES, new_model, relative, write_extractor
 
 from lebench_sb.core.errors import DataError
-from lebench_sb.encoders import load_encoder
-from lebench_sb.importing import command
-from lebench_sb.importing.command import import_checkpoint
+from lebench_sb.encoders.encoder import load_encoder
+from lebench_sb.encoders.importing import command
+from lebench_sb.encoders.importing.command import import_checkpoint
 
 
 @pytest.fixture(scope="session")

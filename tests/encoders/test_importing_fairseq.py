@@ -12,12 +12,12 @@ import torch
 import transformers
 from scripts import pretrain
 
-from lebench_sb.checkpoints import best_checkpoint
-from lebench_sb.encoders import load_encoder
-from lebench_sb.importing.command import import_checkpoint
-from lebench_sb.importing.fairseq import convolutions
-from lebench_sb.manifest import UsageError
+from lebench_sb.core.errors import UsageError
+from lebench_sb.encoders.encoder import load_encoder
+from lebench_sb.encoders.importing.command import import_checkpoint
+from lebench_sb.encoders.importing.fairseq import convolutions
 from lebench_sb.pretraining.brain import build_model, make_config
+from lebench_sb.training.checkpoints import best_checkpoint
 
 CONV, HIDDEN, INNER, FINAL, CODES = 12, 16, 24, 10, 5
 MODEL = {

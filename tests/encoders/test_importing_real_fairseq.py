@@ -8,8 +8,8 @@ import pytest
 import torch
 import transformers
 
-from lebench_sb.importing.command import import_checkpoint
-from lebench_sb.importing.fairseq import MOMENTS, transformers_name
+from lebench_sb.encoders.importing.command import import_checkpoint
+from lebench_sb.encoders.importing.fairseq import MOMENTS, transformers_name
 from lebench_sb.pretraining.moments import read_moments
 
 

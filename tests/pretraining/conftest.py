@@ -2,7 +2,7 @@
 
 import pytest
 
-from lebench_sb.manifest import Utterance, read_manifest, write_manifest
+from lebench_sb.manifests.utterance import Utterance, read_manifest, write_manifest
 
 
 @pytest.fixture

@@ -12,13 +12,12 @@ import torch
 import transformers
 from scripts import load
 
-from lebench_sb import data
-from lebench_sb.manifest import Utterance, write_manifest
-from lebench_sb.manifests import before_training
+from lebench_sb.manifests.utterance import Utterance, write_manifest
 from lebench_sb.pretraining.brain import standardise
 from lebench_sb.pretraining.health import RULES, Facts, Monitor, read_lines
 from lebench_sb.pretraining.probes import Probe
 from lebench_sb.pretraining.watch import OWN_CURVES
+from lebench_sb.training import before_training, data
 
 YAML = "recipes/pretraining/wav2vec2/hparams/mini.yaml"
 LEARNING = {"targets_learn_after": 0, "feature_grad_mult": 1, "balance_codes": False, "diversity_weight": 0}
@@ -193,7 +192,7 @@ def test_the_reference_run_rings_nothing():
 @pytest.mark.slow
 def test_a_healthy_run_of_200_updates_rings_nothing(pretrain, root, tmp_path):
     pytest.importorskip("espeakng_loader")
-    from lebench_sb.corpora.miniature import build_miniature
+    from lebench_sb.corpora.miniature.build import build_miniature
     from lebench_sb.corpora.mls import prepare_mls
 
     build_miniature(tmp_path / "miniature", scale=0.3, workers=1, corpora=("mls",))

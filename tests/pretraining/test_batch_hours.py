@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scripts import pretrain
 
-from lebench_sb.data import StreamPlan
 from lebench_sb.pretraining.batch_hours import describe_hours, nearest_factor, seconds_per_batch
 from lebench_sb.pretraining.languages import BalancedPlan
+from lebench_sb.training.data import StreamPlan
 
 
 def test_a_batch_is_counted_without_its_padding():

@@ -8,10 +8,10 @@ import pytest
 import transformers
 from hyperpyyaml import load_hyperpyyaml
 
-from lebench_sb.command_line import parse
-from lebench_sb.model_folders import save_encoder
+from lebench_sb.core.command_line import parse
+from lebench_sb.encoders.model_folders import save_encoder
 from lebench_sb.pretraining.brain import build_model, make_config
-from lebench_sb.schedules import linear_decay, linear_decay_from
+from lebench_sb.training.schedules import linear_decay, linear_decay_from
 
 YAML = "recipes/pretraining/wav2vec2/hparams/continued.yaml"
 

@@ -14,15 +14,9 @@ from hyperpyyaml import load_hyperpyyaml
 from killing import KILL
 from tiny import SIZES, write_wav2vec2
 
-from lebench_sb.encoders import load_encoder
+from lebench_sb.encoders.encoder import load_encoder
 from lebench_sb.pretraining.brain import make_config
-from lebench_sb.pretraining.distillation import (
-    SHARED,
-    build_model,
-    frame_losses,
-    load_teacher,
-    valid_pairs,
-)
+from lebench_sb.pretraining.distillation import SHARED, build_model, frame_losses, load_teacher, valid_pairs
 
 FOLDER = "recipes/pretraining/distillation"
 YAML = f"{FOLDER}/hparams/mini.yaml"
@@ -265,7 +259,7 @@ def finished(root, manifests, teacher_folder, tmp_path_factory):
 @pytest.mark.slow
 def test_a_run_beats_the_best_constant(finished, corpus, teacher_folder):
     """Held-out loss against constant frames per layer, the mean of valid itself tuned by gradient descent"""
-    from lebench_sb.data import load_audio
+    from lebench_sb.training.data import load_audio
 
     teacher = load_teacher(str(teacher_folder), LAYERS, [])
     found = []
@@ -295,7 +289,9 @@ def test_a_run_beats_the_best_constant(finished, corpus, teacher_folder):
 @pytest.mark.slow
 def test_a_stopped_run_goes_on_exactly(root, manifests, teacher_folder, finished, tmp_path):
     argv = command(root, manifests, teacher_folder, tmp_path / "run")
-    code = KILL.format(module="lebench_sb.brain", owner=".SSLBrain", name="log_step", number=11, argv=argv)
+    code = KILL.format(
+        module="lebench_sb.training.brain", owner=".SSLBrain", name="log_step", number=11, argv=argv
+    )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode < 0
     assert len(steps(tmp_path / "run")) == 10
     run(argv)

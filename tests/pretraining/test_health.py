@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from sklearn.linear_model import Ridge
 from test_model import GROUP, LAYER, make_batch, make_model
 
-from lebench_sb.manifest import UsageError, Utterance
+from lebench_sb.core.errors import UsageError
+from lebench_sb.manifests.utterance import Utterance
 from lebench_sb.pretraining.health import Curve, Curves, Facts, Monitor, read_lines
 from lebench_sb.pretraining.masking import distractors, guessed
 from lebench_sb.pretraining.page import write_page
@@ -337,7 +338,7 @@ def test_the_page_says_whose_choice_of_codes_it_shows(tmp_path):
 
 
 def probe_wav(utterance):
-    from lebench_sb.data import load_audio
+    from lebench_sb.training.data import load_audio
 
     return load_audio(utterance.wav, utterance.start, utterance.stop)
 

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from scripts import pretrain
 
-from lebench_sb.data import PlannedLoader
-from lebench_sb.manifest import UsageError, read_manifest, write_manifest
+from lebench_sb.core.errors import UsageError
+from lebench_sb.manifests.utterance import read_manifest, write_manifest
 from lebench_sb.pretraining.languages import BalancedPlan, check_exponent, shares
+from lebench_sb.training.data import PlannedLoader
 
 COUNTS = {"fr": 900, "de": 90, "br": 10}
 LANGUAGES = [name for name, count in COUNTS.items() for _ in range(count)]

@@ -7,10 +7,10 @@ import torch
 from scripts import pretrain
 from test_initialise import CONFIG
 
-from lebench_sb.data import PlannedLoader, StreamPlan
-from lebench_sb.encoders import load_encoder
+from lebench_sb.encoders.encoder import load_encoder
 from lebench_sb.pretraining.brain import build_model, make_config
 from lebench_sb.pretraining.log_mel import Frames, teach_log_mel, weights_of
+from lebench_sb.training.data import PlannedLoader, StreamPlan
 
 TINY = CONFIG | dict(conv_dim=[32, 24], conv_kernel=[320, 8], conv_stride=[80, 4], hidden_size=24)
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from lebench_sb.checkpoints import best_checkpoint
-from lebench_sb.manifest import UsageError
+from lebench_sb.core.errors import UsageError
 from lebench_sb.pretraining.brain import build_model, make_config
 from lebench_sb.pretraining.moments import name_parameters, put_moments, read_moments
+from lebench_sb.training.checkpoints import best_checkpoint
 
 TRAIN = "recipes/pretraining/wav2vec2/train.py"
 YAML = "recipes/pretraining/wav2vec2/hparams/mini.yaml"

@@ -24,7 +24,7 @@ from transformers import Wav2Vec2Config, Wav2Vec2ForPreTraining
 
 from lebench_sb.pretraining.masking import draw_masks
 from lebench_sb.pretraining.model import PretrainingModel
-from lebench_sb.run import has_bf16_units
+from lebench_sb.training.run import has_bf16_units
 
 SAMPLES = torch.tensor([16000, 9000, 12345, 4000])
 NO_DROPOUT = dict.fromkeys(

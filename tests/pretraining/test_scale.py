@@ -6,12 +6,12 @@ import sys
 
 import pytest
 
-from lebench_sb.storage.shards import make_shards
+from lebench_sb.manifests.shards import make_shards
 
 LARGE = """
 import runpy, sys
 from lebench_sb import data
-from lebench_sb.storage import columns
+from lebench_sb.manifests import columns
 columns.LARGE = 0
 made = []
 real = data.ColumnDataset.__init__

@@ -6,7 +6,7 @@ import transformers
 from test_continued import tiny_model
 from torch import nn
 
-from lebench_sb.manifest import UsageError
+from lebench_sb.core.errors import UsageError
 from lebench_sb.pretraining.brain import build_model, make_config
 from lebench_sb.pretraining.moments import name_parameters, put_moments
 from lebench_sb.pretraining.trainer_moments import trainer_moments

@@ -6,7 +6,7 @@ from scripts import pretrain
 from test_initialise import CONFIG, noise
 from transformers import Wav2Vec2ForPreTraining
 
-from lebench_sb.model_folders import save_encoder
+from lebench_sb.encoders.model_folders import save_encoder
 from lebench_sb.pretraining.brain import PretrainingBrain, build_model, make_config
 from lebench_sb.pretraining.initialise import balance_codes
 

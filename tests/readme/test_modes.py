@@ -46,7 +46,7 @@ def run(step, names, folder):
 def data(tmp_path_factory):
     """The miniature of all the corpora"""
     pytest.importorskip("espeakng_loader")
-    from lebench_sb.corpora.miniature import build_miniature
+    from lebench_sb.corpora.miniature.build import build_miniature
 
     folder = tmp_path_factory.mktemp("data")
     build_miniature(folder, scale=0.02, corpora=sorted({*CORPORA.values(), "mls"}))

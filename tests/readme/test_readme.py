@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from lebench_sb.benchmark.execute import make_room
-from lebench_sb.command_line import parse
+from lebench_sb.core.command_line import parse
+from lebench_sb.grid.execute import make_room
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "recipes").rglob("README.md"))]
@@ -118,7 +118,16 @@ def test_a_small_demo_leaves_its_files_and_reuses_them(tmp_path):
     grid.write_text(SMALL_DEMO.format(root=ROOT, demo=demo))
     readme.write_text("above\n<!-- leaderboard: begin -->\nold\n<!-- leaderboard: end -->\nbelow\n")
     (tmp_path / "docs").mkdir()
-    words = [sys.executable, "-m", "lebench_sb.demo", str(grid), "--scale", "0.05", "--readme", str(readme)]
+    words = [
+        sys.executable,
+        "-m",
+        "lebench_sb.grid.demo",
+        str(grid),
+        "--scale",
+        "0.05",
+        "--readme",
+        str(readme),
+    ]
     first = subprocess.run(words, capture_output=True, text=True, cwd=ROOT)
     said = first.stdout + first.stderr
     assert first.returncode == 1, "one epoch beats nothing that is deaf:\n" + said[-3000:]

@@ -9,11 +9,12 @@ import sys
 import pytest
 import torch
 
-from lebench_sb.augment import Speeds, mask_frames, spans
-from lebench_sb.heads.common import RecurrentHead
-from lebench_sb.manifest import DataError, Utterance
-from lebench_sb.schedules import cosine_decay, linear_decay, tri_stage
+from lebench_sb.audio.augment import Speeds, mask_frames, spans
+from lebench_sb.core.errors import DataError
+from lebench_sb.manifests.utterance import Utterance
 from lebench_sb.tasks.asr import Characters
+from lebench_sb.tasks.heads.common import RecurrentHead
+from lebench_sb.training.schedules import cosine_decay, linear_decay, tri_stage
 
 
 @pytest.mark.parametrize("rate, stack", [(50.0, 1), (49.0, 1), (100.0, 2), (25.0, 1)])
@@ -97,7 +98,7 @@ def test_targets_longer_than_their_frames_are_refused(root, manifests, tmp_path)
 def test_eight_utterances_are_learnt_by_heart(root, corpus, tmp_path):
     """From files through decoder and scorer: at most 2 % of the words of what it was trained on are wrong"""
     rows = list(csv.reader((corpus / "train.csv").open(encoding="utf-8")))
-    from lebench_sb.manifest import read_manifest, write_manifest
+    from lebench_sb.manifests.utterance import read_manifest, write_manifest
 
     eight = read_manifest(corpus / "train.csv", corpus)[:8]
     assert len({u.duration for u in eight}) >= 3 and len(rows) == 17
@@ -110,7 +111,7 @@ def test_eight_utterances_are_learnt_by_heart(root, corpus, tmp_path):
         "--layer",
         "last",
         "--head={dropout: 0.0}",
-        "--mask=!name:lebench_sb.augment.no_mask",
+        "--mask=!name:lebench_sb.audio.augment.no_mask",
     ]
     words += [w for s in ("train", "valid", "test") for w in (f"--{s}_csv", str(tmp_path / "eight.csv"))]
     words += ["--allow_shared_audio", "True"]

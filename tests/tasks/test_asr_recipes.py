@@ -13,11 +13,12 @@ from safetensors.torch import load_file
 from scripts import load
 from tiny import write_wav2vec2
 
-from lebench_sb.brain import SSLBrain
-from lebench_sb.decoding import subwords
-from lebench_sb.manifest import UsageError, Utterance, read_manifest, write_manifest
+from lebench_sb.core.errors import UsageError
+from lebench_sb.manifests.utterance import Utterance, read_manifest, write_manifest
 from lebench_sb.tasks.asr import readable
-from lebench_sb.text import normaliser
+from lebench_sb.text import subwords
+from lebench_sb.text.normaliser import normaliser
+from lebench_sb.training.brain import SSLBrain
 
 SMALL = {
     "ctc": ["--head={hidden: 16}"],
@@ -69,7 +70,7 @@ def check(record, rows, metrics):
 def etape(tmp_path_factory):
     pytest.importorskip("espeakng_loader")
     pytest.importorskip("py_nanotts")
-    from lebench_sb.corpora.miniature import build_miniature
+    from lebench_sb.corpora.miniature.build import build_miniature
 
     folder = tmp_path_factory.mktemp("etape")
     build_miniature(folder, scale=0.01, workers=1, corpora=("etape",))
@@ -178,7 +179,7 @@ def test_an_encoder_to_be_trained_is_trained(root, manifests, tiny, tmp_path):
 
 
 def test_a_rate_that_never_falls_is_told(root, manifests, tmp_path):
-    rising = "--schedule=!name:lebench_sb.schedules.inverse_sqrt {warmup: 1000}"
+    rising = "--schedule=!name:lebench_sb.training.schedules.inverse_sqrt {warmup: 1000}"
     for name, words, told in (("short", [rising], True), ("usual", [], False)):
         options = ["--max_batch_seconds", "6", *words, "--output_folder", tmp_path / name]
         run(root, "CommonVoice", "ctc", *manifests, *BASELINE, *options)
@@ -316,7 +317,7 @@ def test_eight_utterances_are_learnt_by_heart_with_attention(root, corpus, tmp_p
     sizes = "rnn: lstm, rnn_size: 64, rnn_layers: 2, dnn_size: 64, decoder_size: 64, attention_size: 64"
     options = [
         "--data_folder", corpus, "--ssl_hub", "mel_filterbank", "--output_folder", tmp_path / "r",
-        "--max_batch_seconds", "8", "--mask=!name:lebench_sb.augment.no_mask", "--beam", "5",
+        "--max_batch_seconds", "8", "--mask=!name:lebench_sb.audio.augment.no_mask", "--beam", "5",
         f"--head={{{sizes}, dropout: 0.0, time_pooling: 4, attention_kernel: 10}}",
         "--tokens_per_state", "1.0", "--number_of_epochs", "120", "--vocabulary_size", "40",
     ]  # fmt: skip

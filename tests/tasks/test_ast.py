@@ -15,11 +15,12 @@ import sacrebleu
 import torch
 from killing import KILL
 
-from lebench_sb.checkpoints import SafeCheckpointer
-from lebench_sb.manifest import DataError, Utterance, read_manifest, write_manifest
-from lebench_sb.results import read_results, show, table
-from lebench_sb.schedules import inverse_sqrt
+from lebench_sb.core.errors import DataError
+from lebench_sb.evaluation.results import read_results, show, table
+from lebench_sb.manifests.utterance import Utterance, read_manifest, write_manifest
 from lebench_sb.tasks.ast import LastEpochs, best_constant, with_targets
+from lebench_sb.training.checkpoints import SafeCheckpointer
+from lebench_sb.training.schedules import inverse_sqrt
 
 RECIPE = "recipes/AST/mTEDx/train.py", "recipes/AST/mTEDx/hparams/"
 SAID = {
@@ -197,9 +198,9 @@ def uninterrupted(root, translated, tmp_path_factory):
 @pytest.mark.parametrize(
     "module, owner, name, number",
     [
-        ("lebench_sb.brain", ".SSLBrain", "log_step", 7),  # in the middle of epoch 2
-        ("lebench_sb.checkpoints", "", "describe", 5),  # while it keeps epoch 3
-        ("lebench_sb.checkpoints", "", "describe", 6),  # epoch 3 is kept, its checkpoint is not
+        ("lebench_sb.training.brain", ".SSLBrain", "log_step", 7),  # in the middle of epoch 2
+        ("lebench_sb.training.checkpoints", "", "describe", 5),  # while it keeps epoch 3
+        ("lebench_sb.training.checkpoints", "", "describe", 6),  # epoch 3 is kept, its checkpoint is not
     ],
 )
 def test_a_killed_run_averages_what_it_would_have(
@@ -219,7 +220,7 @@ def test_a_killed_run_averages_what_it_would_have(
 def test_two_processes_update_and_score_as_one(root, translated, tmp_path):
     """One that accumulates two micro-batches: the same gradient per subword; then the same test scores"""
     words = [*translated, "--source={size: 16, layers: 1, channels: 16, hidden: 16, dropout: 0.0}"]
-    words += ["--head={layers: 1, hidden: 16, dropout: 0.0}", "--mask=!name:lebench_sb.augment.no_mask"]
+    words += ["--head={layers: 1, hidden: 16, dropout: 0.0}", "--mask=!name:lebench_sb.audio.augment.no_mask"]
     words += ["--number_of_epochs", "2", "--max_length", "9", "--max_batch_seconds", "8", "--head_lr", "5"]
     run(command(root, [*words, "--grad_accumulation_factor", "2"], tmp_path / "one"))
     run(command(root, [*words, "--grad_accumulation_factor", "1"], tmp_path / "two"), processes=2)
@@ -247,7 +248,7 @@ def test_eight_utterances_are_learnt_by_heart(root, translated, corpus, tmp_path
     ]
     words += ["--allow_shared_audio", "True"]
     words += ["--source={size: 64, layers: 1, channels: 64, hidden: 64, dropout: 0.0}"]
-    words += ["--head={layers: 1, hidden: 64, dropout: 0.0}", "--mask=!name:lebench_sb.augment.no_mask"]
+    words += ["--head={layers: 1, hidden: 64, dropout: 0.0}", "--mask=!name:lebench_sb.audio.augment.no_mask"]
     words += ["--number_of_epochs", "120", "--grad_accumulation_factor", "1", "--schedule={warmup: 20}"]
     run(command(root, [*words, "--max_length", "20", "--average_checkpoints", "5"], tmp_path / "r"))
     record, rows = read(tmp_path / "r")

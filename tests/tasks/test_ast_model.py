@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from lebench_sb.decoding.beam import beam_search
-from lebench_sb.decoding.subwords import Subwords, learn, train
-from lebench_sb.heads.translation import Bridge, DecoderLayer, SpeechTransformer, Translator, positions
-from lebench_sb.manifest import DataError, UsageError
+from lebench_sb.core.errors import DataError, UsageError
+from lebench_sb.tasks.decoding.beam import beam_search
+from lebench_sb.tasks.heads.translation import Bridge, DecoderLayer, SpeechTransformer, Translator, positions
+from lebench_sb.text.subwords import Subwords, learn, train
 
 START, END = 1, 2
 LENS = torch.tensor([37, 23, 5, 1])

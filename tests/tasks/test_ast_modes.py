@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lebench_sb.corpora.own import prepare_own
-from lebench_sb.results import read_results
+from lebench_sb.evaluation.results import read_results
 
 RECIPE = Path("recipes/AST/mTEDx")
 MODES = {
@@ -51,7 +51,7 @@ def translate(root, data, encoder, output, yaml="transformer.yaml", language="en
 def miniature(tmp_path_factory):
     pytest.importorskip("espeakng_loader")
     pytest.importorskip("py_nanotts")
-    from lebench_sb.corpora.miniature import build_miniature
+    from lebench_sb.corpora.miniature.build import build_miniature
 
     folder = tmp_path_factory.mktemp("miniature")
     build_miniature(folder, scale=0.02, workers=1, corpora=("mtedx",))

@@ -15,13 +15,11 @@ import torch
 from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
 from tiny import write_wav2vec2
 
-from lebench_sb import plots, results
-from lebench_sb.annotations.trials import Trials
-from lebench_sb.brain import TEST, VALID
-from lebench_sb.data import as_dataset, audio_item
-from lebench_sb.features import FeatureDataset
-from lebench_sb.manifest import DataError, Utterance, read_manifest, write_manifest
-from lebench_sb.metrics.verification import Ranking, equal_error_rate
+from lebench_sb.core.errors import DataError
+from lebench_sb.evaluation import plots, results
+from lebench_sb.evaluation.metrics.verification import Ranking, equal_error_rate
+from lebench_sb.manifests.trials import Trials
+from lebench_sb.manifests.utterance import Utterance, read_manifest, write_manifest
 from lebench_sb.tasks.asv import (
     ChunkPlan,
     Drops,
@@ -38,6 +36,9 @@ from lebench_sb.tasks.asv import (
     trial_lists,
     trial_rows,
 )
+from lebench_sb.training.brain import TEST, VALID
+from lebench_sb.training.data import as_dataset, audio_item
+from lebench_sb.training.features import FeatureDataset
 
 SIZES = {"channels": [16, 16, 16, 16, 48], "lin_neurons": 12, "se_channels": 8, "attention_channels": 8}
 
@@ -454,7 +455,7 @@ def test_every_mode(root, voices, tmp_path):
 def test_the_recipe_runs_on_the_miniature_as_it_lies_on_disk(root, tmp_path):
     pytest.importorskip("espeakng_loader")
     pytest.importorskip("py_nanotts")
-    from lebench_sb.corpora.miniature import build_miniature
+    from lebench_sb.corpora.miniature.build import build_miniature
 
     build_miniature(tmp_path / "data", scale=0.03, workers=1, corpora=("fabiole",))
     arguments = words(tmp_path, tmp_path / "r", *FILTERBANK)

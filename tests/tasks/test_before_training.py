@@ -17,16 +17,17 @@ import speechbrain as sb
 import torch
 from scripts import load
 
-from lebench_sb import encoders
-from lebench_sb.annotations.trees import Tree, as_conllu
-from lebench_sb.command_line import plain_settings, resolve
-from lebench_sb.data import load_utterances
-from lebench_sb.heads.common import FeedForwardHead, PerceptronHead, PyramidHead, RecurrentHead
-from lebench_sb.heads.crdnn import CRDNN
-from lebench_sb.heads.parser import Recogniser
-from lebench_sb.manifest import DataError, UsageError, Utterance, write_manifest
-from lebench_sb.manifests.before_training import Checked, check_before_training
+from lebench_sb.core.command_line import plain_settings, resolve
+from lebench_sb.core.errors import DataError, UsageError
+from lebench_sb.encoders import encoder as encoders
 from lebench_sb.manifests.targets import check_targets, steps_of
+from lebench_sb.manifests.trees import Tree, as_conllu
+from lebench_sb.manifests.utterance import Utterance, write_manifest
+from lebench_sb.tasks.heads.common import FeedForwardHead, PerceptronHead, PyramidHead, RecurrentHead
+from lebench_sb.tasks.heads.crdnn import CRDNN
+from lebench_sb.tasks.heads.parser import Recogniser
+from lebench_sb.training.before_training import Checked, check_before_training
+from lebench_sb.training.data import load_utterances
 
 ROOT = Path(__file__).parents[2]
 TASKS = {  # a YAML of each task: its overrides
@@ -317,7 +318,7 @@ def test_a_written_target_without_words_is_refused(folder):
 
 
 def test_large_tables_are_checked_as_columns(folder, monkeypatch):
-    from lebench_sb.storage import columns
+    from lebench_sb.manifests import columns
 
     monkeypatch.setattr(columns, "LARGE", 1)
     assert set(check(folder, CTC).details) == {"audio"}
@@ -326,7 +327,6 @@ def test_large_tables_are_checked_as_columns(folder, monkeypatch):
     edit(folder, "test", put("test0", "wrd", "\x01"))
     with pytest.raises(DataError, match="control characters in wrd"):
         check(folder, CTC)
-
 
 
 HEADS = {

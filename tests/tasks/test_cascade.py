@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from lebench_sb import results
-from lebench_sb.annotations.trees import NO_WORDS, Tree, as_conllu, read_blocks, tree_faults
-from lebench_sb.cascade import as_tree, hypotheses, load_parser, main, parse_texts
-from lebench_sb.manifest import DataError, UsageError, Utterance, write_manifest
+from lebench_sb.core.errors import DataError, UsageError
+from lebench_sb.evaluation import results
+from lebench_sb.manifests.trees import NO_WORDS, Tree, as_conllu, read_blocks, tree_faults
+from lebench_sb.manifests.utterance import Utterance, write_manifest
+from lebench_sb.tasks.cascade import as_tree, hypotheses, load_parser, main, parse_texts
 
 SAID = {  # ID: reference, recognised
     "a": ("le chat dort dans le jardin", "le chat dort dans le jardin"),
@@ -118,7 +119,7 @@ def test_a_parser_that_is_not_installed_is_a_users_mistake():
 @pytest.mark.parametrize("recipe", ["ORFEO", "Rhapsodie"])
 def test_the_command_of_the_readme_has_options_that_exist(root, recipe, monkeypatch):
     text = (root / "recipes/SA" / recipe / "README.md").read_text(encoding="utf-8").replace("\\\n", " ")
-    (command,) = re.findall(r"^python -m lebench_sb\.cascade (.*)$", text, re.M)
+    (command,) = re.findall(r"^python -m lebench_sb\.tasks\.cascade (.*)$", text, re.M)
     with pytest.raises(FileNotFoundError, match="results.json"):  # there is no such run
         main(shlex.split(command))
 

@@ -7,10 +7,10 @@ import torch
 from speechbrain.decoders.seq2seq import S2SRNNBeamSearcher
 from speechbrain.nnet.linear import Linear
 
-from lebench_sb.decoding.beam import beam_search
-from lebench_sb.heads.common import FeedForwardHead, FrameNorm
-from lebench_sb.heads.crdnn import CRDNN, DecoderSteps
 from lebench_sb.tasks.asr_attention import cross_entropy, ctc_loss
+from lebench_sb.tasks.decoding.beam import beam_search
+from lebench_sb.tasks.heads.common import FeedForwardHead, FrameNorm
+from lebench_sb.tasks.heads.crdnn import CRDNN, DecoderSteps
 
 SMALL = {
     "rnn_size": 6, "rnn_layers": 2, "dnn_size": 8, "dnn_blocks": 2, "decoder_size": 7, "attention_size": 5,

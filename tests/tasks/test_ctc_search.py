@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from lebench_sb.decoding.ctc_search import Weights, search
-from lebench_sb.decoding.language_model import BEGIN, END, estimate
+from lebench_sb.tasks.decoding.ctc_search import Weights, search
+from lebench_sb.tasks.decoding.language_model import BEGIN, END, estimate
 
 SYMBOLS = [" ", "a", "b"]
 

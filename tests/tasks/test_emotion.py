@@ -16,12 +16,12 @@ import torch
 from scripts import load
 from tiny import write_wav2vec2
 
-from lebench_sb.command_line import UsageError
-from lebench_sb.data import as_dataset, audio_item
-from lebench_sb.manifest import DataError, Utterance, read_manifest, write_manifest
-from lebench_sb.metrics import concordance
+from lebench_sb.core.errors import DataError, UsageError
+from lebench_sb.evaluation.metrics import concordance
+from lebench_sb.manifests.utterance import Utterance, read_manifest, write_manifest
 from lebench_sb.tasks import emotion_categorical as categorical
 from lebench_sb.tasks import emotion_continuous as continuous
+from lebench_sb.training.data import as_dataset, audio_item
 
 EMOTIONS = ("colère", "joie", "tristesse")
 

@@ -27,10 +27,10 @@ from watched_runs import (
     write_data,
 )
 
-from lebench_sb import plots
-from lebench_sb.brain import TEST
-from lebench_sb.encoders import SSLEncoder
+from lebench_sb.encoders.encoder import SSLEncoder
+from lebench_sb.evaluation import plots
 from lebench_sb.tasks import emotion_continuous
+from lebench_sb.training.brain import TEST
 
 # merits of the three epochs on valid: the higher the better
 IMPROVING, WORSENING, MIDDLE = (1.0, 2.0, 3.0), (3.0, 2.0, 1.0), (1.0, 3.0, 2.0)

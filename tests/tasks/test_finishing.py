@@ -18,12 +18,12 @@ from watched_runs import ROOT, has_data, name_of, recipes, recognise, words, wri
 # What a run does after its last checkpoint: module, owner, function and the call at which it is killed. They
 # are met one after the other by the same command: a run that was killed later never trains again.
 POINTS = {
-    "after the last checkpoint": ("lebench_sb.checkpoints", ".SafeCheckpointer", "require_saved", 1),
-    "inside the test": ("lebench_sb.brain", ".SSLBrain", "gather", 1),
+    "after the last checkpoint": ("lebench_sb.training.checkpoints", ".SafeCheckpointer", "require_saved", 1),
+    "inside the test": ("lebench_sb.training.brain", ".SSLBrain", "gather", 1),
     "inside the export": ("transformers", ".PreTrainedModel", "save_pretrained", 1),
-    "between utterances.csv and results.json": ("lebench_sb.results", "", "write_atomically", 2),
-    "before trivial.json": ("lebench_sb.run", "", "tell_trivial", 1),
-    "inside the pictures": ("lebench_sb.plots", "", "_save", 1),
+    "between utterances.csv and results.json": ("lebench_sb.evaluation.results", "", "write_atomically", 2),
+    "before trivial.json": ("lebench_sb.training.run", "", "tell_trivial", 1),
+    "inside the pictures": ("lebench_sb.evaluation.plots", "", "_save", 1),
 }
 SOME = ("inside the export", "before trivial.json", "inside the pictures")  # that not every recipe has
 ALWAYS = set(POINTS) - set(SOME)

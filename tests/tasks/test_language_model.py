@@ -11,7 +11,8 @@ from collections import Counter
 
 import pytest
 
-from lebench_sb.decoding.language_model import (
+from lebench_sb.core.errors import DataError, UsageError
+from lebench_sb.tasks.decoding.language_model import (
     BEGIN,
     END,
     FALLBACK,
@@ -21,7 +22,6 @@ from lebench_sb.decoding.language_model import (
     estimate,
     prepare_language_model,
 )
-from lebench_sb.manifest import DataError, UsageError
 
 SMALL = ["le chat dort", "le chien dort", "le chat mange le poisson", "un chien", "chat"]
 

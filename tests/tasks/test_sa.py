@@ -12,9 +12,12 @@ import pytest
 import torch
 from tiny import write_wav2vec2
 
-from lebench_sb.annotations.trees import NO_WORDS, Tree, as_conllu, read_blocks, tree_faults
+from lebench_sb.core.errors import DataError
 from lebench_sb.corpora.own import prepare_own
-from lebench_sb.heads.parser import (
+from lebench_sb.evaluation.metrics.parsing import count_parses
+from lebench_sb.manifests.trees import NO_WORDS, Tree, as_conllu, read_blocks, tree_faults
+from lebench_sb.manifests.utterance import Utterance, read_manifest, write_manifest
+from lebench_sb.tasks.heads.parser import (
     Parser,
     Recogniser,
     best_heads,
@@ -23,8 +26,6 @@ from lebench_sb.heads.parser import (
     reference_path,
     words_of_path,
 )
-from lebench_sb.manifest import DataError, Utterance, read_manifest, write_manifest
-from lebench_sb.metrics.parsing import count_parses
 from lebench_sb.tasks.sa import UNKNOWN, Symbols, load_sentences, nll, padded, right_branching
 
 # ---- the tree of a system that hears words and parses nothing
@@ -317,7 +318,7 @@ def test_eight_sentences_are_learnt_by_heart(root, own_data, tmp_path):
     """From files to LAS: words, tags and trees of what it was trained on"""
     eight = [u for u in read_manifest(own_data[3], own_data[1]) if u.id in {f"train{k}" for k in range(8)}]
     write_manifest(tmp_path / "eight.csv", eight, own_data[1], {})
-    words = [*own_data[:2], *MEL, "--num_workers", "0", "--mask=!name:lebench_sb.augment.no_mask"]
+    words = [*own_data[:2], *MEL, "--num_workers", "0", "--mask=!name:lebench_sb.audio.augment.no_mask"]
     words += [w for s in ("train", "valid", "test") for w in (f"--{s}_csv", str(tmp_path / "eight.csv"))]
     words += ["--allow_shared_audio", "True"]
     words += ["--recogniser={hidden: 128, layers: 1, context: 128, max_rate: 25.0, dropout: 0.0}"]
@@ -357,7 +358,7 @@ def test_frozen_untrained_cached_and_end_to_end(root, own_data, tiny_encoder, tm
 def test_the_miniature_in_the_corpuss_own_layout(root, recipe, tmp_path):
     pytest.importorskip("espeakng_loader")
     pytest.importorskip("py_nanotts")
-    from lebench_sb.corpora.miniature import build_miniature
+    from lebench_sb.corpora.miniature.build import build_miniature
 
     build_miniature(tmp_path / "data", scale=0.05, workers=1, corpora=(recipe.lower(),))
     words = ["--data_folder", str(tmp_path / "data" / recipe.lower()), "--number_of_epochs", "1"]

@@ -13,9 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import write_wav2vec2
 
-from lebench_sb.checkpoints import best_checkpoint
+from lebench_sb.core.errors import DataError, UsageError
 from lebench_sb.corpora.own import prepare_own
-from lebench_sb.heads.common import (
+from lebench_sb.evaluation.metrics.concepts import COLUMNS, concepts, count_all, symbols
+from lebench_sb.manifests.utterance import Utterance, read_manifest, write_manifest
+from lebench_sb.tasks import curriculum
+from lebench_sb.tasks.curriculum import check_source, copy_head, copy_mix, read_symbols, start_from_run
+from lebench_sb.tasks.heads.common import (
     PerceptronHead,
     PyramidDecoderHead,
     PyramidHead,
@@ -23,12 +27,9 @@ from lebench_sb.heads.common import (
     WordTagger,
     halved,
 )
-from lebench_sb.manifest import DataError, UsageError, Utterance, read_manifest, write_manifest
-from lebench_sb.metrics.concepts import COLUMNS, concepts, count_all, symbols
-from lebench_sb.tasks import curriculum
-from lebench_sb.tasks.curriculum import check_source, copy_head, copy_mix, read_symbols, start_from_run
 from lebench_sb.tasks.slu import SLUBrain, TaggedCharacters, check_concepts
 from lebench_sb.tasks.slu_cascade import WordLabels, labelled, plain, trigrams
+from lebench_sb.training.checkpoints import best_checkpoint
 
 WORD = st.text("aàb'é", min_size=1, max_size=4)
 WORDS = st.lists(WORD, max_size=3).map(" ".join)
@@ -422,7 +423,7 @@ def test_the_four_modes_and_the_control_on_the_miniature(root, tmp_path):
     pytest.importorskip("espeakng_loader")
     pytest.importorskip("py_nanotts")
 
-    from lebench_sb.corpora.miniature import build_miniature
+    from lebench_sb.corpora.miniature.build import build_miniature
 
     build_miniature(tmp_path / "data", scale=0.03, workers=1, corpora=("media",))
     write_wav2vec2(tmp_path / "E")
@@ -476,7 +477,7 @@ def test_eight_utterances_are_learnt_by_heart(root, corpus, tagged, tmp_path):
     words += [w for s in ("train", "valid", "test") for w in (f"--{s}_csv", str(tmp_path / "eight.csv"))]
     words += ["--allow_shared_audio", "True"]
     script = [str(root / "recipes/SLU/MEDIA/train.py"), str(root / "recipes/SLU/MEDIA/hparams/ctc.yaml")]
-    options = ["--head={dropout: 0.0}", "--mask=!name:lebench_sb.augment.no_mask"]
+    options = ["--head={dropout: 0.0}", "--mask=!name:lebench_sb.audio.augment.no_mask"]
     options += ["--num_workers=0", "--number_of_epochs=100", "--max_batch_seconds=5", "--noprogressbar"]
     options += ["--output_folder", str(tmp_path / "r")]
     argv = [sys.executable, *script, *words, *options]

@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from scripts import load
 
-from lebench_sb.annotations.trees import Tree, as_conllu
-from lebench_sb.brain import TEST, VALID
-from lebench_sb.manifest import Utterance, read_manifest, write_manifest
+from lebench_sb.manifests.trees import Tree, as_conllu
+from lebench_sb.manifests.utterance import Utterance, read_manifest, write_manifest
+from lebench_sb.training.brain import TEST, VALID
 
 ROOT = Path(__file__).parents[2]
 EPOCHS = 3

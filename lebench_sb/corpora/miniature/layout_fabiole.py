@@ -11,7 +11,6 @@ import random
 
 import numpy as np
 
-from lebench_sb.annotations.trials import make_trials
 from lebench_sb.corpora.miniature.acoustics import RATE, noise
 from lebench_sb.corpora.miniature.patterns import PATTERNS
 from lebench_sb.corpora.miniature.slots import Draw
@@ -27,7 +26,8 @@ from lebench_sb.corpora.miniature.texts import (
     sentences,
 )
 from lebench_sb.corpora.miniature.voices import write_atomically, write_clip
-from lebench_sb.manifest import Utterance, write_manifest
+from lebench_sb.manifests.trials import make_trials
+from lebench_sb.manifests.utterance import Utterance, write_manifest
 
 PARTS = {"train": Part(10, 30, 4), "test": Part(10, 32)}
 LONG_FORM = (3.5, 7.0)  # seconds after which an utterance ends

@@ -15,7 +15,7 @@ import importlib
 import pkgutil
 
 from lebench_sb.corpora import miniature
-from lebench_sb.manifest import nearest
+from lebench_sb.manifests.utterance import nearest
 
 PREFIX = "layout_"
 

@@ -3,10 +3,10 @@
 python recipes/AER/RECOLA/train.py recipes/AER/RECOLA/hparams/lintanh.yaml --data_folder D --ssl_hub E
 """
 
-from lebench_sb.command_line import launch
-from lebench_sb.data import load_utterances
-from lebench_sb.run import fit_and_test, start
+from lebench_sb.core.command_line import launch
 from lebench_sb.tasks.emotion_continuous import ContinuousEmotionBrain, datasets
+from lebench_sb.training.data import load_utterances
+from lebench_sb.training.run import fit_and_test, start
 
 
 def main(argv):

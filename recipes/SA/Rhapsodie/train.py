@@ -3,9 +3,9 @@
 python recipes/SA/Rhapsodie/train.py recipes/SA/Rhapsodie/hparams/wav2tree.yaml --data_folder D --ssl_hub E
 """
 
-from lebench_sb.command_line import launch
-from lebench_sb.run import fit_and_test, start
+from lebench_sb.core.command_line import launch
 from lebench_sb.tasks.sa import SABrain, Symbols, build_modules, datasets, load_sentences
+from lebench_sb.training.run import fit_and_test, start
 
 
 def main(argv):

@@ -4,10 +4,10 @@ python recipes/pretraining/distillation/train.py recipes/pretraining/distillatio
     --data_folder D --teacher LeBenchmark/wav2vec2-FR-14K-light
 """
 
-from lebench_sb.command_line import launch
-from lebench_sb.data import load_utterances
+from lebench_sb.core.command_line import launch
 from lebench_sb.pretraining.distillation import DistillationBrain, distil_and_export, waveforms
-from lebench_sb.run import start
+from lebench_sb.training.data import load_utterances
+from lebench_sb.training.run import start
 
 
 def main(argv):

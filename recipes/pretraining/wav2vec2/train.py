@@ -3,10 +3,10 @@
 python recipes/pretraining/wav2vec2/train.py recipes/pretraining/wav2vec2/hparams/mini.yaml --data_folder D
 """
 
-from lebench_sb.command_line import launch
-from lebench_sb.data import load_utterances
+from lebench_sb.core.command_line import launch
 from lebench_sb.pretraining.brain import PretrainingBrain, datasets, pretrain_and_export
-from lebench_sb.run import start
+from lebench_sb.training.data import load_utterances
+from lebench_sb.training.run import start
 
 
 def main(argv):

@@ -1,1 +1,0 @@
-"""Files beside manifests: emotion over time, dependency trees, trial lists."""

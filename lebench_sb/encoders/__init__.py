@@ -1,0 +1,1 @@
+"""Encoders: waveforms in, frames and their numbers out; Hugging Face folders on disk."""

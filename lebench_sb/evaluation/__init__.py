@@ -1,0 +1,1 @@
+"""From rows of scores to results.json, tables, comparisons and pictures."""

@@ -1,1 +1,0 @@
-"""Manifests of millions of rows, and audio inside tar files."""
