@@ -1,0 +1,116 @@
+"""`run_python(words)`: what `python WORDS` would do, without the seconds that imports take.
+
+A server, one for each process of pytest, has imported what recipes import and forks itself for each request:
+the child has arguments, environment, working folder and output of its own, as a new process has. Tests of
+starting itself, of signals and of kills begin real processes.
+"""
+
+import atexit
+import json
+import os
+import runpy
+import socket
+import subprocess
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+
+PRELOADED = (
+    "torch", "torchaudio", "transformers", "speechbrain", "matplotlib.pyplot", "scipy.stats", "pyarrow",
+    "lebench_sb.training.run", "lebench_sb.pretraining.brain", "lebench_sb.tasks.asr",
+    "lebench_sb.tasks.ast", "lebench_sb.tasks.asv", "lebench_sb.tasks.sa", "lebench_sb.tasks.slu",
+)  # fmt: skip
+_server = []  # of this process
+
+
+def run_python(words, cwd=None, env=None):
+    """words: after `python` (a script, `-m` or `-c` first) -> subprocess.CompletedProcess with its texts.
+
+    env: the whole environment; this process's with one thread where None.
+    """
+    words = [str(word) for word in words]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"} if env is None else env
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        request = {"words": words, "cwd": str(cwd or os.getcwd()), "env": dict(environment)}
+        connection = server()
+        socket.send_fds(connection, [json.dumps(request).encode()], [out.fileno(), err.fileno()])
+        answer = connection.recv(64)
+        assert answer, "the server of Python processes has died"
+        for file in (out, err):
+            file.seek(0)
+        texts = [file.read().decode("utf-8", "replace") for file in (out, err)]
+    return subprocess.CompletedProcess([sys.executable, *words], int(answer), *texts)
+
+
+def server():
+    """The connection to this process's server, which is started where there is none yet"""
+    if not _server or _server[0] != os.getpid():
+        ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+        process = subprocess.Popen(
+            [sys.executable, __file__, str(its.fileno())], pass_fds=[its.fileno()], env=environment
+        )
+        its.close()
+        _server[:] = [os.getpid(), ours, process]
+        atexit.register(ours.close)  # whose end it sees
+    return _server[1]
+
+
+def serve(connection):
+    """Forks a child for each request and answers with its exit code, until the other end is closed"""
+    for name in PRELOADED:
+        __import__(name)
+    while True:
+        message, files, _, _ = socket.recv_fds(connection, 1 << 20, 2)
+        if not message:
+            return
+        child = os.fork()
+        if child == 0:
+            connection.close()
+            become(json.loads(message), *files)
+        for file in files:
+            os.close(file)
+        _, status = os.waitpid(child, 0)
+        connection.send(str(os.waitstatus_to_exitcode(status)).encode())
+
+
+def become(request, out, err):
+    """The child: runs the words as a new interpreter would, and ends"""
+    os.dup2(out, 1)
+    os.dup2(err, 2)
+    os.chdir(request["cwd"])
+    os.environ.clear()
+    os.environ.update(request["env"])
+    code = 1
+    try:
+        run(request["words"])
+        code = 0
+    except SystemExit as end:
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code & 0xFF)
+
+
+def run(words):
+    first, *rest = words
+    if first == "-c":
+        sys.argv, sys.path[0] = ["-c", *rest[1:]], ""
+        exec(compile(rest[0], "<string>", "exec"), {"__name__": "__main__"})
+    elif first == "-m":
+        sys.argv, sys.path[0] = rest, os.getcwd()
+        runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
+    else:
+        sys.argv, sys.path[0] = words, str(Path(first).resolve().parent)
+        runpy.run_path(first, run_name="__main__")
+
+
+if __name__ == "__main__":
+    serve(socket.socket(fileno=int(sys.argv[1])))
