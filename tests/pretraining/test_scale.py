@@ -10,7 +10,7 @@ from lebench_sb.manifests.shards import make_shards
 
 LARGE = """
 import runpy, sys
-from lebench_sb import data
+from lebench_sb.training import data
 from lebench_sb.manifests import columns
 columns.LARGE = 0
 made = []
