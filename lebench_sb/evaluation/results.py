@@ -152,6 +152,22 @@ def code_version(root=None):
     return {"commit": commit, "dirty": dirty, "lebench_sb": __version__}
 
 
+def environment():
+    """Text for `env.log`: this interpreter, its packages, the code, the machine.
+
+    SpeechBrain's description asks the first `pip` and `git` of the shell, which may belong to another Python
+    and another repository.
+    """
+    versions = code_version()
+    packages = sorted({f"{d.metadata['Name']}=={d.version}" for d in metadata.distributions()}, key=str.lower)
+    lines = [
+        f"Python: {sys.version}", f"interpreter: {sys.executable}", f"platform: {platform.platform()}",
+        f"lebench_sb: {versions['lebench_sb']}, commit {versions['commit']}, changed: {versions['dirty']}",
+        "", "Packages:", *packages,
+    ]  # fmt: skip
+    return "\n".join(lines) + "\n"
+
+
 def _version(package):
     try:
         return metadata.version(package)

@@ -186,7 +186,7 @@ class RunFolder:
         sb.utils.logger.setup_logging(self.log_config or DEFAULT_LOG_CONFIG, log)
         for name, level in QUIETER.items():
             logging.getLogger(name).setLevel(level)
-        write_atomically(folder / "env.log", sb.utils.logger.get_environment_description())
+        write_atomically(folder / "env.log", results.environment() + accelerators())
         logger.info("Run folder: %s", folder)
         self.note_begun()
 
@@ -293,6 +293,13 @@ def settle_precision(hparams, run_opts):
             run_opts = replace(run_opts, **{name: "fp32"})
             logger.warning("%s: fp32 in place of bf16, which this CPU has no units for.", name)
     return run_opts
+
+
+def accelerators():
+    """A line for `env.log`: the devices that torch sees"""
+    names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    built = torch.version.cuda or torch.version.hip or "no CUDA"
+    return f"\nDevices ({built}): {', '.join(names) or 'CPU'}\n"
 
 
 def has_bf16_units():

@@ -7,7 +7,6 @@ import re
 
 import numpy as np
 import pytest
-import speechbrain as sb
 import torch
 from tiny import write_wav2vec2
 from watched_runs import (
@@ -74,7 +73,6 @@ def watched(data, encoder_folder, tmp_path_factory):
         return run(path, words(path, mode, data, encoder_folder, output), merits)
 
     with pytest.MonkeyPatch.context() as patch:  # what takes its time and is tested elsewhere
-        patch.setattr(sb.utils.logger, "get_environment_description", lambda: "")
         patch.setattr(os, "fsync", lambda _: None)
         patch.setattr(plots, "confusion_matrix", lambda *_: None)
         patch.setattr(plots, "det_curve", lambda *_: None)

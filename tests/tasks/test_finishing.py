@@ -9,7 +9,6 @@ import subprocess
 import sys
 
 import pytest
-import speechbrain as sb
 from killing import KILL
 from scripts import load
 from tiny import SIZES, write_wav2vec2
@@ -86,7 +85,6 @@ def student():
 def quick():
     """Without what takes its time and is tested elsewhere"""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sb.utils.logger, "get_environment_description", lambda: "")
         patch.setattr(os, "fsync", lambda _: None)
         yield patch
 

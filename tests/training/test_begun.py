@@ -29,7 +29,6 @@ def encoders(tmp_path_factory):
 def started(manifests, encoders, tmp_path, monkeypatch):
     """started(*words, encoder=0): what `start` gives for a run in `tmp_path`/run; the model is not built"""
     monkeypatch.setattr(run_module.sb.utils.logger, "setup_logging", lambda *_: None)
-    monkeypatch.setattr(run_module.sb.utils.logger, "get_environment_description", lambda: "")
     real = run_module.build
 
     def built(resolved, path, only=None):

@@ -46,6 +46,8 @@ def test_a_run_leaves_its_files(uninterrupted):
                  "utterances.csv", "health.html", "health.png", "learning_curves.png", "codebook_usage.png",
                  "encoder/config.json", "pretraining/model.safetensors"):  # fmt: skip
         assert (uninterrupted / name).exists(), name
+    described = (uninterrupted / "env.log").read_text(encoding="utf-8")
+    assert f"interpreter: {sys.executable}\n" in described and f"\ntorch=={version('torch')}\n" in described
     assert "findfont" not in (uninterrupted / "log.txt").read_text(encoding="utf-8")  # it drew pictures
 
 
