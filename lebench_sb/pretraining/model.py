@@ -71,7 +71,7 @@ class PretrainingModel(nn.Module):
     Raises ValueError for a config whose parts are not those of wav2vec 2.0 pre-training.
     """
 
-    moments = None  # {name: optimiser state} to begin training with
+    optimizer_state = None  # {name: optimiser state} to begin training with
     fresh = None  # names of the weights that no folder gave; None: all of them
 
     def __init__(self, hf, feature_grad_mult=1.0, activation_checkpointing=False):

@@ -422,7 +422,7 @@ class SSLBrain(sb.Brain):
         for group, (peak, first) in zip(self.optimizer.param_groups, self.peaks, strict=True):
             group["lr"] = peak * factor if update > first else 0.0
             for p in group["params"] if update <= first else []:
-                p.grad = None  # not updated at all: no moments, no weight decay
+                p.grad = None  # not updated at all: no change of the optimizer state, no weight decay
         return [group["lr"] for group in self.optimizer.param_groups]
 
     def refuse_update(self, update):

@@ -264,18 +264,18 @@ def write_state(state, module, path):
 def state_bytes(checkpointer, optimizer):
     """Bytes of a checkpoint: the weights that `checkpointer` saves, and what `optimizer` (a function of
     parameter groups) keeps of those it changes"""
-    total, moments = 0, moments_per_weight(optimizer)
+    total, states = 0, states_per_weight(optimizer)
     for name, module in checkpointer.recoverables.items():
         if isinstance(module, torch.nn.Module):
             whole = name not in checkpointer.custom_save_hooks
             saved = module.state_dict() if whole else trained_state(module)
             total += sum(value.numel() * value.element_size() for value in saved.values())
             trained = [p for p in module.parameters() if p.requires_grad]
-            total += sum(int(p.numel() * p.element_size() * moments) for p in trained)
+            total += sum(int(p.numel() * p.element_size() * states) for p in trained)
     return total
 
 
-def moments_per_weight(optimizer):
+def states_per_weight(optimizer):
     """Numbers that an optimiser keeps per weight, 2 for Adam: seen in one step on 16 weights"""
     weight = torch.nn.Parameter(torch.zeros(4, 4))
     weight.grad = torch.ones_like(weight)

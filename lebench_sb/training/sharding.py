@@ -1,5 +1,5 @@
 """Fully sharded data parallelism (torch.distributed.fsdp.fully_shard): each process keeps a part of the
-weights, their gradients and the optimiser's moments, and holds all weights only while a step runs.
+weights, their gradients and the optimizer state, and holds all weights only while a step runs.
 
 A checkpoint is the one that a single process would write.
 """

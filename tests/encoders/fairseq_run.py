@@ -1,4 +1,4 @@
-"""Three updates of a small fairseq model, in an interpreter that has it: checkpoints, frames, moments.
+"""Three updates of a small fairseq model, in an interpreter that has it: checkpoints, frames, states.
 
 PYTHON tests/encoders/fairseq_run.py SOURCE OUTPUT     (both as benchmarks/fairseq_peer.py says)
 """
@@ -53,8 +53,8 @@ def main(source, output):
         model.eval()
         wavs = torch.randn(2, 8000)
         frames = model(wavs, None, features_only=True, mask=False)["x"].detach()
-        moments = {name: dict(adam["each"].state[p]) for name, p in model.named_parameters()}
-        torch.save({"wavs": wavs, "frames": frames, "moments": moments}, Path(output) / f"{kind}.pt")
+        states = {name: dict(adam["each"].state[p]) for name, p in model.named_parameters()}
+        torch.save({"wavs": wavs, "frames": frames, "states": states}, Path(output) / f"{kind}.pt")
         settings = {
             "model": asdict(cfg),
             "task": {"normalize": kind == "large"},

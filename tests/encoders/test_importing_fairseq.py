@@ -76,12 +76,12 @@ def weights_of(layer_norm=True, conv=CONV):
 
 def optimizer_state(weights, flat):
     """That of fairseq's Adam: one vector of all weights (fp16), or a tensor for each"""
-    moments = [(tensor * 0.01, tensor.square() * 0.001) for tensor in weights.values()]
+    states = [(tensor * 0.01, tensor.square() * 0.001) for tensor in weights.values()]
     if flat:
-        moments = [tuple(torch.cat([m.flatten() for m in kind]) for kind in zip(*moments, strict=True))]
+        states = [tuple(torch.cat([m.flatten() for m in kind]) for kind in zip(*states, strict=True))]
     state = {
         index: {"step": 500, "exp_avg": mean, "exp_avg_sq": square}
-        for index, (mean, square) in enumerate(moments)
+        for index, (mean, square) in enumerate(states)
     }
     return {"state": state, "param_groups": [{"lr": 1e-4, "params": list(state)}], "loss_scale": 8.0}
 
@@ -180,8 +180,8 @@ def test_the_optimiser_goes_on(write, tmp_path, flat):
     _, folder = import_checkpoint(path, None, tmp_path / "imported")
     model = build_model(make_config(), str(folder), 1.0, 0, do_normalize=True, init_optimizer=True)
     names = dict(torch.nn.ModuleDict({"model": model}).named_parameters())
-    assert model.moments.keys() == names.keys()
-    for name, state in model.moments.items():  # they were made from the weights
+    assert model.optimizer_state.keys() == names.keys()
+    for name, state in model.optimizer_state.items():  # they were made from the weights
         assert float(state["step"]) == 500
         torch.testing.assert_close(state["exp_avg"], names[name] * 0.01)
         torch.testing.assert_close(state["exp_avg_sq"], names[name].square() * 0.001)
@@ -227,7 +227,7 @@ def test_settings_of_older_releases(write, tmp_path):
         del sys.modules[module.__name__]
     _, found = import_checkpoint(path, None, tmp_path / "second")
     for folder in (expected, found):
-        assert not (folder / "moments.safetensors").exists()
+        assert not (folder / "optimizer_state.safetensors").exists()
     assert (expected / "config.json").read_text() == (found / "config.json").read_text()
 
 
@@ -254,7 +254,7 @@ def spoilt(state):
 def test_an_optimiser_of_no_use_is_left_out(write, tmp_path, caplog, state):
     _, folder = import_checkpoint(write(last_optimizer_state=state), None, tmp_path / "imported")
     assert "the optimiser's state is left out, it is not Adam's, or not finite" in caplog.text
-    assert not (folder / "moments.safetensors").exists()
+    assert not (folder / "optimizer_state.safetensors").exists()
 
 
 class Harm:

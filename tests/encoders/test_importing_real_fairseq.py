@@ -10,7 +10,7 @@ import transformers
 
 from lebench_sb.encoders.importing.command import import_checkpoint
 from lebench_sb.encoders.importing.fairseq import MOMENTS, transformers_name
-from lebench_sb.pretraining.moments import read_moments
+from lebench_sb.pretraining.optimizer_state import read_optimizer_state
 
 
 @pytest.fixture(scope="module")
@@ -27,16 +27,16 @@ def written(tmp_path_factory):
 
 @pytest.mark.parametrize("optimizer", ["flat", "each"])
 @pytest.mark.parametrize("kind", ["base", "large"])
-def test_frames_and_moments_are_those_of_fairseq(written, tmp_path, kind, optimizer):
+def test_frames_and_optimizer_state_are_those_of_fairseq(written, tmp_path, kind, optimizer):
     _, folder = import_checkpoint(written / f"{kind}_{optimizer}.pt", None, tmp_path / "imported")
     expected = torch.load(written / f"{kind}.pt", weights_only=True)
     model = transformers.Wav2Vec2ForPreTraining.from_pretrained(folder).eval()
     with torch.no_grad():
         frames = model.wav2vec2(expected["wavs"]).last_hidden_state
     torch.testing.assert_close(frames, expected["frames"], rtol=1e-5, atol=1e-5)
-    moments = read_moments(folder, model)
-    for name, theirs in expected["moments"].items():
-        ours = moments[f"model.hf.{transformers_name(name)}"]
+    states = read_optimizer_state(folder, model)
+    for name, theirs in expected["states"].items():
+        ours = states[f"model.hf.{transformers_name(name)}"]
         assert float(ours["step"]) == 3
         for moment in MOMENTS:  # fairseq's Adam begins them with the first gradient
             assert torch.equal(ours[moment], theirs.get(moment, torch.zeros(())).expand_as(ours[moment])), (

@@ -24,7 +24,7 @@ from lebench_sb.encoders.folders.settings import (
 )
 from lebench_sb.encoders.folders.torch_files import check_finite, first_five, read_torch
 from lebench_sb.encoders.importing import fairseq, speechbrain
-from lebench_sb.encoders.importing.moments import write_moments
+from lebench_sb.encoders.importing.optimizer_state import write_optimizer_state
 from lebench_sb.encoders.model_folders import (
     base_class,
     check_size,
@@ -45,8 +45,9 @@ def import_checkpoint(source, config, output):
     id. config: config.json of the architecture, or a folder or Hub id that holds it; None: fairseq's own
     settings, or for SpeechBrain the file beside the checkpoint. fairseq's file says whether its input is
     normalised; SpeechBrain's is if preprocessor_config.json beside the checkpoint or the config says so and,
-    without that file, by default: its pre-training normalises whatever the architecture. The optimiser's
-    state of a fairseq checkpoint goes to pretraining/moments.safetensors, for `--init_optimizer True`.
+    without that file, by default: its pre-training normalises whatever the architecture. The
+    optimizer state of a fairseq checkpoint goes to pretraining/optimizer_state.safetensors, for
+    `--init_optimizer True`.
     Raises FileNotFoundError, FileExistsError (output exists) and DataError (weights and config do not fit,
     or weights are not finite; all are counted and five named).
     """
@@ -55,11 +56,11 @@ def import_checkpoint(source, config, output):
         raise FileExistsError(f"{output} exists: give a new folder, nothing is overwritten.")
     path = _find_checkpoint(source)
     content = _load(path)
-    moments, updates = None, 0
+    states, updates = None, 0
     if fairseq.wrote(content):
         found = fairseq.read_checkpoint(content, path)
         where, weights, do_normalize = path, found.weights, found.do_normalize
-        moments, updates = found.moments, found.updates
+        states, updates = found.states, found.updates
         if config:
             where = _find(config, "config.json")
             model_config = _read_config(where)
@@ -83,8 +84,8 @@ def import_checkpoint(source, config, output):
         for name, part in parts.items():
             save_encoder(part, new / name, do_normalize, extra)
             _compare(new / name, part)
-        if moments:
-            file = write_moments(new / "pretraining", moments, updates)
+        if states:
+            file = write_optimizer_state(new / "pretraining", states, updates)
             logger.info("pretraining/%s: the optimiser's state after %d updates", file.name, updates)
     return [output / name for name in parts]
 

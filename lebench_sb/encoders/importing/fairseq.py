@@ -68,13 +68,13 @@ def wrote(content):
 @dataclass
 class Checkpoint:
     """weights: {transformers' name: float32 tensor}; config: keyword arguments of transformers'
-    Wav2Vec2Config; do_normalize: whether waveforms were normalised; moments: {"exp_avg" or "exp_avg_sq": as
+    Wav2Vec2Config; do_normalize: whether waveforms were normalised; states: {"exp_avg" or "exp_avg_sq": as
     weights}, or None where the file has no optimiser; updates: how many the optimiser has made"""
 
     weights: dict
     config: dict
     do_normalize: bool
-    moments: dict | None
+    states: dict | None
     updates: int
 
 
@@ -101,11 +101,11 @@ def read_checkpoint(content, path):
     if projection + "weight" not in weights:  # fairseq has none where the two widths are equal
         size = config["hidden_size"]
         weights |= {projection + "weight": torch.eye(size), projection + "bias": torch.zeros(size)}
-    moments, updates = read_moments(content.get("last_optimizer_state"), found, path)
+    states, updates = read_optimizer_state(content.get("last_optimizer_state"), found, path)
     normalize = task.get("normalize", False)
     if not isinstance(normalize, bool):
         raise DataError(f"{path}: normalize: {normalize!r}, expected True or False.")
-    return Checkpoint(weights, config, normalize, moments, updates)
+    return Checkpoint(weights, config, normalize, states, updates)
 
 
 def settings_of(content, path):
@@ -242,7 +242,7 @@ def convolutions(text):
     return layers
 
 
-def has_moments(entry):
+def has_adam_state(entry):
     """Whether the state of a parameter is Adam's, of finite numbers"""
     if not isinstance(entry, dict) or not all(isinstance(entry.get(kind), torch.Tensor) for kind in MOMENTS):
         return False
@@ -251,7 +251,7 @@ def has_moments(entry):
     return counted and math.isfinite(step) and not not_finite({kind: entry[kind] for kind in MOMENTS})
 
 
-def read_moments(state, weights, path):
+def read_optimizer_state(state, weights, path):
     """-> ({"exp_avg": {transformers' name: tensor}, "exp_avg_sq": ...}, updates); without a state (None, 0).
 
     fairseq's fp16 optimiser keeps one flat vector of all trained weights, the fp32 one a tensor for each;
@@ -261,11 +261,11 @@ def read_moments(state, weights, path):
     if not entries:
         return None, 0
     numbered = isinstance(entries, dict) and all(isinstance(index, int) for index in entries)
-    if not numbered or not all(has_moments(entry) for entry in entries.values()):
+    if not numbered or not all(has_adam_state(entry) for entry in entries.values()):
         logger.warning("%s: the optimiser's state is left out, it is not Adam's, or not finite", path)
         return None, 0
     entries = [entries[index] for index in sorted(entries)]
-    updates, moments = int(entries[0]["step"]), {}
+    updates, states = int(entries[0]["step"]), {}
     for kind in MOMENTS:
         parts = [entry[kind].float() for entry in entries]
         if len(parts) == 1 and parts[0].dim() == 1:
@@ -280,7 +280,7 @@ def read_moments(state, weights, path):
             )  # fmt: skip
             return None, 0
         named = zip(parts, weights.items(), strict=True)
-        moments[kind] = {
+        states[kind] = {
             transformers_name(name): part.reshape(tensor.shape).clone() for part, (name, tensor) in named
         }
-    return moments, updates
+    return states, updates

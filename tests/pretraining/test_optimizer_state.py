@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from lebench_sb.core.errors import UsageError
 from lebench_sb.pretraining.brain import build_model, make_config
-from lebench_sb.pretraining.moments import name_parameters, put_moments, read_moments
+from lebench_sb.pretraining.optimizer_state import load_optimizer_state, name_parameters, read_optimizer_state
 from lebench_sb.training.checkpoints import best_checkpoint
 
 TRAIN = "recipes/pretraining/wav2vec2/train.py"
@@ -27,7 +27,7 @@ def adam(model, *groups):
     return made
 
 
-def test_moments_follow_names_not_positions():
+def test_the_state_follows_names_not_positions():
     """Another order of groups, and a layer that is not trained any more"""
     model, other = small(0), small(1)
     old = adam(model, model[0].parameters(), model[1].parameters())
@@ -35,13 +35,13 @@ def test_moments_follow_names_not_positions():
         model(torch.randn(5, 3)).square().sum().backward()
         old.step()
     saved = old.state_dict()
-    moments = {
+    states = {
         name: saved["state"][index]
         for group in saved["param_groups"]
         for index, name in zip(group["params"], group["param_names"], strict=True)
     }
     new = adam(other, [other[1].bias], [other[1].weight])
-    put_moments(new, moments)
+    load_optimizer_state(new, states)
     assert len(new.state) == 2
     for own, theirs in ((other[1].bias, model[1].bias), (other[1].weight, model[1].weight)):
         for key in ("exp_avg", "exp_avg_sq", "step"):
@@ -65,15 +65,19 @@ IMPORTED = {
 @pytest.mark.parametrize("content", IMPORTED)
 def test_an_imported_state_is_looked_at(tmp_path, content):
     tensors, facts, message = IMPORTED[content]
-    save_file({name: part.clone() for name, part in tensors.items()}, tmp_path / "moments.safetensors", facts)
+    save_file(
+        {name: part.clone() for name, part in tensors.items()},
+        tmp_path / "optimizer_state.safetensors",
+        facts,
+    )
     model = torch.nn.Module()
     model.hf = torch.nn.Module()
     model.hf.a = torch.nn.Parameter(torch.zeros(2))
     if not message:
-        assert float(read_moments(tmp_path, model)["model.hf.a"]["step"]) == 7
+        assert float(read_optimizer_state(tmp_path, model)["model.hf.a"]["step"]) == 7
         return
-    with pytest.raises(UsageError, match=f"moments.safetensors.*{message}"):
-        read_moments(tmp_path, model)
+    with pytest.raises(UsageError, match=f"optimizer_state.safetensors.*{message}"):
+        read_optimizer_state(tmp_path, model)
 
 
 def test_there_must_be_something_to_take(tmp_path):

@@ -1,6 +1,6 @@
 """The optimiser's state of a pre-training run, for the run that goes on from its `pretraining/`.
 
-It is in the run's checkpoint or, of an imported run or one of transformers' Trainer, beside the weights.
+It is in the run's checkpoint or, of an imported run, beside the weights.
 """
 
 import logging
@@ -11,12 +11,13 @@ from safetensors import safe_open
 
 from lebench_sb.core.errors import UsageError
 from lebench_sb.encoders.folders.torch_files import check_finite, check_tensors, first_five, read_safetensors
-from lebench_sb.encoders.importing.moments import IMPORTED
-from lebench_sb.pretraining.trainer_moments import KINDS, LEAVE, TRAINER, trainer_moments
+from lebench_sb.encoders.importing.optimizer_state import IMPORTED
 from lebench_sb.training.checkpoints import best_checkpoint
 from lebench_sb.training.sharding import optimizer_parts
 
 logger = logging.getLogger(__name__)
+KINDS = ("exp_avg", "exp_avg_sq")  # of Adam and AdamW
+LEAVE = "Leave it out: --init_optimizer False."
 
 
 def name_parameters(optimizer, modules):
@@ -26,42 +27,40 @@ def name_parameters(optimizer, modules):
         group["param_names"] = [names[id(parameter)] for parameter in group["params"]]
 
 
-def read_moments(init_from, model):
+def read_optimizer_state(init_from, model):
     """`pretraining/` of a run -> {name of a parameter: its state, for Adam exp_avg, exp_avg_sq and step}
 
-    From the checkpoint that `pretraining/` was exported from, the run's best on valid; from what `lebench
-    import` wrote; or from the `optimizer.pt` of a Trainer's `checkpoint-N/`. model: with the weights of
-    init_from. Raises UsageError if there is no such checkpoint, or its weights are others.
+    From the checkpoint that `pretraining/` was exported from, the run's best on valid, or from what
+    `lebench import` wrote. model: with the weights of init_from. Raises UsageError if there is no
+    such checkpoint, or its weights are others.
     """
     if (Path(init_from) / IMPORTED).is_file():
-        return fitting(imported_moments(Path(init_from) / IMPORTED), Path(init_from) / IMPORTED, model)
-    if (Path(init_from) / TRAINER).is_file():
-        return of_the_trainer(init_from, model)
+        return fitting(imported_state(Path(init_from) / IMPORTED), Path(init_from) / IMPORTED, model)
     run = Path(init_from).absolute().parent
     try:
         checkpoint = best_checkpoint(run)
     except FileNotFoundError as error:
         raise UsageError(
-            f"init_optimizer: {init_from} has no optimiser state: no {IMPORTED}, no {TRAINER}, and is "
-            f"not `pretraining/` of a run with its checkpoints ({error}). {LEAVE}"
+            f"init_optimizer: {init_from} has no optimiser state: no {IMPORTED}, and is not "
+            f"`pretraining/` of a run with its checkpoints ({error}). {LEAVE}"
         ) from error
     check_weights(checkpoint, init_from, model)
     state = torch.load(checkpoint / "optimizer.ckpt", map_location="cpu", weights_only=True)
-    moments = {}
+    states = {}
     for group in state["param_groups"]:
         if "param_names" not in group:
             raise UsageError(f"init_optimizer: {checkpoint} does not name its parameters. {LEAVE}")
         for index, name in zip(group["params"], group["param_names"], strict=True):
             if index in state["state"]:
-                moments[name] = state["state"][index]
-    tensors = {f"{kind} of {name}": v for name, kept in moments.items() for kind, v in kept.items()}
+                states[name] = state["state"][index]
+    tensors = {f"{kind} of {name}": v for name, kept in states.items() for kind, v in kept.items()}
     found = {name: value for name, value in tensors.items() if torch.is_tensor(value)}
     check_finite(found, f"init_optimizer: {checkpoint}", UsageError, LEAVE)
-    return moments
+    return states
 
 
-def imported_moments(path):
-    """What `write_moments` wrote -> as `read_moments`. Raises UsageError for another content."""
+def imported_state(path):
+    """What `lebench import` wrote -> as `read_optimizer_state`. Raises UsageError for another content."""
     where = f"init_optimizer: {path}"
     found = check_tensors(read_safetensors(path, UsageError), where, UsageError)
     check_finite(found, where, UsageError, LEAVE)
@@ -69,39 +68,28 @@ def imported_moments(path):
         step = (file.metadata() or {}).get("step", "")
     if not step.isdigit() or not all(key.startswith(tuple(f"{kind}." for kind in KINDS)) for key in found):
         raise UsageError(f"{where} is not what `lebench import` writes. {LEAVE}")
-    moments = {}
+    states = {}
     for key, tensor in found.items():
         kind, _, name = key.partition(".")
-        moments.setdefault(f"model.hf.{name}", {"step": torch.tensor(float(step))})[kind] = tensor
-    return moments
+        states.setdefault(f"model.hf.{name}", {"step": torch.tensor(float(step))})[kind] = tensor
+    return states
 
 
-def fitting(moments, path, model):
-    """The same moments. Raises UsageError if one is of no weight of `model`, or of another size."""
+def fitting(states, path, model):
+    """The same states. Raises UsageError if one is of no weight of `model`, or of another size."""
     shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
 
     def fits(name, state):
         shape = shapes.get(name.removeprefix("model."))
         return all(kind in state and state[kind].shape == shape for kind in KINDS)
 
-    strange = [name.removeprefix("model.hf.") for name, state in moments.items() if not fits(name, state)]
+    strange = [name.removeprefix("model.hf.") for name, state in states.items() if not fits(name, state)]
     if strange:
         raise UsageError(
             f"init_optimizer: {path} is not of these weights: {len(strange)} differ in size or are not "
             f"there: {first_five(strange)}. {LEAVE}"
         )
-    return moments
-
-
-def of_the_trainer(folder, model):
-    """The states of `trainer_moments` of those weights that `model` has too"""
-    shapes = {name: parameter.shape for name, parameter in model.hf.named_parameters()}
-    moments = {}
-    for name, state in trainer_moments(folder).items():
-        own = name if name in shapes else f"{model.hf.base_model_prefix}.{name}"
-        if shapes.get(own) == state["exp_avg"].shape:
-            moments[f"model.hf.{own}"] = state
-    return moments
+    return states
 
 
 def check_weights(checkpoint, init_from, model):
@@ -115,7 +103,7 @@ def check_weights(checkpoint, init_from, model):
         )
 
 
-def put_moments(optimizer, moments):
+def load_optimizer_state(optimizer, states):
     """Gives a fresh optimiser the state of the parameters it trains, by their names"""
     state = optimizer.state_dict()
     names = {
@@ -123,6 +111,6 @@ def put_moments(optimizer, moments):
         for group in state["param_groups"]
         for index, name in zip(group["params"], group["param_names"], strict=True)
     }
-    state["state"] = {index: moments[name] for index, name in names.items() if name in moments}
+    state["state"] = {index: states[name] for index, name in names.items() if name in states}
     optimizer.load_state_dict(optimizer_parts(optimizer, state))
     logger.info("init_optimizer: the state of %d of %d trained weights", len(state["state"]), len(names))
