@@ -3,6 +3,8 @@
 import torch
 from speechbrain.augment.time_domain import DropChunk, DropFreq, SpeedPerturb
 
+from lebench_sb.core.masks import valid_mask
+
 
 class Speeds:
     """Plays a batch at one of `percents` of its speed, drawn anew for each batch (Ko et al., 2015)."""
@@ -56,7 +58,7 @@ def spans(lens, size, prob, length):
     starts = torch.rand(len(lens), size, device=lens.device) < prob / length
     positions = torch.arange(size, device=lens.device)
     reach = torch.cummax(torch.where(starts, positions, -length), dim=1).values
-    return (positions - reach < length) & (positions < lens[:, None])
+    return (positions - reach < length) & valid_mask(lens, size)
 
 
 def no_mask(frames, frame_lens):

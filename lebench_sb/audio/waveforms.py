@@ -9,6 +9,8 @@ import torch
 from torch import nn
 from transformers.audio_utils import mel_filter_bank
 
+from lebench_sb.core.masks import valid_mask
+
 SAMPLE_RATE = 16000
 
 
@@ -30,7 +32,7 @@ class Waveform(nn.Module):
 
     def forward(self, wavs, lens):
         """wavs (B, T), lens (B,) -> inputs (B, T), lens, frame_lens (B,)"""
-        valid = mask(lens, wavs.shape[1])
+        valid = valid_mask(lens, wavs.shape[1])
         wavs = wavs.float().masked_fill(~valid, 0.0)
         if self.normalize:
             wavs = standardise(wavs[:, :, None], lens, correction=0)[:, :, 0]
@@ -58,7 +60,11 @@ class StackedLogMel(nn.Module):
         frame_lens = mel_lens // self.stack
         num_frames = mels.shape[1] // self.stack
         inputs = mels[:, : num_frames * self.stack].reshape(len(mels), num_frames, -1)
-        return inputs.masked_fill(~mask(frame_lens, num_frames)[:, :, None], 0.0), frame_lens, frame_lens
+        return (
+            inputs.masked_fill(~valid_mask(frame_lens, num_frames)[:, :, None], 0.0),
+            frame_lens,
+            frame_lens,
+        )
 
 
 class LogMel(nn.Module):
@@ -130,17 +136,12 @@ def true_lengths(wavs, wav_lens, min_samples):
     return lens
 
 
-def mask(lens, size):
-    """lens (B,) -> (B, size) bool, True within the length"""
-    return torch.arange(size, device=lens.device) < lens[:, None]
-
-
 def standardise(values, lens, correction):
     """values (B, N, D), lens (B,) -> mean 0, variance 1 over the first lens[b] of N, zeros beyond
 
     correction: 1 divides the sum of squares by n - 1 (by 1 if n is 1), 0 by n.
     """
-    padding = ~mask(lens, values.shape[1])[:, :, None]
+    padding = ~valid_mask(lens, values.shape[1])[:, :, None]
     counts = lens[:, None, None]
     mean = values.masked_fill(padding, 0.0).sum(1, keepdim=True) / counts
     centred = (values - mean).masked_fill(padding, 0.0)

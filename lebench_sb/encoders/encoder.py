@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lebench_sb.audio.waveforms import SAMPLE_RATE, LogMel, front_end, mask, standardise, true_lengths
+from lebench_sb.audio.waveforms import SAMPLE_RATE, LogMel, front_end, standardise, true_lengths
+from lebench_sb.core.masks import valid_mask
 from lebench_sb.encoders import attention
 from lebench_sb.encoders.folders.torch_files import first_five
 from lebench_sb.encoders.model_folders import (
@@ -248,9 +249,9 @@ class SSLEncoder(nn.Module):
         ragged = bool((lens != lens[0]).any())
         lens = lens.to(wavs.device)
         inputs, input_lens, frame_lens = self.front(wavs, lens)
-        valid = mask(frame_lens, int(frame_lens.max())) if ragged else None
+        valid = valid_mask(frame_lens, int(frame_lens.max())) if ragged else None
         self._batch.samples, self._batch.valid = lens, valid
-        return read(inputs, mask(input_lens, inputs.shape[1]).long() if ragged else None), frame_lens
+        return read(inputs, valid_mask(input_lens, inputs.shape[1]).long() if ragged else None), frame_lens
 
     def _run_by_length(self, wavs, lens, read):
         """wavs (B, T), lens (B,) -> frames (B, F, ...), frame_lens (B,): equal lengths together, unpadded"""
@@ -372,7 +373,7 @@ class GroupNormFirstConv(nn.Module):
         kernel, stride = self.conv.kernel_size[0], self.conv.stride[0]
         windows = wavs.unfold(-1, kernel, stride)  # (B, N, K)
         counts = (self.batch.samples - kernel) // stride + 1
-        valid = mask(counts, windows.shape[1])[:, :, None]
+        valid = valid_mask(counts, windows.shape[1])[:, :, None]
         counts = counts[:, None]
         mean = windows.masked_fill(~valid, 0.0).sum(1) / counts  # (B, K)
         centred = (windows - mean[:, None]).masked_fill(~valid, 0.0)
@@ -414,7 +415,7 @@ def _keep_padding_out(model):
 
 def _without_padding(frames, frame_lens):
     """frames (B, F, D), frame_lens (B,) -> zeros beyond frame_lens"""
-    return frames.masked_fill(~mask(frame_lens, frames.shape[1])[:, :, None], 0.0)
+    return frames.masked_fill(~valid_mask(frame_lens, frames.shape[1])[:, :, None], 0.0)
 
 
 def _cmvn(frames, frame_lens):

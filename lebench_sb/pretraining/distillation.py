@@ -17,6 +17,7 @@ from torch import nn
 from transformers import Wav2Vec2Model
 
 from lebench_sb.core.errors import UsageError
+from lebench_sb.core.masks import valid_mask
 from lebench_sb.encoders.encoder import SSLEncoder, load_encoder
 from lebench_sb.encoders.model_folders import check_size
 from lebench_sb.evaluation import results
@@ -164,7 +165,7 @@ def valid_pairs(predictions, lens, targets, target_lens):
     """
     lens = torch.minimum(lens, target_lens)
     frames = min(predictions.shape[1], targets.shape[1])
-    valid = torch.arange(frames, device=lens.device) < lens[:, None]
+    valid = valid_mask(lens, frames)
     return predictions[:, :frames][valid], targets[:, :frames][valid], lens
 
 

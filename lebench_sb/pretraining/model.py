@@ -19,6 +19,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from lebench_sb.core.masks import valid_mask
 from lebench_sb.encoders.attention import attend as attend_heads
 from lebench_sb.pretraining import conformer, losses
 from lebench_sb.pretraining.extractor import extract, output_length
@@ -152,7 +153,7 @@ class PretrainingModel(nn.Module):
         """
         sample_lens = torch.as_tensor(sample_lens, device="cpu")
         frame_lens = self.frame_lengths(sample_lens)
-        valid = torch.arange(mask.shape[1]) < frame_lens[:, None]
+        valid = valid_mask(frame_lens, mask.shape[1])
         mask = mask.cpu()
         fits = valid.sum() == frame_lens.sum() and not (mask & ~valid).any()
         if not fits or mask.sum() != len(negatives):

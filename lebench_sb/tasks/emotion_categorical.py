@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from lebench_sb.core.errors import DataError, Problems
 from lebench_sb.core.files import write_atomically
+from lebench_sb.core.masks import valid_mask
 from lebench_sb.evaluation import plots, results
 from lebench_sb.evaluation.metrics import classification
 from lebench_sb.manifests.labels import require
@@ -74,18 +75,13 @@ class ConvolutionPooling(nn.Module):
     @staticmethod
     def convolved(convolution, states, lens):
         """(B, F, D) -> rectified (B, F', D'), as if silence, not padding, surrounded each utterance"""
-        inside = states.masked_fill(~valid(states, lens)[:, :, None], 0.0)
+        inside = states.masked_fill(~valid_mask(lens, states.shape[1], states.device)[:, :, None], 0.0)
         return F.relu(convolution(inside.transpose(1, 2)).transpose(1, 2))
-
-
-def valid(states, lens):
-    """states (B, F, D), lens (B,) -> bool (B, F), True for the first lens[b] of F"""
-    return torch.arange(states.shape[1], device=states.device) < lens.to(states.device)[:, None]
 
 
 def masked_mean(states, lens):
     """states (B, F, D), lens (B,) -> mean over the first lens[b] of F, (B, D)"""
-    inside = valid(states, lens)
+    inside = valid_mask(lens, states.shape[1], states.device)
     return (states * inside[:, :, None]).sum(1) / inside.sum(1, keepdim=True)
 
 

@@ -12,6 +12,7 @@ import torch
 from speechbrain.utils.distributed import if_main_process
 
 from lebench_sb.core.files import write_atomically
+from lebench_sb.core.masks import valid_mask
 from lebench_sb.evaluation.metrics.errors import rate
 from lebench_sb.evaluation.metrics.parsing import SCORES, count_parses
 from lebench_sb.manifests.labels import check_texts, require
@@ -307,7 +308,7 @@ def nll(log_probs, numbers, lens):
     Words whose answer is UNKNOWN, and utterances without words, give 0.
     """
     numbers = numbers.to(log_probs.device)
-    valid = torch.arange(numbers.shape[1], device=lens.device) < lens[:, None]
+    valid = valid_mask(lens, numbers.shape[1])
     valid = valid & (numbers != UNKNOWN)
     chosen = log_probs.gather(2, numbers.clamp(min=0)[:, :, None])[:, :, 0]
     return -chosen.masked_fill(~valid, 0.0).sum(1) / valid.sum(1).clamp(min=1)

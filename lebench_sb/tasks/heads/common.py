@@ -3,6 +3,8 @@
 import torch
 from torch import nn
 
+from lebench_sb.core.masks import valid_mask
+
 
 class RecurrentHead(nn.Module):
     """Bidirectional LSTM over stacked frames -> log-probabilities of V symbols.
@@ -135,8 +137,7 @@ class PyramidDecoderHead(PyramidHead):
     def forward(self, frames, frame_lens):
         """frames (B, F, D), frame_lens (B,) -> log-probabilities (B, F', V), their numbers (B,) int64"""
         states, lens = self.climb(frames, frame_lens)
-        positions = torch.arange(states.shape[1], device=states.device)
-        hidden = positions >= lens.to(states.device)[:, None]
+        hidden = ~valid_mask(lens, states.shape[1], states.device)
         keys = self.keys(states)
         query = states.new_zeros(len(states), self.start.shape[0])
         first, second = (query, query), (query, query)
@@ -165,16 +166,14 @@ def attend(query, keys, values, hidden=None):
 def stacked(frames, frame_lens, count):
     """frames (B, F, D) -> (B, ceil(F / count), count * D), `count` frames side by side; zeros where an
     utterance has ended, so that what follows it means nothing"""
-    positions = torch.arange(frames.shape[1], device=frames.device)
-    frames = frames.masked_fill((positions >= frame_lens.to(frames.device)[:, None])[:, :, None], 0.0)
+    frames = frames.masked_fill(~valid_mask(frame_lens, frames.shape[1], frames.device)[:, :, None], 0.0)
     return nn.functional.pad(frames, (0, 0, 0, -frames.shape[1] % count)).unflatten(1, (-1, count)).flatten(2)
 
 
 def halved(states, lens):
     """states (B, F, D), lens (B,) -> the mean of each two steps (B, ceil(F / 2), D), their numbers; a last
     step without partner stays as it is"""
-    positions = torch.arange(states.shape[1], device=states.device)
-    valid = (positions < lens.to(states.device)[:, None]).to(states.dtype)[:, :, None]
+    valid = valid_mask(lens, states.shape[1], states.device).to(states.dtype)[:, :, None]
     missing = (0, 0, 0, states.shape[1] % 2)
     sums = nn.functional.pad(states * valid, missing).unflatten(1, (-1, 2)).sum(2)
     counts = nn.functional.pad(valid, missing).unflatten(1, (-1, 2)).sum(2)
@@ -242,7 +241,7 @@ class FrameBlock(nn.Module):
 
     def forward(self, frames, frame_lens):
         """frames (B, F, D), frame_lens (B,) -> (B, F, output_size), zeros beyond the lengths"""
-        valid = valid_frames(frames, frame_lens)
+        valid = valid_mask(frame_lens, frames.shape[1], frames.device)
         frames = self.linear(frames)
         normed = nn.functional.leaky_relu(self.norm(frames[valid]))
         return torch.zeros_like(frames, dtype=normed.dtype).masked_scatter(valid[:, :, None], normed)
@@ -283,11 +282,6 @@ class FrameNorm(nn.Module):
             var = (square - mean.square()).clamp(min=0) * count / (count - 1)
             self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.MOMENTUM)
             self.running_var.lerp_(var.to(self.running_var.dtype), self.MOMENTUM)
-
-
-def valid_frames(frames, frame_lens):
-    """frames (B, F, ...), frame_lens (B,) -> bool (B, F)"""
-    return torch.arange(frames.shape[1], device=frames.device) < frame_lens.to(frames.device)[:, None]
 
 
 class BidirectionalLSTM(nn.Module):

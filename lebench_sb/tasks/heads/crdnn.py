@@ -12,7 +12,8 @@ from speechbrain.nnet.RNN import AttentionalRNNDecoder
 from torch import nn
 from torch.nn import functional
 
-from lebench_sb.tasks.heads.common import BidirectionalLSTM, FrameBlock, valid_frames
+from lebench_sb.core.masks import valid_mask
+from lebench_sb.tasks.heads.common import BidirectionalLSTM, FrameBlock
 
 CELLS = {"lstm": nn.LSTM, "gru": nn.GRU}
 BLOCKED = -1e4  # added to the ln probability of what the search should avoid but may need
@@ -78,7 +79,7 @@ class CRDNN(nn.Module):
 
     def states(self, frames, frame_lens):
         """frames (B, F, D), frame_lens (B,) -> states (B, S, d), their numbers (B,)"""
-        image, valid = frames[:, None], valid_frames(frames, frame_lens)
+        image, valid = frames[:, None], valid_mask(frame_lens, frames.shape[1], frames.device)
         for block in self.blocks:
             image = block(image, valid)
         states = image.transpose(1, 2).flatten(2)
@@ -100,7 +101,7 @@ class CRDNN(nn.Module):
         states = states.masked_fill(~valid[:, :, None], torch.finfo(states.dtype).min).transpose(1, 2)
         states = functional.max_pool1d(states, self.time_pooling, ceil_mode=True).transpose(1, 2)
         lens = self.lengths(lens)
-        return states.masked_fill(~valid_frames(states, lens)[:, :, None], 0.0), lens
+        return states.masked_fill(~valid_mask(lens, states.shape[1], states.device)[:, :, None], 0.0), lens
 
 
 class DecoderSteps:

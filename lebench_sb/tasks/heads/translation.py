@@ -10,12 +10,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from lebench_sb.core.masks import valid_mask
 from lebench_sb.tasks.decoding.beam import beam_search
-
-
-def valid_steps(lens, size):
-    """lens (B,) -> bool (B, size), True inside"""
-    return torch.arange(size, device=lens.device) < lens[:, None]
 
 
 def positions(count, size, device, first=0):
@@ -75,12 +71,12 @@ class SpeechTransformer(nn.Module):
         states, lens = self.project(frames), frame_lens
         for convolution in self.convolutions:
             # zeros beyond the last frame, as the convolution itself puts them beyond a whole utterance
-            states = states.masked_fill(~valid_steps(lens, states.shape[1])[:, :, None], 0.0)
+            states = states.masked_fill(~valid_mask(lens, states.shape[1])[:, :, None], 0.0)
             states = functional.glu(convolution(states.transpose(1, 2)), dim=1).transpose(1, 2)
             kernel, padding = convolution.kernel_size[0], convolution.padding[0]
             lens = torch.div(lens + 2 * padding - kernel, self.STRIDE, rounding_mode="floor") + 1
         states = math.sqrt(self.size) * states + positions(states.shape[1], self.size, states.device)
-        padding = ~valid_steps(lens, states.shape[1])
+        padding = ~valid_mask(lens, states.shape[1])
         return self.encoder(self.dropout(states), src_key_padding_mask=padding), lens
 
 
@@ -175,7 +171,7 @@ class Translator(nn.Module):
 
     def remember(self, states, lens):
         """states (B, S, d), lens (B,) -> keys and values of each layer, mask (B, 1, 1, S): no padding"""
-        mask = valid_steps(lens, states.shape[1])[:, None, None]
+        mask = valid_mask(lens, states.shape[1])[:, None, None]
         return [layer.source.memory(states) for layer in self.layers], mask
 
     def embed(self, tokens, first=0):
