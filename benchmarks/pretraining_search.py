@@ -6,7 +6,7 @@ FOLDER holds ssl/train.csv, ssl/valid.csv, fr/train.csv and fr/valid.csv, as `be
 --prepare_only` writes them. Each variant is two ordinary runs, of pre-training and of recognition on its
 frozen encoder, two variants at once on a thread each, below --output; what has finished is not repeated.
 Prints, in Markdown, what the last validation of each found on held-out speech, and the recogniser's error
-rates on valid at its best epoch. Accuracy and loss can be compared where masks and distractors are the same;
+rates on valid at its best epoch. Accuracy and loss can be compared where masks and negatives are the same;
 the error rates always.
 """
 
@@ -41,7 +41,7 @@ VARIANTS = {  # what is changed: overrides; `share`: updates as a share of --upd
     },
     "mask probability 0.35": {"mask_prob": 0.35},
     "diversity weight 0": {"diversity_weight": 0.0},
-    "50 distractors": {"num_negatives": 50},
+    "50 negatives": {"num_negatives": 50},
     "extractor 256, 256, 256": {"config": "{conv_dim: [256, 256, 256]}"},
 }
 COLUMNS = {  # of the table: (key of a validation's line in steps.jsonl, decimals)

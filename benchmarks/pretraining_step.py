@@ -11,7 +11,7 @@ Systems, interleaved round by round in one process, with the same threads and al
   fairseq       with --fairseq PYTHON:SOURCE (see fairseq_peer.py): its own model in its own process, with the
                 same weights, batch, masking rule, dropouts, clipping and fused AdamW, without the projection
                 before the transformer where extractor and transformer are equally wide (26m); its losses of
-                one utterance on the same mask, distractors and noise must equal ours too.
+                one utterance on the same mask, negatives and noise must equal ours too.
   speechbrain   speechbrain.lobes.models.wav2vec in its nearest configuration; the differences are printed.
 Times are medians over the rounds, ratios the medians of each round's ratio to transformers. Peak memory is
 the largest resident size (on a GPU: the most that was allocated there) of a process of its own that runs

@@ -136,7 +136,7 @@ def grid(folders, packs, output, encoder, exclude):
     fr, mdw = folders["fr"], folders["mdw"]
     pretraining = {f"{split}_csv": str(folders["ssl"] / f"{split}.csv") for split in ("train", "valid")}
     ours = {
-        "recipe": "recipes/pretraining/wav2vec2", "hparams": "mini.yaml", "lanes": 2,
+        "recipe": "recipes/pretraining/wav2vec2", "hparams": "mini.yaml", "slots": 2,
         "overrides": pretraining | {"number_of_updates": encoder, "precision": "bf16"},
     }  # fmt: skip
     return {

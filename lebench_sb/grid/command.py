@@ -14,7 +14,7 @@ from lebench_sb.core.files import write_atomically
 from lebench_sb.grid.grid import raw_grid, read_grid
 from lebench_sb.grid.plan import make_plan
 from lebench_sb.grid.report import beaten_by_trivial, preview, write_report
-from lebench_sb.grid.schedule import Lanes, Slurm, run_plan
+from lebench_sb.grid.schedule import Slots, Slurm, run_plan
 
 LOCK = ".lock"
 WRITTEN = ("cells.json", "grid.yaml", "table.csv", "table.md")  # into the output folder
@@ -39,7 +39,7 @@ def benchmark(path, dry_run=False, slurm=None, parallel=None, show=False):
         write_atomically(output / "grid.yaml", written.getvalue())
         parallel = parallel or grid.parallel
         if slurm is None:
-            pool = Lanes(parallel, grid.threads, show, skip=(grid.output,))
+            pool = Slots(parallel, grid.threads, show, skip=(grid.output,))
         else:
             pool = Slurm(output / "jobs", slurm, parallel, skip=(grid.output,))
         try:

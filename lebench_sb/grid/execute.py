@@ -29,7 +29,7 @@ from lebench_sb.training.begun import BEGUN
 from lebench_sb.training.fingerprint import NO_BARS, changed, fingerprint
 
 CONSOLE = "console.txt"
-TETHERED = Path(__file__).with_name("tethered.py")
+DIE_WITH_PARENT = Path(__file__).with_name("die_with_parent.py")
 TAIL = 12  # last lines of the console that a report shows
 FINISHED, REUSED, FAILED, NOT_RUN = "finished", "reused", "failed", "not run"
 
@@ -76,7 +76,7 @@ def _run(step, folder, environment, show):
         variables["COLUMNS"] = str(shutil.get_terminal_size().columns)
     with open(console, "ab", buffering=0) as out:
         process = subprocess.Popen(
-            [sys.executable, str(TETHERED), *words], env=variables, stdin=subprocess.DEVNULL,
+            [sys.executable, str(DIE_WITH_PARENT), *words], env=variables, stdin=subprocess.DEVNULL,
             stdout=out, stderr=subprocess.PIPE if show else out,
         )  # fmt: skip
         with process:

@@ -8,7 +8,7 @@ encoders:
   ours:                             # trained by the grid first, once; or the folder or Hub id of one that is
     recipe: recipes/pretraining/wav2vec2
     hparams: mini.yaml
-    lanes: 2                        # its training has the cores of two runs
+    slots: 2                        # its training has the cores of two runs
     overrides: {number_of_updates: 800}
   random: random:ours               # its architecture, untrained
 tasks:
@@ -56,7 +56,7 @@ KEYS = (
     "parallel", "threads", "beats_trivial",
 )  # fmt: skip
 RECIPE_KEYS = ("recipe", "hparams", "data_folder", "overrides")
-TRAINED_KEYS = (*RECIPE_KEYS, "lanes")
+TRAINED_KEYS = (*RECIPE_KEYS, "slots")
 TASK_KEYS = (*RECIPE_KEYS, "modes", "grid", "start_from")
 MODE_KEYS = {
     FROZEN: ("overrides", "grid"),
@@ -68,7 +68,7 @@ OURS = ("output_folder", "seed", "mode", "freeze", "ssl_hub", "init_from", "data
 EXCLUDE_KEYS = ("encoder", "task", "mode")
 KNOWN_YAMLS = (ROOT / "hparams", ROOT / "recipes")  # that an override may include
 WAY_OUT = "a value is plain, or one of the tags of the repository's YAMLs; write it into a recipe's YAML"
-MAX_COUNT = 4096  # of lanes and threads
+MAX_COUNT = 4096  # of slots and threads
 CONTINUE = {"recipe": "recipes/pretraining/wav2vec2", "hparams": "continued.yaml"}
 
 
@@ -88,7 +88,7 @@ class Encoder:
     source: str = ""  # of --ssl_hub, if it is not trained by the grid
     training: Recipe | None = None
     overrides: dict = field(default_factory=dict)  # of the tasks' runs on it
-    lanes: int = 1  # that its training takes
+    slots: int = 1  # that its training takes
 
 
 @dataclass(frozen=True)
@@ -240,8 +240,8 @@ def _encoder(name, entry, data_folder, problems):
         return None
     run_overrides = _overrides({"overrides": entry.get("run_overrides")}, f"{where}run_", problems)
     if "source" not in entry:
-        lanes = _count(entry, "lanes", problems, where) or 1
-        return Encoder(name, "", _recipe(entry, where, data_folder, problems), run_overrides, lanes)
+        slots = _count(entry, "slots", problems, where) or 1
+        return Encoder(name, "", _recipe(entry, where, data_folder, problems), run_overrides, slots)
     for key in TRAINED_KEYS:
         if key in entry:
             problems.append(f"{where}{key}: an encoder with a source is not trained")

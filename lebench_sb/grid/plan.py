@@ -45,7 +45,7 @@ PREPARED = "prepared.json"  # for `lebench prepare`, whose manifests have no ord
 @dataclass(frozen=True)
 class Step:
     """words: after `python`. after: names of steps that must have succeeded. choice: (task, encoder, mode)
-    whose learning rates, chosen when its first seed has run, complete the words and the folder. lanes: that
+    whose learning rates, chosen when its first seed has run, complete the words and the folder. slots: that
     it takes of the machine."""
 
     name: str
@@ -54,7 +54,7 @@ class Step:
     after: tuple = ()
     choice: tuple = ()
     marker: str = RUN
-    lanes: int = 1
+    slots: int = 1
 
     @property
     def command(self):
@@ -255,7 +255,7 @@ class _Planner:
         name = f"encoders/pretraining/{slug(encoder.name)}"
         folder = f"{self.grid.output}/{name}"
         values = {**encoder.training.overrides, "output_folder": folder}
-        return self.add(Step(name, folder, self.command(encoder.training, values), lanes=encoder.lanes))
+        return self.add(Step(name, folder, self.command(encoder.training, values), slots=encoder.slots))
 
     def continued(self, task, encoder):
         """Continues the pre-training of an encoder, once per corpus"""

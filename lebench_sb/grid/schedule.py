@@ -24,8 +24,8 @@ COMMON = ("timeout_min", "mem_gb", "nodes", "cpus_per_task", "gpus_per_node", "t
 def run_plan(plan, pool, poll=0.05):
     """Runs every step -> {name: Outcome}, and the steps as they were run (chosen values put in).
 
-    pool: has `submit(step)`, whose result has `done()` and `result()`, `width(step)`, the lanes it takes, and
-    `holds(lanes)`, whether there are so many, as Lanes and Slurm have.
+    pool: has `submit(step)`, whose result has `done()` and `result()`, `width(step)`, the slots it takes, and
+    `holds(slots)`, whether there are so many, as Slots and Slurm have.
     """
     fingerprint.forget()
     progress, outcomes, running = Progress(plan, pool), {}, {}
@@ -86,7 +86,7 @@ class Progress:
 
     def __init__(self, plan, pool):
         self.pool, self.total, self.waiting = pool, len(plan.steps), set(plan.steps)
-        self.taken = {True: [], False: []}  # lanes x seconds of the steps that trained an encoder, and others
+        self.taken = {True: [], False: []}  # slots x seconds of the steps that trained an encoder, and others
         hidden = pool.shows or None  # None: hidden where there is no terminal
         self.bar = tqdm(total=self.total, unit="step", desc="grid", dynamic_ncols=True, disable=hidden)
         say(f"{self.total} steps, {pool.describe()}")
@@ -108,7 +108,7 @@ class Progress:
         say(f"[{ended}/{self.total}] {step.name}: {said}{self.left()}")
 
     def left(self):
-        """Time left with every lane busy, if steps of each kind that waits have run"""
+        """Time left with every slot busy, if steps of each kind that waits have run"""
         kinds = [trains_encoder(name) for name in self.waiting]
         if not kinds or not all(self.taken[kind] for kind in kinds):
             return ""
@@ -146,11 +146,11 @@ def devices():
 
 
 @dataclass
-class Lanes:
+class Slots:
     """Steps on this machine, `parallel` at once: one per GPU, else one per `threads` cores.
 
     threads: of each step; by default OMP_NUM_THREADS, else up to four, but leaving room for a second step:
-    small models gain little from threads. A step of several lanes has the threads of all. Lane k has the GPU
+    small models gain little from threads. A step of several slots has the threads of all. Lane k has the GPU
     k (round robin); there each step has one.
     """
 
@@ -165,9 +165,9 @@ class Lanes:
         usual = int(written) if written.isdigit() and int(written) else max(1, min(4, cores() // 2))
         self.threads = self.threads or usual
         self.parallel = self.parallel or len(self.gpus) or max(1, cores() // self.threads)
-        self.lanes = SimpleQueue()
-        for lane in range(self.parallel):
-            self.lanes.put(lane)
+        self.slots = SimpleQueue()
+        for slot in range(self.parallel):
+            self.slots.put(slot)
         self.pool = ThreadPoolExecutor(self.parallel)
 
     @property
@@ -180,25 +180,25 @@ class Lanes:
         return f"{self.parallel} at once, {self.threads} threads each{gpus}"
 
     def width(self, step):
-        return 1 if self.gpus else min(step.lanes, self.parallel)
+        return 1 if self.gpus else min(step.slots, self.parallel)
 
-    def holds(self, lanes):
-        return lanes <= self.parallel
+    def holds(self, slots):
+        return slots <= self.parallel
 
     def submit(self, step):
         return self.pool.submit(self.run, step)
 
     def run(self, step):
-        lanes = [self.lanes.get() for _ in range(self.width(step))]
-        threads = self.threads * len(lanes)
-        environment = {"OMP_NUM_THREADS": str(threads), "TQDM_POSITION": str(lanes[0])}
+        slots = [self.slots.get() for _ in range(self.width(step))]
+        threads = self.threads * len(slots)
+        environment = {"OMP_NUM_THREADS": str(threads), "TQDM_POSITION": str(slots[0])}
         if self.gpus:
-            environment["CUDA_VISIBLE_DEVICES"] = self.gpus[lanes[0] % len(self.gpus)]
+            environment["CUDA_VISIBLE_DEVICES"] = self.gpus[slots[0] % len(self.gpus)]
         try:
             return run_step(step, self.skip, environment, self.show)
         finally:
-            for lane in lanes:
-                self.lanes.put(lane)
+            for slot in slots:
+                self.slots.put(slot)
 
     def stop(self, jobs):
         for job in jobs:
@@ -237,8 +237,8 @@ class Slurm:
     def width(self, step):
         return 1
 
-    def holds(self, lanes):
-        return self.parallel is None or lanes <= self.parallel
+    def holds(self, slots):
+        return self.parallel is None or slots <= self.parallel
 
     def submit(self, step):
         return self.executor.submit(Job(self.skip), step)

@@ -33,7 +33,7 @@ from lebench_sb.pretraining.batch_hours import describe_hours, seconds_per_batch
 from lebench_sb.pretraining.initialise import balance_codes, filterbank_start
 from lebench_sb.pretraining.languages import BalancedPlan, check_exponent
 from lebench_sb.pretraining.losses import perplexity
-from lebench_sb.pretraining.masking import draw_masks, guessed
+from lebench_sb.pretraining.masking import chance_hits, draw_masks
 from lebench_sb.pretraining.model import PretrainingModel
 from lebench_sb.pretraining.optimizer_state import load_optimizer_state, name_parameters, read_optimizer_state
 from lebench_sb.pretraining.probes import Probe, effective_rank
@@ -57,7 +57,7 @@ FRESH = ("quantizer.", "project_hid.", "project_q.")
 # summed over an update: seconds of waiting for data, masked frames, all frames, seconds of audio, frames that
 # chance gets right; then over the masked frames
 SUMS = (
-    "waited", "masked", "frames", "seconds", "guessed", "contrastive", "correct", "diversity", "penalty",
+    "waited", "masked", "frames", "seconds", "chance_hits", "contrastive", "correct", "diversity", "penalty",
 )  # fmt: skip
 
 
@@ -293,7 +293,7 @@ class PretrainingBrain(SSLBrain):
     # ---- its health
 
     def fit(self, train_set, valid_set):
-        """As SSLBrain, and leaves the page however it ends"""
+        """As SSLBrain, and leaves the dashboard however it ends"""
         state, self.train_set = "stopped", train_set
         try:
             super().fit(train_set, valid_set)
@@ -371,7 +371,7 @@ class PretrainingBrain(SSLBrain):
             self.gram = torch.zeros(size, size, dtype=torch.float64, device=self.device)
 
     def on_host(self, batch, stage):
-        """Draws masks and distractors. Those of valid (step 0) are the same in every run with this seed."""
+        """Draws masks and negatives. Those of valid (step 0) are the same in every run with this seed."""
         self.sample_lens = sample_lens = sample_lengths(batch.sig)
         frame_lens = self.model.frame_lengths(sample_lens)
         hparams = self.hparams
@@ -381,7 +381,7 @@ class PretrainingBrain(SSLBrain):
         )  # fmt: skip
         self.masked_per_utterance = mask.sum(dim=1).tolist()
         seconds = float(sample_lens.sum()) / 16000
-        chance = guessed(self.masked_per_utterance, hparams.num_negatives)
+        chance = chance_hits(self.masked_per_utterance, hparams.num_negatives)
         self.seen = [0.0, float(mask.sum()), float(frame_lens.sum()), seconds, float(chance)]
         self.layout = self.model.layout(sample_lens, mask, negatives)
 
@@ -478,7 +478,7 @@ class PretrainingBrain(SSLBrain):
 
 
 def summary(sums):
-    """Sums over frames -> the figures of steps.jsonl; accuracy, that of guessing and masked share in
+    """Sums over frames -> the figures of steps.jsonl; accuracy, chance accuracy and masked share in
     %, perplexities of codes
     chosen (out of V)"""
     masked = max(sums["masked"], 1.0)
@@ -488,7 +488,7 @@ def summary(sums):
         "diversity": sums["diversity"] / masked,
         "penalty": sums["penalty"] / masked,
         "accuracy": 100 * sums["correct"] / masked,
-        "chance": 100 * sums["guessed"] / masked,
+        "chance": 100 * sums["chance_hits"] / masked,
         "masked_share": 100 * sums["masked"] / max(sums["frames"], 1.0),
         **{f"perplexity_{g}": float(perplexity(codes[g])) for g in range(len(codes))},
     }
@@ -537,7 +537,7 @@ def story_of(brain, best):
 
 
 def plot(brain, best):
-    """Learning curves, and how often the exported weights choose each code on valid, also on the page"""
+    """Learning curves, and how often the exported weights choose each code on valid, also on the dashboard"""
     codes, what = brain.valid_sums["codes"].numpy(), f"exported checkpoint, update {best['update']}"
     if brain.watch is not None:
         brain.watch.show_codes(codes, what)

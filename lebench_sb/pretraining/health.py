@@ -34,7 +34,7 @@ class Facts:
 
     num_groups: int  # G groups of codes
     num_codes: int  # V codes per group
-    num_negatives: int  # distractors
+    num_negatives: int  # negatives
     number_of_updates: int
     hidden_size: int  # D of the context network, the largest effective rank
     hours_per_update: float = 0.0  # of audio, the recipe's; 0: the recipe does not say
@@ -42,8 +42,8 @@ class Facts:
 
     @property
     def chance(self):
-        """Contrastive accuracy (%) of a model that guesses: 1 / (1 + distractors). Lines of `steps.jsonl`
-        have their own, as short utterances have fewer frames to draw distractors from."""
+        """Contrastive accuracy (%) at chance: 1 / (1 + negatives). Lines of `steps.jsonl`
+        have their own, as short utterances have fewer frames to draw negatives from."""
         return 100 / (1 + self.num_negatives)
 
     @property
@@ -198,8 +198,8 @@ def at_chance(monitor):
     if accuracy >= least:
         return None
     return (
-        f"the true frame was found among {facts.num_negatives} distractors in {accuracy:.2f} % of the last "
-        f"{WINDOW} updates' masked frames; guessing gives {chance:.2f} %, less than {least:.2f} % is not "
+        f"the true frame was found among {facts.num_negatives} negatives in {accuracy:.2f} % of the last "
+        f"{WINDOW} updates' masked frames; chance gives {chance:.2f} %, less than {least:.2f} % is not "
         "learning."
     )
 
@@ -214,7 +214,7 @@ def too_perfect(monitor):
         return None
     where = "masked frames of valid" if held_out > drawn else f"masked frames of the last {WINDOW} updates"
     return (
-        f"the true frame was found among the distractors in {max(drawn, held_out):.1f} % of the {where}; "
+        f"the true frame was found among the negatives in {max(drawn, held_out):.1f} % of the {where}; "
         "speech is not that predictable."
     )
 
@@ -287,7 +287,7 @@ RULES = {
     "Accuracy suspiciously perfect": (
         too_perfect,
         lambda facts: (
-            "Usually the codes have collapsed, so that distractors equal the target and do not count; or the "
+            "Usually the codes have collapsed, so that negatives equal the target and do not count; or the "
             "audio repeats itself (tones, hum, the same clip), or mask_prob or mask_length is so small that "
             "a frame is copied from its neighbours."
         ),

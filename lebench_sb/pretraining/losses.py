@@ -1,6 +1,6 @@
 """Quantiser and losses of wav2vec 2.0 (Baevski et al., 2020, section 3.2), on masked frames only.
 
-M masked frames of B utterances, G groups of V codes, N distractors, D dimensions of the space where frames
+M masked frames of B utterances, G groups of V codes, N negatives, D dimensions of the space where frames
 are compared. Nothing here is computed for a frame that no loss looks at, and no (M, N, D) or one-hot (M, G,
 V, D) tensor is built. Everything runs in float32: call it outside autocast.
 """
@@ -63,10 +63,10 @@ def diversity_loss(mean_probs):
 
 
 def contrastive_logits(contexts, targets, codes, negatives, counts, temperature):
-    """Similarity (cosine / temperature) of contexts to their target, then distractors -> (M, 1 + N)
+    """Similarity (cosine / temperature) of contexts to their target, then negatives -> (M, 1 + N)
 
     contexts and targets (M, D); codes (M, G) of the targets; negatives (M, N) indices into the M frames;
-    counts: masked frames of each utterance (B ints, sum M). A distractor that chose the same codes as the
+    counts: masked frames of each utterance (B ints, sum M). A negative that chose the same codes as the
     target is the same vector and gets -inf (fairseq compares the vectors, which is the same test).
 
     One batched matrix product gives all pairs of frames of an utterance; the drawn pairs are gathered.
@@ -96,5 +96,5 @@ def contrastive_loss(logits):
 
 
 def is_correct(logits):
-    """logits (M, 1 + N) -> (M,) bool: the target beats every distractor that is not the target itself"""
+    """logits (M, 1 + N) -> (M,) bool: the target beats every negative that is not the target itself"""
     return logits[:, 0] > logits[:, 1:].amax(dim=-1)

@@ -1,4 +1,4 @@
-"""Which frames are masked, and which masked frames serve as distractors.
+"""Which frames are masked, and which masked frames serve as negatives.
 
 B utterances of F frames (padded), M masked frames in the whole batch. Everything is drawn from (seed, step,
 utterance id): neither the batch an utterance falls in, nor the process that draws, nor an interruption
@@ -41,8 +41,8 @@ def span_mask(num_frames, prob, length, min_masks, rng):
     return mask
 
 
-def distractors(num_masked, count, rng):
-    """Distractors of one utterance -> int64 array (num_masked, count), indices into its masked frames.
+def draw_negatives(num_masked, count, rng):
+    """Negatives of one utterance -> int64 array (num_masked, count), indices into its masked frames.
 
     Row i is uniform over the masked frames other than i, with replacement (wav2vec 2.0, section 3.2; fairseq
     `sample_negatives`).
@@ -50,17 +50,17 @@ def distractors(num_masked, count, rng):
     Raises ValueError when there is no other masked frame to draw from.
     """
     if num_masked < 2:
-        raise ValueError(f"{num_masked} masked frame(s): distractors need at least 2 in the utterance.")
+        raise ValueError(f"{num_masked} masked frame(s): negatives need at least 2 in the utterance.")
     drawn = rng.integers(0, num_masked - 1, size=(num_masked, count))
     return drawn + (drawn >= np.arange(num_masked)[:, None])
 
 
-def guessed(masked_counts, count):
-    """Masked frames that a guess finds among its distractors -> expected number over utterances.
+def chance_hits(masked_counts, count):
+    """Masked frames found among their negatives by chance -> expected number over utterances.
 
-    masked_counts: masked frames m of each utterance; count: distractors of each, drawn with replacement. Of
+    masked_counts: masked frames m of each utterance; count: negatives of each, drawn with replacement. Of
     n = m - 1 other frames n (1 - (1 - 1 / n)^count) are expected to be drawn at least once: in a short
-    utterance a guess is right more often than 1 / (1 + count).
+    utterance chance is right more often than 1 / (1 + count).
     """
     found = 0.0
     for masked in masked_counts:
@@ -70,12 +70,12 @@ def guessed(masked_counts, count):
 
 
 def draw_masks(frame_lens, ids, seed, step, prob, length, min_masks, num_negatives):
-    """Masks and distractors of a batch -> mask (B, F) bool, negatives (M, num_negatives) int64, both CPU
+    """Masks and negatives of a batch -> mask (B, F) bool, negatives (M, num_negatives) int64, both CPU
     tensors.
 
     frame_lens: B numbers of valid frames; F is the largest. `negatives` indexes the M masked frames of the
     batch taken in row-major order, each row within its own utterance. An utterance left with a single masked
-    frame is not masked at all, for want of a distractor (possible with spans of one frame only).
+    frame is not masked at all, for want of a negative (possible with spans of one frame only).
     """
     frame_lens = [int(n) for n in frame_lens]
     mask = np.zeros((len(frame_lens), max(frame_lens, default=0)), dtype=bool)
@@ -87,6 +87,6 @@ def draw_masks(frame_lens, ids, seed, step, prob, length, min_masks, num_negativ
         if num_masked < 2:
             continue
         row[:num_frames] = own
-        negatives.append(first + distractors(num_masked, num_negatives, rng))
+        negatives.append(first + draw_negatives(num_masked, num_negatives, rng))
         first += num_masked
     return torch.from_numpy(mask), torch.from_numpy(np.concatenate(negatives))

@@ -77,7 +77,7 @@ class Probe:
 
     def scored(self, features):
         """features (n, D) of all utterances -> {"probe_<label>": unweighted average recall (%),
-        "probe_<label>_chance": that of guessing}; NaN where one is not finite"""
+        "probe_<label>_chance": chance recall}; NaN where one is not finite"""
         found = {}
         for label, (rows, classes, folds, number) in self.tasks.items():
             recall = math.nan

@@ -1,11 +1,11 @@
-"""A run's own watch: alarms into the log, figures to TensorBoard, and the page, rewritten as it goes on."""
+"""A run's own watch: alarms into the log, figures to TensorBoard, and the dashboard, rewritten as it goes on."""
 
 import logging
 from pathlib import Path
 
 from lebench_sb.core.errors import UsageError
+from lebench_sb.pretraining.dashboard import draw_png, write_dashboard
 from lebench_sb.pretraining.health import Curves, Facts, Monitor, read_lines
-from lebench_sb.pretraining.page import draw_png, write_page
 
 logger = logging.getLogger(__name__)
 OWN_CURVES = Path(__file__).with_name("miniature.jsonl")  # of mini.yaml on the miniature
@@ -40,13 +40,13 @@ class Watch:
         self.codes, self.codes_of = codes, what
 
     def write(self, state):
-        """`health.html`, and after the run `health.png`; state: one of page.STATES. A page that cannot be
+        """`health.html`, and after the run `health.png`; state: one of dashboard.STATES. A page that cannot be
         written is no reason to stop a run: the log says so."""
         seen = self.folder, self.monitor, self.reference, self.codes, self.codes_of
         try:
             if self.writer is not None:
                 self.writer.flush()
-            write_page(*seen, state)
+            write_dashboard(*seen, state)
             if state != "running":
                 draw_png(*seen)
         except OSError as error:

@@ -38,18 +38,18 @@ class AttentionBrain(TranscriptionBrain):
 
     def compute_forward(self, batch, stage):
         """-> what the head says of the frames and the texts, and the texts' tokens (B, L), -100 beyond"""
-        given, wanted = (tokens.to(self.device) for tokens in self.subwords.batch(batch.wrd))
-        return *self.modules.head(*self.encode(batch, stage), given), wanted
+        decoder_inputs, labels = (tokens.to(self.device) for tokens in self.subwords.batch(batch.wrd))
+        return *self.modules.head(*self.encode(batch, stage), decoder_inputs), labels
 
     def compute_objectives(self, predictions, batch, stage):
         """Mean over utterances of `ctc_weight` x CTC + (1 - `ctc_weight`) x cross-entropy, both per token;
         CTC in the first `ctc_epochs` epochs only. On valid and test also the rows of the scores"""
-        states, lens, ctc, log_probs, wanted = predictions
+        states, lens, ctc, log_probs, labels = predictions
         joint = self.hparams.epoch_counter.current <= self.hparams.ctc_epochs
         weight = self.hparams.ctc_weight if joint else 0.0
-        loss = (1 - weight) * cross_entropy(log_probs, wanted, self.hparams.label_smoothing)
+        loss = (1 - weight) * cross_entropy(log_probs, labels, self.hparams.label_smoothing)
         # with weight 0 too, so that every parameter has a gradient in every process
-        loss = loss + weight * ctc_loss(ctc, lens, wanted, self.subwords.end)
+        loss = loss + weight * ctc_loss(ctc, lens, labels, self.subwords.end)
         if stage != TRAIN:
             self.rows += self.score_texts(batch, self.decode(states, lens, stage))
         return loss.mean()
@@ -74,16 +74,16 @@ class AttentionBrain(TranscriptionBrain):
         return texts
 
 
-def cross_entropy(log_probs, wanted, smoothing):
-    """log_probs (B, L, V), wanted (B, L) with -100 beyond the end -> (B,), mean over tokens"""
-    losses = F.cross_entropy(log_probs.transpose(1, 2), wanted, reduction="none", label_smoothing=smoothing)
-    return losses.sum(1) / (wanted != -100).sum(1)
+def cross_entropy(log_probs, labels, smoothing):
+    """log_probs (B, L, V), labels (B, L) with -100 beyond the end -> (B,), mean over tokens"""
+    losses = F.cross_entropy(log_probs.transpose(1, 2), labels, reduction="none", label_smoothing=smoothing)
+    return losses.sum(1) / (labels != -100).sum(1)
 
 
-def ctc_loss(ctc, lens, wanted, end):
-    """ctc log-probabilities (B, S, V + 1), lens (B,), wanted (B, L) -> (B,), per token; 0 where there
+def ctc_loss(ctc, lens, labels, end):
+    """ctc log-probabilities (B, S, V + 1), lens (B,), labels (B, L) -> (B,), per token; 0 where there
     are more tokens than states"""
-    tokens = wanted.masked_fill(wanted == end, -100)
+    tokens = labels.masked_fill(labels == end, -100)
     counts = (tokens != -100).sum(1)
     losses = F.ctc_loss(
         ctc.transpose(0, 1), tokens[tokens != -100], lens.to(counts.device), counts,

@@ -94,16 +94,16 @@ class ASTBrain(SSLBrain):
     def compute_forward(self, batch, stage):
         """-> logits (B, L, V), what the decoder should say (B, L), states (B, S, d), their numbers (B,)"""
         frames, frame_lens = self.encode(batch, stage)
-        given, wanted = self.subwords.batch(getattr(batch, self.column))
-        logits, states, lens = self.modules.head(frames, frame_lens, given.to(frames.device))
-        return logits, wanted.to(frames.device), states, lens
+        decoder_inputs, labels = self.subwords.batch(getattr(batch, self.column))
+        logits, states, lens = self.modules.head(frames, frame_lens, decoder_inputs.to(frames.device))
+        return logits, labels.to(frames.device), states, lens
 
     def compute_objectives(self, predictions, batch, stage):
         """Cross-entropy per subword, with label smoothing in training; on valid and test also the rows"""
-        logits, wanted, states, lens = predictions
+        logits, labels, states, lens = predictions
         smoothing = self.hparams.label_smoothing if stage == TRAIN else 0.0
         loss = functional.cross_entropy(
-            logits.flatten(0, 1), wanted.flatten(), reduction="sum", label_smoothing=smoothing
+            logits.flatten(0, 1), labels.flatten(), reduction="sum", label_smoothing=smoothing
         )
         if stage != TRAIN:
             self.rows += self.score(batch, states, lens, stage)

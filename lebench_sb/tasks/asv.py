@@ -71,7 +71,7 @@ class SpeakerEmbedder(nn.Module):
 
     def forward(self, frames, frame_lens):
         """frames (B, F, D), frame_lens (B,) -> embeddings (B, E), not normalised"""
-        frames, lens = repeated(frames, frame_lens.to(frames.device), self.least_frames)
+        frames, lens = repeat_pad(frames, frame_lens.to(frames.device), self.least_frames)
         if self.training:
             # half a frame less, so that rounding never lets in a frame of padding
             return self.network(frames, (lens - 0.5) / frames.shape[1])[:, 0]
@@ -87,7 +87,7 @@ def _first(size):
     return size[0] if isinstance(size, tuple) else size
 
 
-def repeated(frames, lens, least):
+def repeat_pad(frames, lens, least):
     """frames (B, F, D), lens (B,) -> the same with utterances below `least` frames repeated up to it"""
     if int(lens.min()) >= least:
         return frames, lens
@@ -108,7 +108,7 @@ class Drops:
         return self.stretches(self.bands(wavs), wav_lens), wav_lens
 
 
-def filled(seconds):
+def repeat_pad_crop(seconds):
     """-> function wave (T,) -> (`seconds` x 16000,): a shorter wave is said again, rounding is cut off"""
     samples = round(seconds * SAMPLE_RATE)
     return lambda wave: wave.repeat(-(-samples // len(wave)))[:samples]
@@ -120,7 +120,7 @@ def datasets(utterances, hparams):
     "whole" holds the whole training utterances, "cohort" at most `snorm_utterances` of each speaker.
     """
     seconds = hparams["chunk"]
-    chunks = cropped_audio_item(hparams["seed"], seconds, filled(seconds))
+    chunks = cropped_audio_item(hparams["seed"], seconds, repeat_pad_crop(seconds))
     made = {split: as_dataset(found, [audio_item], COLUMNS) for split, found in utterances.items()}
     made["whole"] = made["train"]
     made["train"] = as_dataset(utterances["train"], [chunks], COLUMNS)
@@ -251,7 +251,7 @@ class ASVBrain(SSLBrain):
         """-> embeddings (B, E) float32"""
         frames, lens = self.encode(batch, stage)
         if stage == TRAIN:  # where an utterance is shorter than a chunk, it is said again
-            frames, lens = repeated(frames, lens.to(frames.device), frames.shape[1])
+            frames, lens = repeat_pad(frames, lens.to(frames.device), frames.shape[1])
         return self.modules.head(frames, lens).float()
 
     def compute_objectives(self, embeddings, batch, stage):

@@ -44,16 +44,16 @@ class Subwords:
         return self.processor.decode(numbers)
 
     def batch(self, texts):
-        """B texts -> what a decoder is given (B, L), starting with `start`, and what it should say (B, L),
+        """B texts -> what a decoder reads (B, L), starting with `start`, and what it should say (B, L),
         ending with `end`, then -100"""
         numbers = [self.encode(text) for text in texts]
         width = 1 + max(map(len, numbers))
-        given = torch.full((len(texts), width), self.end)
-        wanted = torch.full((len(texts), width), -100)
+        decoder_inputs = torch.full((len(texts), width), self.end)
+        labels = torch.full((len(texts), width), -100)
         for row, ids in enumerate(numbers):
-            given[row, : len(ids) + 1] = torch.tensor([self.start, *ids])
-            wanted[row, : len(ids) + 1] = torch.tensor([*ids, self.end])
-        return given, wanted
+            decoder_inputs[row, : len(ids) + 1] = torch.tensor([self.start, *ids])
+            labels[row, : len(ids) + 1] = torch.tensor([*ids, self.end])
+        return decoder_inputs, labels
 
 
 def check_size(texts, size, key):

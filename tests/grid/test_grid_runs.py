@@ -13,7 +13,7 @@ from lebench_sb.evaluation.results import read_results
 from lebench_sb.grid.choice import best_on_valid
 from lebench_sb.grid.demo import finish
 from lebench_sb.grid.execute import FINISHED, REUSED, Outcome
-from lebench_sb.grid.schedule import Lanes, Progress
+from lebench_sb.grid.schedule import Progress, Slots
 
 
 def cells(toy):
@@ -303,8 +303,8 @@ def test_a_task_in_which_nothing_beats_a_deaf_system_is_a_failure(toy, capsys):
 
 def test_the_time_left_is_that_of_steps_of_the_same_kind():
     names = ["encoders/pretraining/a", *(f"T/a/frozen/seed{seed}" for seed in range(5))]
-    steps = {name: SimpleNamespace(name=name, lanes=1 + (name == names[0])) for name in names}
-    progress = Progress(SimpleNamespace(steps=steps), Lanes(2, 1, gpus=[]))
+    steps = {name: SimpleNamespace(name=name, slots=1 + (name == names[0])) for name in names}
+    progress = Progress(SimpleNamespace(steps=steps), Slots(2, 1, gpus=[]))
 
     def left_after(index, seconds, status=FINISHED):
         progress.ended(steps[names[index]], Outcome(status, seconds))
@@ -348,12 +348,12 @@ def test_cells_run_side_by_side_with_their_threads_and_devices(toy, monkeypatch)
     assert max(at_once) == 2 and time.time() - started < 60
 
 
-def test_pretraining_may_take_several_lanes(toy, monkeypatch):
+def test_pretraining_may_take_several_slots(toy, monkeypatch):
     """It runs alone, with the threads of both; the others side by side"""
     make_chains(toy)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     recipe, slow = {"recipe": "recipes/TOY/Corpus"}, {"overrides": {"seconds": 0.5}}
-    encoders = {"filterbank": "mel_filterbank", "made": {**CHAINS["encoders"]["made"], "lanes": 2}}
+    encoders = {"filterbank": "mel_filterbank", "made": {**CHAINS["encoders"]["made"], "slots": 2}}
     options = dict(encoders=encoders, modes=["frozen"], seeds=[1, 2], threads=2, parallel=2)
     assert toy.run(**options, tasks={"TOY": {**recipe, **slow}}) == 0
     lines = [json.loads(line) for line in (toy.folder / "runs.log").read_text().splitlines()]
@@ -370,14 +370,14 @@ def test_pretraining_may_take_several_lanes(toy, monkeypatch):
 def test_lanes_follow_the_machine(monkeypatch):
     monkeypatch.setattr("lebench_sb.grid.schedule.cores", lambda: 16)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    lanes = Lanes(gpus=[])
-    assert (lanes.parallel, lanes.threads) == (4, 4)
+    slots = Slots(gpus=[])
+    assert (slots.parallel, slots.threads) == (4, 4)
     monkeypatch.setattr("lebench_sb.grid.schedule.cores", lambda: 2)
-    lanes = Lanes(gpus=[])
-    assert (lanes.parallel, lanes.threads) == (2, 1)
-    assert Lanes(gpus=["0", "1", "2"]).parallel == 3 and Lanes(5, 1, gpus=["0"]).parallel == 5
+    slots = Slots(gpus=[])
+    assert (slots.parallel, slots.threads) == (2, 1)
+    assert Slots(gpus=["0", "1", "2"]).parallel == 3 and Slots(5, 1, gpus=["0"]).parallel == 5
     monkeypatch.setenv("OMP_NUM_THREADS", "8")
-    assert Lanes(gpus=[]).threads == 8 and Lanes(gpus=[]).parallel == 1
+    assert Slots(gpus=[]).threads == 8 and Slots(gpus=[]).parallel == 1
 
 
 def test_jobs_of_submitit(toy):

@@ -16,7 +16,7 @@ import pytest
 from toy_recipe import lebench, make_toy, runs
 
 from lebench_sb.grid.command import only_one
-from lebench_sb.grid.schedule import Lanes, run_plan
+from lebench_sb.grid.schedule import Slots, run_plan
 from lebench_sb.training.fingerprint import PACKAGE, forget, imported, listing, module_files, reached
 
 ONE = dict(encoders={"ours": "encoder"}, modes=["frozen"], seeds=[1])
@@ -325,5 +325,5 @@ def test_nothing_is_left_running_after_an_error_of_the_scheduler(toy, monkeypatc
     plan = make_plan(read_grid(path))
     monkeypatch.setattr("lebench_sb.grid.schedule.time.sleep", lambda s: 1 / 0 if runs(toy.folder) else None)
     with pytest.raises(ZeroDivisionError):
-        run_plan(plan, Lanes(1, 1))
+        run_plan(plan, Slots(1, 1))
     assert alive(toy.folder) == []

@@ -82,7 +82,7 @@ def copy_of(corpus, folder, change):
     return manifests_of(folder)
 
 
-# as the tiny model, with so many codes that two frames seldom share theirs, and no distractor is left out
+# as the tiny model, with so many codes that two frames seldom share theirs, and no negative is left out
 CODES = (
     "{conv_dim: [16, 16, 16], conv_kernel: [10, 8, 4], conv_stride: [5, 8, 8], hidden_size: 16, "
     "num_hidden_layers: 1, num_attention_heads: 2, intermediate_size: 32, num_conv_pos_embeddings: 8, "

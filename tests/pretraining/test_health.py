@@ -18,9 +18,9 @@ from test_model import GROUP, LAYER, make_batch, make_model
 
 from lebench_sb.core.errors import UsageError
 from lebench_sb.manifests.utterance import Utterance
+from lebench_sb.pretraining.dashboard import write_dashboard
 from lebench_sb.pretraining.health import Curve, Curves, Facts, Monitor, read_lines
-from lebench_sb.pretraining.masking import distractors, guessed
-from lebench_sb.pretraining.page import write_page
+from lebench_sb.pretraining.masking import chance_hits, draw_negatives
 from lebench_sb.pretraining.probes import FOLDS, Probe, cross_validated, effective_rank, fold_numbers, ridge
 from lebench_sb.pretraining.watch import Watch
 
@@ -108,15 +108,15 @@ def test_chance_may_be_asked_for_later_in_a_long_run():
 
 @pytest.mark.parametrize(("masked", "count"), [(2, 100), (40, 100), (300, 100), (300, 10)])
 def test_guessing_is_right_as_often_as_expected(masked, count):
-    """A model whose similarities are random wins against the distractors that differ, 1 time in 1 + them"""
+    """A model whose similarities are random wins against the negatives that differ, 1 time in 1 + them"""
     rng = np.random.default_rng(0)
     right = []
     for _ in range(40_000 // masked):
-        drawn = distractors(masked, count, rng)
+        drawn = draw_negatives(masked, count, rng)
         scores = rng.random((masked, masked))
         own = scores.diagonal()
         right += list(own > np.take_along_axis(scores, drawn, axis=1).max(axis=1))
-    assert np.mean(right) == pytest.approx(guessed([masked], count) / masked, rel=0.12)
+    assert np.mean(right) == pytest.approx(chance_hits([masked], count) / masked, rel=0.12)
 
 
 # ---- what a resumed run says
@@ -158,7 +158,7 @@ def page(tmp_path):
     reference, codes = Curves(), np.random.default_rng(0).integers(0, 9, (2, 320))
     for one in lines:
         reference.add(one)
-    write_page(tmp_path, monitor, reference, codes)
+    write_dashboard(tmp_path, monitor, reference, codes)
     assert [path.name for path in tmp_path.iterdir()] == ["health.html"]
     return (tmp_path / "health.html").read_text()
 
@@ -169,8 +169,8 @@ def test_the_page_needs_no_other_file(page):
 
 
 def test_the_page_says_what_the_run_did(page):
-    for words in ("update 60 of 1000", "held-out accuracy", "20.00 %", "guessing: 1.20 %", "5.5",
-                  "probe: emotion", "61.0 %", "guessing: 25.0 %", "Update not finite"):  # fmt: skip
+    for words in ("update 60 of 1000", "held-out accuracy", "20.00 %", "chance: 1.20 %", "5.5",
+                  "probe: emotion", "61.0 %", "chance: 25.0 %", "Update not finite"):  # fmt: skip
         assert words in page, words
     assert "&lt;u&gt;&amp;1" in page and "<u>&1" not in page
 
@@ -320,7 +320,7 @@ def test_the_page_bears_figures_that_are_not_known(tmp_path, unknown):
     lines += [line(61, "valid", rank=unknown, probe_a=unknown, probe_a_chance=50.0, contrastive=unknown,
                    accuracy=unknown, perplexity_0=unknown)]  # fmt: skip
     monitor, _ = monitored(lines)
-    write_page(tmp_path, monitor, Curves())
+    write_dashboard(tmp_path, monitor, Curves())
     table = (tmp_path / "health.html").read_text().split("<table>")[1].split("</table>")[0]
     assert "7.8" not in table and "88.8" not in table and "held-out accuracy" not in table
     assert "codes in use" in table and "nan" not in table.lower() and "None" not in table

@@ -83,7 +83,7 @@ def test_code_choice_and_its_gradients_equal_hard_gumbel_softmax():
         gradients, torch.autograd.grad((expected * weight).sum(), [logits, codebook]), strict=True
     ):
         torch.testing.assert_close(ours, reference, rtol=1e-5, atol=1e-6)
-    # equal codes give bit-equal vectors: distractors are told from targets by their codes
+    # equal codes give bit-equal vectors: negatives are told from targets by their codes
     assert (vectors.detach() == losses.look_up(codebook, codes).flatten(1)).all()
 
 

@@ -1,4 +1,4 @@
-"""Masks and distractors: never in padding, the reference rule, reproducible from (seed, step, id) alone."""
+"""Masks and negatives: never in padding, the reference rule, reproducible from (seed, step, id) alone."""
 
 import subprocess
 import sys
@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers.models.wav2vec2.modeling_wav2vec2 import _compute_mask_indices
 
-from lebench_sb.pretraining.masking import distractors, draw_masks, span_mask, utterance_rng
+from lebench_sb.pretraining.masking import draw_masks, draw_negatives, span_mask, utterance_rng
 
 LENGTHS = [100, 749, 500, 320]  # frames of a ragged batch
 
@@ -55,7 +55,7 @@ def test_an_utterance_too_short_for_a_span_is_not_masked():
 
 def test_one_masked_frame_has_no_distractor():
     with pytest.raises(ValueError, match="at least 2"):
-        distractors(1, 100, np.random.default_rng(0))
+        draw_negatives(1, 100, np.random.default_rng(0))
 
 
 def histogram(masks, frames):
@@ -96,7 +96,7 @@ def test_span_starts_are_uniform():
 
 
 def test_distractors_are_uniform_over_the_other_masked_frames():
-    drawn = distractors(6, 60000, np.random.default_rng(0))
+    drawn = draw_negatives(6, 60000, np.random.default_rng(0))
     for frame in range(6):
         shares = np.bincount(drawn[frame], minlength=6) / 60000
         assert shares[frame] == 0

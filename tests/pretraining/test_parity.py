@@ -1,13 +1,13 @@
 """Our step equals transformers' `Wav2Vec2ForPreTraining` on a ragged batch: loss, diversity and every
 gradient.
 
-Same weights, masks, distractors and Gumbel noise, training mode, dropouts 0. A "layer" extractor is compared
+Same weights, masks, negatives and Gumbel noise, training mode, dropouts 0. A "layer" extractor is compared
 with transformers' own batch. A "group" one normalises over time, and transformers takes the padding into its
 statistics; we hold that a batch equals its utterances alone, so there the reference runs its extractor on
 each utterance alone.
 
 The reference's gumbel_softmax is replaced to take the noise of each frame from a table. It returns exact
-one-hot values: the reference recognises a distractor equal to its target by comparing floats.
+one-hot values: the reference recognises a negative equal to its target by comparing floats.
 """
 
 import copy

@@ -9,7 +9,13 @@ from torch import nn
 
 from lebench_sb.core.errors import DataError, UsageError
 from lebench_sb.tasks.decoding.beam import beam_search
-from lebench_sb.tasks.heads.translation import Bridge, DecoderLayer, SpeechTransformer, Translator, positions
+from lebench_sb.tasks.heads.translation import (
+    DecoderLayer,
+    LinearAdapter,
+    SpeechTransformer,
+    Translator,
+    positions,
+)
 from lebench_sb.text.subwords import Subwords, learn, train
 
 START, END = 1, 2
@@ -24,7 +30,7 @@ def speech(lens=LENS, size=12):
 
 def source(kind, input_size=12):
     if kind == "bridge":
-        return Bridge(input_size, size=16)
+        return LinearAdapter(input_size, size=16)
     sizes = {"size": 16, "layers": 2, "heads": 2, "hidden": 24}
     return SpeechTransformer(input_size, project=8, channels=20, **sizes)
 

@@ -29,10 +29,10 @@ from lebench_sb.tasks.asv import (
     cosines,
     datasets,
     few_of_each,
-    filled,
     frame_crop,
     only,
-    repeated,
+    repeat_pad,
+    repeat_pad_crop,
     trial_lists,
     trial_rows,
 )
@@ -70,7 +70,7 @@ def test_an_utterance_shorter_than_the_convolutions_reach_is_repeated():
     torch.testing.assert_close(
         head(frames, torch.tensor([1])), head(frames.expand(1, 5, 6), torch.tensor([5]))
     )
-    longer, lens = repeated(torch.arange(12.0).view(2, 6, 1), torch.tensor([2, 6]), 6)
+    longer, lens = repeat_pad(torch.arange(12.0).view(2, 6, 1), torch.tensor([2, 6]), 6)
     assert longer[:, :, 0].tolist() == [[0, 1, 0, 1, 0, 1], [6, 7, 8, 9, 10, 11]] and lens.tolist() == [6, 6]
 
 
@@ -106,7 +106,7 @@ def test_chunks_have_one_length_and_change_from_pass_to_pass(tmp_path):
     short = made["train"][1, 1]["sig"]
     assert torch.equal(short[:11200], short[11200:22400])
     assert [len(made["test"][k]["sig"]) for k in range(3)] == [80000, 11200, 64000]
-    assert len(filled(0.1)(torch.zeros(1))) == 1600
+    assert len(repeat_pad_crop(0.1)(torch.zeros(1))) == 1600
 
 
 def test_crops_of_frames_stay_inside_and_reach_both_ends():

@@ -25,7 +25,7 @@ from lebench_sb.tasks.heads.common import (
     PyramidHead,
     RecurrentHead,
     WordTagger,
-    halved,
+    pool_pairs,
 )
 from lebench_sb.tasks.slu import SLUBrain, TaggedCharacters, check_concepts
 from lebench_sb.tasks.slu_cascade import WordLabels, labelled, plain, trigrams
@@ -142,7 +142,7 @@ def test_a_head_gives_an_utterance_in_a_batch_what_it_gives_it_alone(head):
 
 def test_halving_means_pairs_and_leaves_a_last_step_alone():
     states = torch.arange(10.0).reshape(2, 5, 1)
-    made, lens = halved(states, torch.tensor([5, 3]))
+    made, lens = pool_pairs(states, torch.tensor([5, 3]))
     assert lens.tolist() == [3, 2]
     assert made[0, :, 0].tolist() == [0.5, 2.5, 4.0] and made[1, :2, 0].tolist() == [5.5, 7.0]
 

@@ -94,20 +94,20 @@ class PyramidHead(nn.Module):
             lens = torch.div(lens + 1, 2, rounding_mode="floor")
         return lens
 
-    def climb(self, frames, frame_lens):
+    def encode(self, frames, frame_lens):
         """frames (B, F, D), frame_lens (B,) -> states of the highest level (B, F', 2 * hidden), their
         numbers (B,) int64"""
         states = stacked(frames, frame_lens, self.stack)
         lens = torch.div(frame_lens + self.stack - 1, self.stack, rounding_mode="floor")
         for level, (lstm, norm) in enumerate(zip(self.lstms, self.norms, strict=True)):
             if level:
-                states, lens = halved(states, lens)
+                states, lens = pool_pairs(states, lens)
             states = self.dropout(norm(lstm(states, lens)))
         return states, lens
 
     def forward(self, frames, frame_lens):
         """frames (B, F, D), frame_lens (B,) -> log-probabilities (B, F', V), their numbers (B,) int64"""
-        states, lens = self.climb(frames, frame_lens)
+        states, lens = self.encode(frames, frame_lens)
         return self.output_norm(self.output(states)).float().log_softmax(-1), lens
 
 
@@ -136,7 +136,7 @@ class PyramidDecoderHead(PyramidHead):
 
     def forward(self, frames, frame_lens):
         """frames (B, F, D), frame_lens (B,) -> log-probabilities (B, F', V), their numbers (B,) int64"""
-        states, lens = self.climb(frames, frame_lens)
+        states, lens = self.encode(frames, frame_lens)
         hidden = ~valid_mask(lens, states.shape[1], states.device)
         keys = self.keys(states)
         query = states.new_zeros(len(states), self.start.shape[0])
@@ -170,7 +170,7 @@ def stacked(frames, frame_lens, count):
     return nn.functional.pad(frames, (0, 0, 0, -frames.shape[1] % count)).unflatten(1, (-1, count)).flatten(2)
 
 
-def halved(states, lens):
+def pool_pairs(states, lens):
     """states (B, F, D), lens (B,) -> the mean of each two steps (B, ceil(F / 2), D), their numbers; a last
     step without partner stays as it is"""
     valid = valid_mask(lens, states.shape[1], states.device).to(states.dtype)[:, :, None]
@@ -266,11 +266,11 @@ class FrameNorm(nn.Module):
         """frames (N, D) -> (N, D)"""
         learns = self.training and len(frames) > 1
         if self.training:
-            self.follow(frames.detach())
+            self.update_running_stats(frames.detach())
         mean, var = (None, None) if learns else (self.running_mean, self.running_var)
         return nn.functional.batch_norm(frames, mean, var, self.weight, self.bias, learns, 0.0, self.EPSILON)
 
-    def follow(self, frames):
+    def update_running_stats(self, frames):
         """Moves the running mean and (unbiased) variance towards those of the frames of all processes"""
         frames = frames.double()
         count = frames.new_full((1, frames.shape[1]), len(frames))
@@ -288,8 +288,8 @@ class BidirectionalLSTM(nn.Module):
     """One layer of LSTM or another cell, each direction over the valid frames only: an utterance in a batch
     gets what it gets alone.
 
-    Two LSTMs on padded tensors, the second on utterances turned round; packed sequences say the same and took
-    six times as long on a CPU, where only the padded path has a fused kernel.
+    Two LSTMs on padded tensors, the second on utterances turned round; packed sequences say the same and took six
+    times as long on a CPU, where only the padded path has a fused kernel.
     """
 
     def __init__(self, input_size, hidden, cell=nn.LSTM):
@@ -301,11 +301,11 @@ class BidirectionalLSTM(nn.Module):
         """states (B, F, D), lens (B,) -> (B, F, 2 * hidden); frames beyond lens mean nothing"""
         positions = torch.arange(states.shape[1], device=states.device)
         last = lens.to(states.device)[:, None] - 1
-        turned = torch.where(positions <= last, last - positions, positions)
-        backward = turn(self.backwards(turn(states, turned))[0], turned)
+        backward_order = torch.where(positions <= last, last - positions, positions)
+        backward = reverse(self.backwards(reverse(states, backward_order))[0], backward_order)
         return torch.cat([self.forwards(states)[0], backward], dim=-1)
 
 
-def turn(states, order):
+def reverse(states, order):
     """states (B, F, D), order (B, F) -> states[b, order[b, f]]"""
     return states.gather(1, order[:, :, None].expand(-1, -1, states.shape[2]))

@@ -68,12 +68,12 @@ class CRDNN(nn.Module):
         )  # fmt: skip
         self.output = nn.Linear(decoder_size, output_size)
 
-    def forward(self, frames, frame_lens, given):
-        """frames (B, F, D), frame_lens (B,), given tokens (B, L) -> states (B, S, d), their numbers (B,), CTC
-        log-probabilities (B, S, V + 1), log-probabilities of the tokens that follow (B, L, V)"""
+    def forward(self, frames, frame_lens, decoder_inputs):
+        """frames (B, F, D), frame_lens (B,), decoder_inputs (B, L) -> states (B, S, d), their numbers
+        (B,), CTC log-probabilities (B, S, V + 1), log-probabilities of the tokens that follow (B, L, V)"""
         states, lens = self.states(frames, frame_lens)
         ctc = self.ctc(states).float().log_softmax(-1)
-        decoded, _ = self.decoder(self.embedding(given), states, lens.float() / states.shape[1])
+        decoded, _ = self.decoder(self.embedding(decoder_inputs), states, lens.float() / states.shape[1])
         self.decoder.attn.reset()
         return states, lens, ctc, self.output(decoded).float().log_softmax(-1)
 

@@ -21,7 +21,7 @@ def positions(count, size, device, first=0):
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)[:, :size]
 
 
-class Bridge(nn.Module):
+class LinearAdapter(nn.Module):
     """One linear layer with GELU: an end-to-end model's whole way from its encoder to the decoder."""
 
     def __init__(self, input_size, size=256, dropout=0.1):

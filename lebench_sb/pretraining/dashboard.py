@@ -1,4 +1,4 @@
-"""The page of a pre-training run: one HTML file that needs no other, nor a network; and a PNG."""
+"""The dashboard of a pre-training run: one HTML file that needs no other, nor a network; and a PNG."""
 
 import base64
 import html
@@ -18,12 +18,12 @@ from lebench_sb.core.files import write_atomically
 from lebench_sb.evaluation.plots import COLOURS, DASHES, GREY, moving_average, perplexity
 from lebench_sb.pretraining.health import COLLAPSED, SHOWN, STARVED, heard, listed, waiting
 
-TEMPLATE = Path(__file__).with_name("page.html")
+TEMPLATE = Path(__file__).with_name("dashboard.html")
 STATES = ("running", "finished", "stopped")
 LIGHT = "#B5B5B5"  # of the reference, behind the run's own curves
 STAGE = {"train": COLOURS[0], "valid": COLOURS[1]}
 LAST = "last validation"  # whose choice of codes is shown, where nothing else is said
-REFRESH = 60  # seconds after which an open page is read again while its run goes on
+REFRESH = 60  # seconds after which an open one is read again while its run goes on
 
 
 @dataclass(frozen=True)
@@ -46,14 +46,14 @@ class Panel:
 PANELS = (
     Panel(
         "Contrastive accuracy", "accuracy", "accuracy (%)",
-        "How often the true frame wins against the distractors. It should leave the dotted line of guessing "
+        "How often the true frame wins against the negatives. It should leave the dotted line of chance "
         "within the first few per cent of the run and rise slowly ever after; held-out follows training.",
-        lambda f: [(f.chance, "guessing")],
+        lambda f: [(f.chance, "chance")],
     ),
     Panel(
         "Contrastive loss", "contrastive", "loss (nats per masked frame)",
-        "Begins near the dotted line (guessing) and falls. A sudden fall towards 0 is a collapse.",
-        lambda f: [(math.log(1 + f.num_negatives), "guessing")], from_zero=False,
+        "Begins near the dotted line (chance) and falls. A sudden fall towards 0 is a collapse.",
+        lambda f: [(math.log(1 + f.num_negatives), "chance")], from_zero=False,
     ),
     Panel(
         "Codes in use", "perplexity", "perplexity (codes)",
@@ -69,7 +69,7 @@ PANELS = (
     ),
     Panel(
         "Probes", "probe", "unweighted average recall (%)",
-        "A linear classifier on the mean of each utterance's frames, cross-validated; dotted: guessing. "
+        "A linear classifier on the mean of each utterance's frames, cross-validated; dotted: chance. "
         "Update 0 is the encoder as it started.",
     ),
     Panel(
@@ -230,7 +230,7 @@ def svg(draw):
 
 
 def draw_png(folder, monitor, reference, codes=None, what=LAST):
-    """`health.png`: all pictures of the page in one; nothing before the first figure"""
+    """`health.png`: all pictures of the dashboard in one; nothing before the first figure"""
     found = pictures(monitor, reference, codes, what)
     if not found:
         return
@@ -260,7 +260,7 @@ def legend(monitor, reference):
 # ---- text
 
 
-def write_page(folder, monitor, reference, codes=None, what=LAST, state="running"):
+def write_dashboard(folder, monitor, reference, codes=None, what=LAST, state="running"):
     """`health.html` of the run folder. codes (G, V): how often each was chosen on valid by `what`"""
     folder = Path(folder)
     steps = [record.get("step", 0) for record in monitor.latest.values()]
@@ -323,10 +323,10 @@ def now_rows(monitor):
     facts, valid, rows = monitor.facts, monitor.latest["valid"], []
     if "accuracy" in valid:
         chance = valid.get("chance", facts.chance)
-        rows.append(("held-out accuracy", f"{valid['accuracy']:.2f} %", f"guessing: {chance:.2f} %"))
+        rows.append(("held-out accuracy", f"{valid['accuracy']:.2f} %", f"chance: {chance:.2f} %"))
     if "contrastive" in valid:
-        guessing = f"guessing: {math.log(1 + facts.num_negatives):.3f}"
-        rows.append(("held-out contrastive loss", f"{valid['contrastive']:.3f} nats", guessing))
+        chance_loss = f"chance: {math.log(1 + facts.num_negatives):.3f}"
+        rows.append(("held-out contrastive loss", f"{valid['contrastive']:.3f} nats", chance_loss))
     groups = [valid[name] for g in range(facts.num_groups) if (name := f"perplexity_{g}") in valid]
     if groups:
         used = ", ".join(f"{perplexity:.0f}" for perplexity in groups)
@@ -335,7 +335,7 @@ def now_rows(monitor):
         rows.append(("representation rank", f"{valid['rank']:.1f}", f"of {facts.hidden_size} dimensions"))
     for key in sorted(k for k in valid if k.startswith("probe_") and f"{k}_chance" in valid):
         name = f"probe: {html.escape(key.removeprefix('probe_'))}"
-        rows.append((name, f"{valid[key]:.1f} %", f"guessing: {valid[f'{key}_chance']:.1f} %"))
+        rows.append((name, f"{valid[key]:.1f} %", f"chance: {valid[f'{key}_chance']:.1f} %"))
     hours, share = heard(monitor), waiting(monitor)
     if hours is not None:
         wanted = f"recipe: {facts.hours_per_update:.4g} h" if facts.hours_per_update else ""

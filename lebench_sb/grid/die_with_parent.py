@@ -1,5 +1,4 @@
-"""python tethered.py WORDS: becomes `python WORDS`, a process that the kernel ends with the one that began
-it.
+"""python die_with_parent.py WORDS: becomes `python WORDS`, a process that the kernel ends with its parent.
 
 So no run goes on without its grid after a SIGKILL (Linux; elsewhere it goes on, and its successor waits for
 it). A file of its own, since code between fork and exec is unsafe in a process with threads.
