@@ -1,4 +1,4 @@
-"""A run's own watch: alarms into the log, figures to TensorBoard, and the dashboard, rewritten as it goes on."""
+"""A run's own watch: alarms into the log, figures to TensorBoard, and the dashboard, written anew as it goes."""
 
 import logging
 from pathlib import Path
@@ -40,7 +40,7 @@ class Watch:
         self.codes, self.codes_of = codes, what
 
     def write(self, state):
-        """`health.html`, and after the run `health.png`; state: one of dashboard.STATES. A page that cannot be
+        """`health.html`, and after the run `health.png`; state: one of dashboard.STATES. One that cannot be
         written is no reason to stop a run: the log says so."""
         seen = self.folder, self.monitor, self.reference, self.codes, self.codes_of
         try:

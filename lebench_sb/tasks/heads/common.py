@@ -288,8 +288,8 @@ class BidirectionalLSTM(nn.Module):
     """One layer of LSTM or another cell, each direction over the valid frames only: an utterance in a batch
     gets what it gets alone.
 
-    Two LSTMs on padded tensors, the second on utterances turned round; packed sequences say the same and took six
-    times as long on a CPU, where only the padded path has a fused kernel.
+    Two LSTMs on padded tensors, the second on utterances turned round; packed sequences say the same and took
+    six times as long on a CPU, where only the padded path has a fused kernel.
     """
 
     def __init__(self, input_size, hidden, cell=nn.LSTM):
