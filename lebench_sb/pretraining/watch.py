@@ -1,4 +1,4 @@
-"""A run's own watch: alarms into the log, figures to TensorBoard, and the dashboard, written anew as it goes."""
+"""Watches a run: alarms into the log, figures to TensorBoard, and the dashboard, written anew as it goes."""
 
 import logging
 from pathlib import Path
