@@ -35,7 +35,7 @@ from torch.nn import functional as F
 from transformers import Wav2Vec2Config, Wav2Vec2ForPreTraining
 from transformers.models.wav2vec2.modeling_wav2vec2 import _compute_mask_indices, _sample_negative_indices
 
-from lebench_sb.pretraining.extractor import extract
+from lebench_sb.pretraining.kernels.extractor import extract
 from lebench_sb.pretraining.masking import draw_masks
 from lebench_sb.pretraining.model import PretrainingModel
 

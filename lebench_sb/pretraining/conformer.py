@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from lebench_sb.encoders.attention import attend as attend_heads
-from lebench_sb.pretraining.linear import feed_forward, linear
+from lebench_sb.pretraining.kernels.linear import feed_forward, linear
 
 
 def encode(encoder, hidden, batch, layers, checkpointing):

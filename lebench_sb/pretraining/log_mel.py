@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from lebench_sb.audio.waveforms import LogMel
-from lebench_sb.pretraining.extractor import extract, hop_and_field, output_length
+from lebench_sb.pretraining.kernels.extractor import extract, hop_and_field, output_length
 from lebench_sb.training.data import sample_lengths
 from lebench_sb.training.schedules import linear_decay
 

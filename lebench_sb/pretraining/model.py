@@ -22,9 +22,9 @@ from torch.utils.checkpoint import checkpoint
 from lebench_sb.core.masks import valid_mask
 from lebench_sb.encoders.attention import attend as attend_heads
 from lebench_sb.pretraining import conformer, losses
-from lebench_sb.pretraining.extractor import extract, output_length
-from lebench_sb.pretraining.linear import feed_forward, linear
-from lebench_sb.pretraining.positions import positions
+from lebench_sb.pretraining.kernels.extractor import extract, output_length
+from lebench_sb.pretraining.kernels.linear import feed_forward, linear
+from lebench_sb.pretraining.kernels.positions import positions
 from lebench_sb.training.data import send
 
 CONFORMER = "wav2vec2-conformer"

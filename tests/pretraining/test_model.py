@@ -10,8 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import Wav2Vec2Config, Wav2Vec2ForPreTraining
 
-from lebench_sb.pretraining.extractor import STRETCH, extract, output_length
-from lebench_sb.pretraining.linear import convolutions_win, linear
+from lebench_sb.pretraining import model as model_module
+from lebench_sb.pretraining.kernels import linear as linear_module
+from lebench_sb.pretraining.kernels import plain
+from lebench_sb.pretraining.kernels.extractor import STRETCH, extract, output_length
+from lebench_sb.pretraining.kernels.linear import convolutions_win, linear
 from lebench_sb.pretraining.masking import draw_masks
 from lebench_sb.pretraining.model import PretrainingModel
 
@@ -107,7 +110,7 @@ def test_output_length_is_zero_below_the_receptive_field():
 def test_linear_and_its_gradients_equal_pytorch(rows, inputs, outputs, bias):
     layer, x = torch.nn.Linear(inputs, outputs, bias=bias), torch.randn(rows, inputs, requires_grad=True)
     weight, variables = torch.randn(rows, outputs), [x, *layer.parameters()]
-    with patch("lebench_sb.pretraining.linear.convolutions_win", return_value=True):
+    with patch("lebench_sb.pretraining.kernels.linear.convolutions_win", return_value=True):
         ours = linear(layer, x)
     theirs = layer(x)
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
@@ -144,6 +147,36 @@ def test_stretches_of_an_utterance_give_its_frames_and_gradients(norm, monkeypat
     for other in results[1:]:
         for one, expected in zip(other, results[0], strict=True):
             assert (one - expected).norm() <= 1e-5 * expected.norm() + 1e-6
+
+
+@pytest.mark.parametrize("norm", [GROUP, LAYER], ids=["group", "layer"])
+@pytest.mark.parametrize("lens", [[4000, 4000], [4000, 1501, 2600]], ids=["equal", "ragged"])
+def test_a_step_of_plain_kernels_has_the_same_losses_and_gradients(norm, lens, monkeypatch):
+    model = make_model(**norm, **QUIET)
+    batch = make_batch(model, lens)
+    noise = torch.randn(len(batch[3]), 2, 20)
+
+    def step():
+        model.zero_grad()
+        output = call(model, *batch, noise)
+        (output.contrastive + output.diversity + output.penalty).backward()
+        return output.contrastive.detach(), {n: p.grad for n, p in model.named_parameters()}
+
+    loss, gradients = step()
+    called = []
+    for place, name in (
+        (model_module, "extract"), (model_module, "positions"), (model_module, "linear"),
+        (model_module, "attend_heads"), (linear_module, "linear"),
+    ):  # fmt: skip
+        function = getattr(plain, name.removesuffix("_heads"))
+        noted = lambda *a, name=name, function=function: called.append(name) or function(*a)  # noqa: E731
+        monkeypatch.setattr(place, name, noted)
+    plain_loss, plain_gradients = step()
+    assert set(called) == {"extract", "positions", "linear", "attend_heads"}
+    torch.testing.assert_close(loss, plain_loss, rtol=1e-5, atol=1e-5)
+    scale = max(float(g.abs().max()) for g in plain_gradients.values())
+    for name, gradient in plain_gradients.items():
+        torch.testing.assert_close(gradients[name], gradient, rtol=1e-3, atol=1e-5 * scale, msg=name)
 
 
 @pytest.mark.parametrize("norm", [GROUP, LAYER])

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from transformers import Wav2Vec2Config
 from transformers.models.wav2vec2.modeling_wav2vec2 import Wav2Vec2PositionalConvEmbedding
 
-from lebench_sb.pretraining import positions as module
-from lebench_sb.pretraining.positions import ConvolutionByFFT, positions
+from lebench_sb.pretraining.kernels import positions as module
+from lebench_sb.pretraining.kernels.positions import ConvolutionByFFT, positions
 
 
 @settings(max_examples=60, deadline=None)

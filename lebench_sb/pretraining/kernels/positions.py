@@ -11,7 +11,7 @@ import torch
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from lebench_sb.pretraining.linear import in_float32_on_cpu
+from lebench_sb.pretraining.kernels.linear import in_float32_on_cpu
 
 
 def positions(pos_conv_embed, hidden, frame_lens):
