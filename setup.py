@@ -54,7 +54,7 @@ setup(
     packages=find_packages(include=["lebench_sb", "lebench_sb.*"]),
     package_data={
         "lebench_sb.training": ["published_energy.csv"],
-        "lebench_sb.pretraining": ["*.jsonl", "*.html"],
+        "lebench_sb.pretraining.monitor": ["*.jsonl", "*.html"],
     },
     install_requires=REQUIRES,
     extras_require={

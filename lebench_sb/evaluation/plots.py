@@ -96,40 +96,6 @@ def learning_curve_from_train_log(train_log, output_png, keys=None):
     return _draw_curves({Path(train_log).parent.name: lines}, output_png, keys, axis)
 
 
-def codebook_usage(counts, output_png, what=""):
-    """counts (G, V): how often each code was chosen by `what` -> PNG, one panel per group, codes sorted by
-    use; its path.
-
-    The title gives the perplexity exp(entropy), at most V (wav2vec 2.0, section 3.2, uses it as diversity).
-    Raises ValueError for another shape, negative or not finite counts, or a group that was never used.
-    """
-    counts = np.asarray(counts, dtype=float)
-    if counts.ndim != 2 or not counts.size:
-        raise ValueError(f"counts have shape {counts.shape}, expected (groups, codes).")
-    if not (np.isfinite(counts).all() and (counts >= 0).all() and (counts.sum(axis=1) > 0).all()):
-        raise ValueError("counts must be finite, not negative, and not all 0 in any group.")
-    figure, panels = _panels(len(counts), columns=min(2, len(counts)), height=3.0)
-    for group, (axes, row) in enumerate(zip(panels, counts, strict=True), 1):
-        shares = 100 * np.sort(row / row.sum())[::-1]
-        axes.stairs(shares, np.arange(len(row) + 1) + 0.5, fill=True, color=COLOURS[0])
-        axes.axhline(100 / len(row), color=COLOURS[1], linewidth=1.2, linestyle="--", label="all used alike")
-        unused = np.count_nonzero(row == 0)
-        title = f"group {group}: perplexity {perplexity(row):.1f} of {len(row)}, {unused} unused"
-        axes.set_title(title, fontsize=11)
-        axes.set(xlabel="codes, most used first", ylabel="share of frames (%)", xlim=(0.5, len(row) + 0.5))
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False)
-    if what:
-        figure.suptitle(f"Held out, {what}", fontsize=11)
-    return _save(figure, output_png)
-
-
-def perplexity(counts):
-    """counts (V,) -> exp of the entropy of their distribution, between 1 and V"""
-    shares = counts[counts > 0] / counts.sum()
-    return float(np.exp(-(shares * np.log(shares)).sum()))
-
-
 def det_curve(systems, output_png):
     """{name: (scores (n,), targets (n,) bool)} of verification -> PNG of their DET curves; its path.
 
@@ -159,7 +125,7 @@ def det_curve(systems, output_png):
     axes.grid(color="#E5E5E5", linewidth=0.7)
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(frameon=False, loc="outside upper center")
-    return _save(figure, output_png)
+    return save_png(figure, output_png)
 
 
 def leaderboard_chart(records, output_png, metric=None):
@@ -186,7 +152,7 @@ def leaderboard_chart(records, output_png, metric=None):
     for axes, (group, found) in zip(panels, sorted(systems.items()), strict=True):
         _draw_systems(axes, found, names[group])
         axes.set_title(escape.label(", ".join(group)), loc="left", fontsize=11, fontweight="bold")
-    return _save(figure, output_png)
+    return save_png(figure, output_png)
 
 
 def confusion_matrix(matrix, classes, output_png, title=""):
@@ -224,7 +190,7 @@ def confusion_matrix(matrix, classes, output_png, title=""):
         text = f"{share:.0f} %\n{matrix[row, column]:g}"
         axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=size)
     figure.colorbar(image, ax=axes, label="share of the reference's line (%)", shrink=0.8)
-    return _save(figure, output_png)
+    return save_png(figure, output_png)
 
 
 def _by_system(records, metric):
@@ -315,14 +281,14 @@ def _draw_curves(runs, output_png, keys, axis):
     drawn = {key: series for key, series in drawn.items() if series}
     if not drawn:
         raise ValueError(f"{', '.join(runs)}: no line has a finite number for {', '.join(wanted)}.")
-    figure, panels = _panels(len(drawn), columns=min(2, len(drawn)), height=2.7)
+    figure, panels = new_panels(len(drawn), columns=min(2, len(drawn)), height=2.7)
     colours = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(runs)}
     for axes, (key, series) in zip(panels, drawn.items(), strict=True):
         _draw_panel(axes, series, colours, averaged=key not in SMOOTH)
         axes.set(xlabel=axis, ylabel=AXES.get(key, escape.label(key)))
     stages = {stage for series in drawn.values() for _, _, stage, _, _ in series}
     figure.legend(handles=_legend(colours, stages), loc="outside upper center", ncols=4, frameon=False)
-    return _save(figure, output_png)
+    return save_png(figure, output_png)
 
 
 def _series(runs, key):
@@ -392,7 +358,7 @@ def _legend(colours, stages):
     return handles + [Line2D([], [], color=GREY, label=stage, **looks[stage]) for stage in shown]
 
 
-def _panels(number, columns, height):
+def new_panels(number, columns, height):
     """Figure with `number` panels in rows of `columns`, and the list of their axes"""
     rows = -(-number // columns)
     figure = Figure(figsize=(WIDTH, height * rows + 0.4), dpi=DPI, layout="constrained")
@@ -402,7 +368,7 @@ def _panels(number, columns, height):
     return figure, axes[:number]
 
 
-def _save(figure, path):
+def save_png(figure, path):
     """Writes the PNG, whole or not at all; returns its path"""
     path, out = Path(path), io.BytesIO()
     figure.savefig(out, format="png")

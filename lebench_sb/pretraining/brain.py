@@ -27,7 +27,7 @@ from lebench_sb.encoders.folders.settings import (
 from lebench_sb.encoders.model_folders import check_size, load_model, locate, read_config, save_encoder
 from lebench_sb.evaluation import results
 from lebench_sb.evaluation.metrics.errors import mean, rate
-from lebench_sb.evaluation.plots import attempt, codebook_usage, learning_curves
+from lebench_sb.evaluation.plots import attempt, learning_curves
 from lebench_sb.pretraining import log_mel
 from lebench_sb.pretraining.batch_hours import describe_hours, seconds_per_batch
 from lebench_sb.pretraining.initialise import balance_codes, filterbank_start
@@ -35,9 +35,10 @@ from lebench_sb.pretraining.languages import BalancedPlan, check_exponent
 from lebench_sb.pretraining.losses import perplexity
 from lebench_sb.pretraining.masking import chance_hits, draw_masks
 from lebench_sb.pretraining.model import PretrainingModel
+from lebench_sb.pretraining.monitor.drawing import codebook_usage
+from lebench_sb.pretraining.monitor.probes import Probe, effective_rank
+from lebench_sb.pretraining.monitor.watch import Watch, facts_of
 from lebench_sb.pretraining.optimizer_state import load_optimizer_state, name_parameters, read_optimizer_state
-from lebench_sb.pretraining.probes import Probe, effective_rank
-from lebench_sb.pretraining.watch import Watch, facts_of
 from lebench_sb.training import sharding
 from lebench_sb.training.brain import TRAIN, VALID, SSLBrain
 from lebench_sb.training.data import (
@@ -265,8 +266,8 @@ class PretrainingBrain(SSLBrain):
         start, end, decay = self.hparams.gumbel_temperature
         return max(start * decay ** (self.optimizer_step if done is None else done), end)
 
-    watch = None  # lebench_sb.pretraining.watch.Watch of the main process, from fit on
-    probe = None  # lebench_sb.pretraining.probes.Probe, if the YAML asks for one
+    watch = None  # lebench_sb.pretraining.monitor.watch.Watch of the main process, from fit on
+    probe = None  # lebench_sb.pretraining.monitor.probes.Probe, if the YAML asks for one
     balanced = True  # False until `balance_codes` has fitted the quantiser, where it shall
     kept = (*SSLBrain.kept, "balanced")
 

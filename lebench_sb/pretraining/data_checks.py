@@ -9,7 +9,7 @@ from lebench_sb.encoders.encoder import geometry
 from lebench_sb.manifests.audio_checks import survey_audio
 from lebench_sb.manifests.columns import durations_of
 from lebench_sb.manifests.labels import ids_of
-from lebench_sb.pretraining.probes import Probe
+from lebench_sb.pretraining.monitor.probes import Probe
 from lebench_sb.training.data import SAMPLE_RATE
 
 

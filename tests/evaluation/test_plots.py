@@ -11,12 +11,13 @@ from example_runs import make_record, make_rows
 
 from lebench_sb.evaluation import plots
 from lebench_sb.evaluation.plots import (
-    codebook_usage,
     confusion_matrix,
     leaderboard_chart,
     learning_curve_from_train_log,
     learning_curves,
 )
+from lebench_sb.pretraining.monitor import drawing
+from lebench_sb.pretraining.monitor.drawing import codebook_usage
 
 ROOT = Path(__file__).parents[2]
 
@@ -24,13 +25,14 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture
 def figures(monkeypatch):
     """The figures that were saved, in order"""
-    found, save = [], plots._save
+    found, save = [], plots.save_png
 
     def keep(figure, path):
         found.append(figure)
         return save(figure, path)
 
-    monkeypatch.setattr(plots, "_save", keep)
+    for module in (plots, drawing):
+        monkeypatch.setattr(module, "save_png", keep)
     return found
 
 

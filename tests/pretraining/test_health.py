@@ -18,11 +18,18 @@ from test_model import GROUP, LAYER, make_batch, make_model
 
 from lebench_sb.core.errors import UsageError
 from lebench_sb.manifests.utterance import Utterance
-from lebench_sb.pretraining.dashboard import write_dashboard
-from lebench_sb.pretraining.health import Curve, Curves, Facts, Monitor, read_lines
 from lebench_sb.pretraining.masking import chance_hits, draw_negatives
-from lebench_sb.pretraining.probes import FOLDS, Probe, cross_validated, effective_rank, fold_numbers, ridge
-from lebench_sb.pretraining.watch import Watch
+from lebench_sb.pretraining.monitor.dashboard import write_dashboard
+from lebench_sb.pretraining.monitor.health import Curve, Curves, Facts, Monitor, read_lines
+from lebench_sb.pretraining.monitor.probes import (
+    FOLDS,
+    Probe,
+    cross_validated,
+    effective_rank,
+    fold_numbers,
+    ridge,
+)
+from lebench_sb.pretraining.monitor.watch import Watch
 
 STAGES = ("train", "valid")
 FACTS = Facts(num_groups=2, num_codes=320, num_negatives=100, number_of_updates=1000, hidden_size=16)
@@ -68,7 +75,7 @@ def test_curves_leave_out_what_is_no_finite_number():
 def test_a_thinned_file_is_drawn_as_the_whole_one(tmp_path):
     whole = [line(step, accuracy=float(step)) for step in range(1, 401)] + [line(400, "valid", rank=7.0)]
     (tmp_path / "steps.jsonl").write_text("".join(json.dumps(one) + "\n" for one in whole) + '{"step": 4')
-    command = [sys.executable, "-m", "lebench_sb.pretraining.health", "steps.jsonl", "thin.jsonl"]
+    command = [sys.executable, "-m", "lebench_sb.pretraining.monitor.health", "steps.jsonl", "thin.jsonl"]
     assert subprocess.run(command, cwd=tmp_path).returncode == 0
     lines = read_lines(tmp_path / "thin.jsonl")
     assert len(lines) == 51 and lines[-1]["stage"] == "valid" and lines[-1]["rank"] == 7.0

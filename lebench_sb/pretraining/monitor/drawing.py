@@ -1,29 +1,25 @@
-"""The dashboard of a pre-training run: one HTML file that needs no other, nor a network; and a PNG."""
+"""Pictures of a pre-training run's health: its curves, and how often each code is chosen."""
 
 import base64
-import html
 import io
 import math
-import time
 from dataclasses import dataclass
 from pathlib import Path
-from string import Template
 
 import matplotlib
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from lebench_sb.core.files import write_atomically
-from lebench_sb.evaluation.plots import COLOURS, DASHES, GREY, moving_average, perplexity
-from lebench_sb.pretraining.health import COLLAPSED, SHOWN, STARVED, heard, listed, waiting
+from lebench_sb.evaluation.plots import COLOURS, DASHES, GREY, moving_average, new_panels, save_png
+from lebench_sb.pretraining.losses import perplexity
+from lebench_sb.pretraining.monitor.health import COLLAPSED, STARVED
 
-TEMPLATE = Path(__file__).with_name("dashboard.html")
-STATES = ("running", "finished", "stopped")
 LIGHT = "#B5B5B5"  # of the reference, behind the run's own curves
 STAGE = {"train": COLOURS[0], "valid": COLOURS[1]}
 LAST = "last validation"  # whose choice of codes is shown, where nothing else is said
-REFRESH = 60  # seconds after which an open one is read again while its run goes on
 
 
 @dataclass(frozen=True)
@@ -102,9 +98,6 @@ PANELS = (
         lambda f: [(STARVED, "alarm")],
     ),
 )  # fmt: skip
-
-
-# ---- pictures
 
 
 def drawn_panels(monitor):
@@ -202,7 +195,7 @@ def draw_usage(axes, row, group, what):
 
 def usage_note(row, what):
     unused = int(np.count_nonzero(row == 0))
-    worth = perplexity(row) if row.sum() else 0.0
+    worth = perplexity_of(row) if row.sum() else 0.0
     return f"{what[:1].upper()}{what[1:]}: perplexity {worth:.1f} of {len(row)}, {unused} codes never chosen."
 
 
@@ -257,91 +250,34 @@ def legend(monitor, reference):
     return known + ([("reference", LIGHT)] if any(reference.stages.values()) else [])
 
 
-# ---- text
+def perplexity_of(row):
+    """row (V,): how often each code was chosen -> number of codes, used equally, that it amounts to"""
+    return float(perplexity(torch.as_tensor(row, dtype=torch.float64)[None] / row.sum()))
 
 
-def write_dashboard(folder, monitor, reference, codes=None, what=LAST, state="running"):
-    """`health.html` of the run folder. codes (G, V): how often each was chosen on valid by `what`"""
-    folder = Path(folder)
-    steps = [record.get("step", 0) for record in monitor.latest.values()]
-    figures = "".join(
-        f'<figure><figcaption>{html.escape(title)}</figcaption><img alt="{html.escape(title)}: '
-        f'{html.escape(note)}" src="{svg(draw)}"><p>{html.escape(note)}</p></figure>\n'
-        for title, note, draw in pictures(monitor, reference, codes, what)
-    )
-    key = "".join(
-        f'<span><i style="background:{colour}"></i>{name}</span>'
-        for name, colour in legend(monitor, reference)
-    )
-    template = Template(TEMPLATE.read_text(encoding="utf-8"))
-    text = template.substitute(
-        refresh=f'<meta http-equiv="refresh" content="{REFRESH}">' if state == "running" else "",
-        name=html.escape(folder.resolve().name), folder=html.escape(str(folder)), state=state,
-        update=max(steps), total=monitor.facts.number_of_updates,
-        written=time.strftime("%Y-%m-%d %H:%M:%S %Z"), alarms=alarm_list(monitor), table=now_table(monitor),
-        refused=refused_table(monitor), key=key, figures=figures,
-    )  # fmt: skip
-    write_atomically(folder / "health.html", text)
+def codebook_usage(counts, output_png, what=""):
+    """counts (G, V): how often each code was chosen by `what` -> PNG, one panel per group, codes sorted by
+    use; its path.
 
-
-def alarm_list(monitor):
-    """A box per alarm, or one that says there is none"""
-    if not monitor.alarms:
-        return '<div class="box good"><b>No alarm.</b> Nothing that is watched has gone wrong so far.</div>'
-    now = max(record.get("step", 0) for record in monitor.latest.values())
-    boxes = []
-    for alarm in monitor.alarms.values():
-        since = f"updates {alarm.first} to {alarm.last}"
-        since = f"since update {alarm.first}" if alarm.last == now else since
-        text = alarm.text[:1].upper() + alarm.text[1:]
-        boxes.append(
-            f'<div class="box bad"><b>{html.escape(alarm.name)}</b> <small>{since}</small><br>'
-            f"{html.escape(text)}<br><em>{html.escape(alarm.advice)}</em></div>"
-        )
-    return "\n".join(boxes)
-
-
-def refused_table(monitor):
-    """The updates that were left out, with their utterances"""
-    if not monitor.refused:
-        return ""
-    rows = "".join(f"<tr><td>{step}</td><td>{html.escape(listed(ids))}</td></tr>" for step, ids in
-                   monitor.refused[-4 * SHOWN :])  # fmt: skip
-    head = "<tr><th>update</th><th>utterances of the batches whose loss was not finite</th></tr>"
-    return f"<h2>Updates left out, their gradient was not finite</h2><table>{head}{rows}</table>"
-
-
-def now_table(monitor):
-    """The last figures, beside what they are compared with"""
-    rows = "".join(f"<tr><th>{name}</th><td>{value}</td><td>{beside}</td></tr>" for name, value, beside in
-                   now_rows(monitor))  # fmt: skip
-    return f"<table>{rows}</table>" if rows else ""
-
-
-def now_rows(monitor):
-    """[(what, value, comparison)] of the last training window and the last validation"""
-    facts, valid, rows = monitor.facts, monitor.latest["valid"], []
-    if "accuracy" in valid:
-        chance = valid.get("chance", facts.chance)
-        rows.append(("held-out accuracy", f"{valid['accuracy']:.2f} %", f"chance: {chance:.2f} %"))
-    if "contrastive" in valid:
-        chance_loss = f"chance: {math.log(1 + facts.num_negatives):.3f}"
-        rows.append(("held-out contrastive loss", f"{valid['contrastive']:.3f} nats", chance_loss))
-    groups = [valid[name] for g in range(facts.num_groups) if (name := f"perplexity_{g}") in valid]
-    if groups:
-        used = ", ".join(f"{perplexity:.0f}" for perplexity in groups)
-        rows.append(("codes in use, per group", used, f"of {facts.num_codes}"))
-    if "rank" in valid:
-        rows.append(("representation rank", f"{valid['rank']:.1f}", f"of {facts.hidden_size} dimensions"))
-    for key in sorted(k for k in valid if k.startswith("probe_") and f"{k}_chance" in valid):
-        name = f"probe: {html.escape(key.removeprefix('probe_'))}"
-        rows.append((name, f"{valid[key]:.1f} %", f"chance: {valid[f'{key}_chance']:.1f} %"))
-    hours, share = heard(monitor), waiting(monitor)
-    if hours is not None:
-        wanted = f"recipe: {facts.hours_per_update:.4g} h" if facts.hours_per_update else ""
-        rows.append(("audio per update", f"{hours:.4g} h", wanted))
-    if "audio_per_s" in monitor.latest["train"]:
-        rows.append(("audio per second", f"{monitor.latest['train']['audio_per_s']:.1f} s", ""))
-    if share is not None:
-        rows.append(("waiting for data", f"{share:.0f} % of the time", f"alarm above {STARVED:.0f} %"))
-    return rows
+    The title gives the perplexity exp(entropy), at most V (wav2vec 2.0, section 3.2, uses it as diversity).
+    Raises ValueError for another shape, negative or not finite counts, or a group that was never used.
+    """
+    counts = np.asarray(counts, dtype=float)
+    if counts.ndim != 2 or not counts.size:
+        raise ValueError(f"counts have shape {counts.shape}, expected (groups, codes).")
+    if not (np.isfinite(counts).all() and (counts >= 0).all() and (counts.sum(axis=1) > 0).all()):
+        raise ValueError("counts must be finite, not negative, and not all 0 in any group.")
+    figure, panels = new_panels(len(counts), columns=min(2, len(counts)), height=3.0)
+    for group, (axes, row) in enumerate(zip(panels, counts, strict=True), 1):
+        shares = 100 * np.sort(row / row.sum())[::-1]
+        axes.stairs(shares, np.arange(len(row) + 1) + 0.5, fill=True, color=COLOURS[0])
+        axes.axhline(100 / len(row), color=COLOURS[1], linewidth=1.2, linestyle="--", label="all used alike")
+        unused = np.count_nonzero(row == 0)
+        title = f"group {group}: perplexity {perplexity_of(row):.1f} of {len(row)}, {unused} unused"
+        axes.set_title(title, fontsize=11)
+        axes.set(xlabel="codes, most used first", ylabel="share of frames (%)", xlim=(0.5, len(row) + 0.5))
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False)
+    if what:
+        figure.suptitle(f"Held out, {what}", fontsize=11)
+    return save_png(figure, output_png)

@@ -2,7 +2,9 @@
 
 Pure Python on the lines of `steps.jsonl`: nothing here computes on a device or reads a file but `read_lines`.
 
-python -m lebench_sb.pretraining.health results/mini/steps.jsonl thinned.jsonl   # curves for others to draw
+Curves for others to draw:
+
+    python -m lebench_sb.pretraining.monitor.health results/mini/steps.jsonl thinned.jsonl
 """
 
 import math

@@ -4,8 +4,9 @@ import logging
 from pathlib import Path
 
 from lebench_sb.core.errors import UsageError
-from lebench_sb.pretraining.dashboard import draw_png, write_dashboard
-from lebench_sb.pretraining.health import Curves, Facts, Monitor, read_lines
+from lebench_sb.pretraining.monitor.dashboard import write_dashboard
+from lebench_sb.pretraining.monitor.drawing import draw_png
+from lebench_sb.pretraining.monitor.health import Curves, Facts, Monitor, read_lines
 
 logger = logging.getLogger(__name__)
 OWN_CURVES = Path(__file__).with_name("miniature.jsonl")  # of mini.yaml on the miniature
