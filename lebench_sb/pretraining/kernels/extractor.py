@@ -22,6 +22,8 @@ from typing import NamedTuple
 import torch
 from torch.autograd.function import once_differentiable
 
+from lebench_sb.encoders.padding import channel_statistics
+
 gelu = torch.ops.aten.gelu
 gelu_backward = torch.ops.aten.gelu_backward
 layer_norm = torch.ops.aten.native_layer_norm
@@ -112,19 +114,18 @@ def fold_group_norm(conv, norm, wavs, sample_lens):
     """Convolution then normalisation over time as one convolution per utterance
     -> weight (B, C, K), bias (B, C)
 
-    With mu and S the mean and covariance of the patches of K samples, channel w . p + b has mean w . mu + b
-    and variance w S w. In float64: the variance of a faint channel is a small difference of large products.
+    With what `channel_statistics` makes of the mean and covariance of the patches of K samples.
     """
     kernel, stride = conv.kernel_size[0], conv.stride[0]
-    taps, mean, variance = conv.weight.squeeze(1), [], []
+    taps, statistics = conv.weight.squeeze(1), []
     for wav, num_samples in zip(wavs, sample_lens, strict=True):
         patches = wav[:num_samples].double().unfold(0, kernel, stride)
-        mu = patches.mean(dim=0)
-        covariance = (patches - mu).t() @ (patches - mu) / len(patches)
-        mean.append(taps.double() @ mu)
-        variance.append(((taps.double() @ covariance) * taps).sum(dim=1))
-    scale = norm.weight * torch.rsqrt(torch.stack(variance).clamp(min=0) + norm.eps).float()  # (B, C)
-    shift = norm.bias - scale * torch.stack(mean).float()
+        mean = patches.mean(dim=0)
+        covariance = (patches - mean).t() @ (patches - mean) / len(patches)
+        statistics.append(channel_statistics(taps, mean, covariance))
+    mean, variance = (torch.stack(both) for both in zip(*statistics, strict=True))
+    scale = norm.weight * torch.rsqrt(variance.clamp(min=0) + norm.eps).float()  # (B, C)
+    shift = norm.bias - scale * mean.float()
     if conv.bias is not None:
         # the norm takes the bias away again; kept so that it has its (zero) gradient
         shift = shift + scale * (conv.bias - conv.bias)
