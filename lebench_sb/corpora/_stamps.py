@@ -1,8 +1,9 @@
-"""What preparations say of the miniature's speech: the stamps that weaken a score on it."""
+"""The stamps that weaken a score: speakers in train and test, and what preparations say of the miniature."""
 
 from pathlib import Path
 
 MINIATURE = "miniature.done.json"  # the marker that the miniature's build leaves beside its corpora
+SAME_SPEAKER = "same speaker in train and test"
 
 
 def synthetic(folder, above=1):

@@ -6,21 +6,26 @@
 https://lium.univ-lemans.fr/en/allosat/ (Macary et al., LREC 2020).
 """
 
-import hashlib
 import os
 import re
 from collections import Counter
 from pathlib import Path
 
 from lebench_sb.core.errors import Problems
-from lebench_sb.core.guard import regular
 from lebench_sb.core.paths import below, files_below
+from lebench_sb.corpora._prepare import (
+    THEIRS,
+    check_split,
+    corpus_folder,
+    demand,
+    hashes,
+    prepare,
+    sizes,
+    traced,
+)
 from lebench_sb.corpora._stamps import synthetic_emotion
-from lebench_sb.manifests.markers import prepared
-from lebench_sb.manifests.traces import read_traces
-from lebench_sb.manifests.utterance import Utterance, measure_durations, read_text, write_manifest
+from lebench_sb.manifests.utterance import Utterance, measure_durations, read_text
 
-SPLITS = {"train": "train", "valid": "dev", "test": "test"}  # ours: theirs
 COLUMN = "satisfaction"
 LABELS = ("annotations", "labels")
 LAYOUT = (
@@ -38,16 +43,8 @@ def prepare_allosat(data_folder, manifest_folder):
     """
     root = _root(data_folder)
     parameters = {"corpus": "allosat", "root": os.path.relpath(root, data_folder), "sha256": _hashes(root)}
-    manifests = {split: Path(manifest_folder) / f"{split}.csv" for split in SPLITS}
-    if done := prepared(manifests, parameters, data_folder):
-        return done
-    found = {split: list(utterances(data_folder, split)) for split in SPLITS}
-    read_traces([u for each in found.values() for u in each], COLUMN)
-    stamps = synthetic_emotion(root)
-    return {
-        split: write_manifest(path, found[split], data_folder, parameters, ("trace",), stamps=stamps)
-        for split, path in manifests.items()
-    }
+    read = traced(lambda split, told: utterances(data_folder, split), COLUMN)
+    return prepare(data_folder, manifest_folder, parameters, read, ("trace",), synthetic_emotion(root))
 
 
 def utterances(data_folder, split):
@@ -55,17 +52,16 @@ def utterances(data_folder, split):
 
     Who speaks is not known. Raises as prepare_allosat does.
     """
-    if split not in SPLITS:
-        raise ValueError(f"No split {split!r} in AlloSat: {', '.join(SPLITS)}.")
+    check_split(split, "AlloSat")
     root = _root(data_folder)
-    lists = {name: _names(below(root, f"{theirs}.txt")) for name, theirs in SPLITS.items()}
-    problems = Problems(root / f"{SPLITS[split]}.txt")
+    lists = {name: _names(below(root, f"{theirs}.txt")) for name, theirs in THEIRS.items()}
+    problems = Problems(root / f"{THEIRS[split]}.txt")
     recordings, ratings = _files(root, problems)
     elsewhere = {name: other for other in lists if other != split for name in lists[other]}
     times = Counter(lists[split])
     for name in lists[split]:
         if name in elsewhere:
-            problems.add(f"conversations that {SPLITS[elsewhere[name]]}.txt names too", name)
+            problems.add(f"conversations that {THEIRS[elsewhere[name]]}.txt names too", name)
         if name not in recordings:
             problems.add("conversations without a file in audio/", name)
         if name not in ratings:
@@ -90,15 +86,14 @@ def _files(root, problems):
 
 
 def _root(data_folder):
-    inner = below(data_folder, "AlloSat_corpus")
-    root = inner if inner.is_dir() else Path(data_folder)
-    for path in (below(root, "audio"), below(root, *LABELS)):
-        if not path.is_dir():
-            raise FileNotFoundError(f"{path} not found. {LAYOUT}")
-    for path in (below(root, f"{name}.txt") for name in SPLITS.values()):
-        if not path.exists():
-            raise FileNotFoundError(f"{path} not found. {LAYOUT}")
+    root = corpus_folder(data_folder, "AlloSat_corpus")
+    demand((below(root, "audio"), below(root, *LABELS)), LAYOUT, Path.is_dir)
+    demand(_lists(root), LAYOUT)
     return root
+
+
+def _lists(root):
+    return [below(root, f"{name}.txt") for name in THEIRS.values()]
 
 
 def _names(path):
@@ -110,6 +105,4 @@ def _names(path):
 def _hashes(root):
     """sha256 of the lists and of every file of ratings, and the names and sizes of the recordings"""
     recordings, ratings = _files(root, Problems(root))
-    texts = [below(root, f"{name}.txt") for name in SPLITS.values()] + [Path(p) for p in ratings.values()]
-    hashes = {path.name: hashlib.sha256(regular(path).read_bytes()).hexdigest() for path in texts}
-    return hashes | {os.path.basename(path): os.path.getsize(path) for path in recordings.values()}
+    return hashes([*_lists(root), *ratings.values()]) | sizes(recordings.values())

@@ -10,25 +10,18 @@ CC BY-NC-SA 4.0, https://zenodo.org/record/1478765 (Gournay et al., 2018). It ha
 
 import os
 import re
-from pathlib import Path
 
-from lebench_sb.core.errors import Problems, UsageError
-from lebench_sb.core.paths import below, files_below
+from lebench_sb.core.errors import Problems
+from lebench_sb.core.paths import files_below
+from lebench_sb.corpora._prepare import SPLITS, corpus_folder, prepare, sizes
+from lebench_sb.corpora._splits import deal
 from lebench_sb.corpora._stamps import synthetic_emotion
-from lebench_sb.manifests.markers import prepared
-from lebench_sb.manifests.utterance import Utterance, measure_durations, write_manifest
+from lebench_sb.manifests.utterance import Utterance, measure_durations
 
-SPLITS = ("train", "valid", "test")
 EMOTIONS = {
-    "C": "anger",
-    "D": "disgust",
-    "J": "happiness",
-    "N": "neutral",
-    "P": "fear",
-    "S": "surprise",
+    "C": "anger", "D": "disgust", "J": "happiness", "N": "neutral", "P": "fear", "S": "surprise",
     "T": "sadness",
-}
-FOLDERS = ("CaFE_48k", "CaFE_192k")
+}  # fmt: skip
 NAME = re.compile(r"(\d\d)-([CDJNPST])-([0-2])-([1-6])")
 LAYOUT = (
     "data_folder must hold CaFE_48k/ (or CaFE_192k/) with recordings named AA-E-I-S.wav, as 01-C-1-1.wav."
@@ -44,18 +37,20 @@ def prepare_cafe(data_folder, manifest_folder, fold=1, folds=6):
     files returns at once. Raises UsageError (fold, folds), FileNotFoundError, or DataError that lists names
     and files that are wrong.
     """
-    parameters = {"corpus": "cafe", "fold": fold, "folds": folds, "files": _sizes(data_folder)}
-    manifests = {split: Path(manifest_folder) / f"{split}.csv" for split in SPLITS}
-    if done := prepared(manifests, parameters, data_folder):
-        return done
-    found = utterances(data_folder)
-    groups = deal({(u.speaker, u.gender) for u in found}, fold, folds)
-    splits = {split: [u for u in found if u.speaker in groups[split]] for split in SPLITS}
-    stamps = synthetic_emotion(data_folder)
-    return {
-        split: write_manifest(path, splits[split], data_folder, parameters, ("emotion",), stamps=stamps)
-        for split, path in manifests.items()
+    parameters = {
+        "corpus": "cafe",
+        "fold": fold,
+        "folds": folds,
+        "files": sizes(_wavs(data_folder), data_folder),
     }
+
+    def read(told):
+        found = utterances(data_folder)
+        groups = deal({(u.speaker, u.gender) for u in found}, fold, folds)
+        return {split: [u for u in found if u.speaker in groups[split]] for split in SPLITS}
+
+    stamps = synthetic_emotion(data_folder)
+    return prepare(data_folder, manifest_folder, parameters, read, ("emotion",), stamps)
 
 
 def utterances(data_folder):
@@ -80,29 +75,9 @@ def utterances(data_folder):
     return found
 
 
-def deal(speakers, fold, folds):
-    """{(speaker, gender)} -> {split: set of speakers} of a fold; UsageError for a fold that cannot be"""
-    by_gender = {gender: sorted(name for name, g in speakers if g == gender) for gender in "FM"}
-    most = min(map(len, by_gender.values()))
-    if not 3 <= folds <= most:
-        counts = f"{len(by_gender['F'])} women and {len(by_gender['M'])} men"
-        raise UsageError(f"folds is {folds}: with {counts}, 3 to {most} folds have both in each.")
-    if not 1 <= fold <= folds:
-        raise UsageError(f"fold is {fold}: it must be 1 to {folds} (folds).")
-    groups = [{name for names in by_gender.values() for name in names[k::folds]} for k in range(folds)]
-    test, valid = groups[fold - 1], groups[fold % folds]
-    return {"train": set().union(*groups) - test - valid, "valid": valid, "test": test}
-
-
 def _wavs(data_folder):
     """Every wav below the corpus's folder"""
-    inner = [folder for name in FOLDERS if (folder := below(data_folder, name)).is_dir()]
-    found = files_below(inner[0] if inner else data_folder, (".wav",))
+    found = files_below(corpus_folder(data_folder, "CaFE_48k", "CaFE_192k"), (".wav",))
     if not found:
         raise FileNotFoundError(f"{data_folder}: no wav. {LAYOUT}")
     return found
-
-
-def _sizes(data_folder):
-    """Path and size of every recording: the labels are in the names"""
-    return {os.path.relpath(wav, data_folder): wav.stat().st_size for wav in _wavs(data_folder)}

@@ -10,19 +10,18 @@ clip that was converted (.wav, .flac), names the clip of its stem.
 https://commonvoice.mozilla.org/fr/datasets
 """
 
-import hashlib
 import os
 from pathlib import Path
 
 from lebench_sb.core.errors import DataError, Problems
 from lebench_sb.core.paths import Finder, below
-from lebench_sb.corpora._stamps import synthetic
+from lebench_sb.corpora._prepare import THEIRS, check_split, hashes, prepare
+from lebench_sb.corpora._stamps import SAME_SPEAKER, synthetic
 from lebench_sb.corpora._text import EMPTY, gender, readable
-from lebench_sb.manifests.markers import Told, prepared
-from lebench_sb.manifests.utterance import Utterance, nearest, probe_durations, read_table, write_manifest
+from lebench_sb.manifests.markers import Told
+from lebench_sb.manifests.utterance import Utterance, nearest, probe_durations, read_table
 from lebench_sb.text.normaliser import none as compose
 
-SPLITS = {"train": "train", "valid": "dev", "test": "test"}  # ours: theirs
 NEEDED = ("client_id", "path", "sentence", "gender")
 SHOWN = 5
 
@@ -43,22 +42,19 @@ def prepare_commonvoice(data_folder, manifest_folder, normaliser="fr-1", languag
         "corpus": "commonvoice",
         "normaliser": normaliser,
         "language": language,
-        "tsv_sha256": _hashes(locale),
+        "tsv_sha256": hashes(_tables(locale)),
         "labels": ["text", "wrd"],
+        "locale": os.path.relpath(locale, data_folder),
     }
-    parameters["locale"] = os.path.relpath(locale, data_folder)
-    manifests = {split: Path(manifest_folder) / f"{split}.csv" for split in SPLITS}
-    if done := prepared(manifests, parameters, data_folder):
-        return done
-    dropped = {split: Told(split) for split in SPLITS}
-    found = {
-        split: list(utterances(data_folder, split, normaliser, language, dropped[split])) for split in SPLITS
-    }
-    stamps = _stamps(locale, found)
-    return {
-        split: write_manifest(path, found[split], data_folder, parameters, ("wrd",), dropped[split], stamps)
-        for split, path in manifests.items()
-    }
+
+    def read(told):
+        found = {s: list(utterances(data_folder, s, normaliser, language, each)) for s, each in told.items()}
+        if {u.speaker for u in found["train"]} & {u.speaker for u in found["test"]}:
+            for each in told.values():
+                each.stamps.append(SAME_SPEAKER)
+        return found
+
+    return prepare(data_folder, manifest_folder, parameters, read, ("wrd",), synthetic(locale))
 
 
 def utterances(data_folder, split, normaliser="fr-1", language="fr", dropped=None):
@@ -67,10 +63,9 @@ def utterances(data_folder, split, normaliser="fr-1", language="fr", dropped=Non
     dropped: the split's Told, which receives {reason: count} of the sentences left out. Durations (s) come
     from clip_durations.tsv, or by decoding the clips it does not list. Raises as prepare_commonvoice does.
     """
-    if split not in SPLITS:
-        raise ValueError(f"No split {split!r} in Common Voice: {', '.join(SPLITS)}.")
+    check_split(split, "Common Voice")
     locale, told = _locale_folder(data_folder, language), Told(split) if dropped is None else dropped
-    tsv = below(locale, f"{SPLITS[split]}.tsv")
+    tsv = below(locale, f"{THEIRS[split]}.tsv")
     problems, rows = Problems(tsv), _rows(tsv, NEEDED)
     clips = _clips(tsv, [row["path"] for _, row in rows])
     lines = [(f"line {line}", row["sentence"]) for line, row in rows]
@@ -93,7 +88,7 @@ def _locale_folder(data_folder, language):
     folder = below(data_folder, language)
     if below(data_folder, "train.tsv").exists() or not folder.is_dir():
         folder = data_folder
-    for name in SPLITS.values():
+    for name in THEIRS.values():
         if not below(folder, f"{name}.tsv").is_file():
             raise FileNotFoundError(
                 f"{folder / name}.tsv not found. data_folder must hold train.tsv, dev.tsv, test.tsv and "
@@ -102,14 +97,10 @@ def _locale_folder(data_folder, language):
     return folder
 
 
-def _hashes(locale):
-    """sha256 of each table: a manifest made from other tables is made again."""
-    names = [*(f"{name}.tsv" for name in SPLITS.values()), "clip_durations.tsv"]
-    return {
-        name: hashlib.sha256(below(locale, name).read_bytes()).hexdigest()
-        for name in names
-        if below(locale, name).is_file()
-    }
+def _tables(locale):
+    """The tables there are: a manifest made from others is made again"""
+    names = (f"{name}.tsv" for name in (*THEIRS.values(), "clip_durations"))
+    return [path for name in names if (path := below(locale, name)).is_file()]
 
 
 def _rows(tsv, needed):
@@ -162,11 +153,3 @@ def _durations(locale, clips, told):
     told.spare([(fault, clip) for clip, fault in faults.items()], len(clips), problems)
     problems.raise_if_any()
     return seconds | measured
-
-
-def _stamps(locale, found):
-    """What weakens a score on this data: speakers shared by train and test, speech that nobody spoke."""
-    stamps = synthetic(locale)
-    if {u.speaker for u in found["train"]} & {u.speaker for u in found["test"]}:
-        stamps.append("same speaker in train and test")
-    return stamps

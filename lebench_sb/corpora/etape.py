@@ -16,50 +16,30 @@ and parentheses within words (letters not pronounced) go, and of `{a / b}` the f
 Gravier et al., LREC 2012; Galliano et al., Interspeech 2009 (ESTER 2)
 """
 
-import hashlib
-import math
 import os
 import re
-import unicodedata
 from dataclasses import dataclass
-from pathlib import Path
 
-from lebench_sb.core.errors import DataError, Problems
-from lebench_sb.core.guard import read_small, regular
+from lebench_sb.core.errors import Problems
 from lebench_sb.core.paths import below, files_below
+from lebench_sb.corpora._prepare import SPLITS, THEIRS, by_split, check_split, corpus_folder, hashes, prepare
 from lebench_sb.corpora._stamps import synthetic
-from lebench_sb.corpora._text import gender as read_gender
 from lebench_sb.corpora._text import readable
-from lebench_sb.corpora._xml import read_xml
-from lebench_sb.manifests.markers import Told, prepared
-from lebench_sb.manifests.utterance import SECONDS, Utterance, measure_durations, write_manifest
+from lebench_sb.corpora.formats.stm import read_stm
+from lebench_sb.corpora.formats.stretches import EMPTY
+from lebench_sb.corpora.formats.transcriber import read_trs
+from lebench_sb.manifests.markers import Told
+from lebench_sb.manifests.utterance import Utterance, measure_durations
 from lebench_sb.text.normaliser import none as compose
 
-SPLITS = {"train": "train", "valid": "dev", "test": "test"}  # ours: theirs
 AUDIO = (".wav", ".flac", ".sph")
-GENDERS = {"male": "M", "female": "F"}
 TOLERANCE = 0.1  # seconds an annotation may end after its recording
-SEVERAL, EMPTY, NOBODY = "several speakers at once", "no words", "no speaker"
-IGNORED, NOT_TRANSCRIBED = "ignored in scoring", "section not transcribed"
 LAYOUT = (
     "data_folder must hold train/, dev/ and test/ (or ETAPE/DATA/TRAIN/ ...), each with recordings (.wav, "
     ".flac, .sph), and .trs of the same names or .stm that name them."
 )
-LABELS = re.compile(r"<[^<>\s]*>")
 # Names that say nothing: "Speaker 3" of one recording is somebody else in another
 NAMELESS = re.compile(r"(spk|speaker|locut\w*|intervenante?|inconnue?|unknown|homme|femme)?[\W_]*\d*", re.I)
-
-
-@dataclass(frozen=True)
-class Stretch:
-    """What one speaker says between two times (s) of a recording; `why`: reason to leave it out, or ""."""
-
-    start: float
-    stop: float
-    speaker: str = ""
-    gender: str = "U"
-    text: str = ""
-    why: str = ""
 
 
 def prepare_etape(data_folder, manifest_folder, normaliser="fr-1", stm_encoding="utf-8"):
@@ -78,18 +58,8 @@ def prepare_etape(data_folder, manifest_folder, normaliser="fr-1", stm_encoding=
         "stm_encoding": stm_encoding,
         "sha256": _hashes(data_folder, files),
     }
-    manifests = {split: Path(manifest_folder) / f"{split}.csv" for split in SPLITS}
-    if done := prepared(manifests, parameters, data_folder):
-        return done
-    told = {split: Told(split) for split in SPLITS}
-    found = {
-        split: list(utterances(data_folder, split, normaliser, stm_encoding, told[split])) for split in SPLITS
-    }
-    stamps = synthetic(data_folder)
-    return {
-        split: write_manifest(path, found[split], data_folder, parameters, ("wrd",), told[split], stamps)
-        for split, path in manifests.items()
-    }
+    read = by_split(lambda split, told: utterances(data_folder, split, normaliser, stm_encoding, told))
+    return prepare(data_folder, manifest_folder, parameters, read, ("wrd",), synthetic(data_folder))
 
 
 def utterances(data_folder, split, normaliser="fr-1", stm_encoding="utf-8", told=None):
@@ -129,20 +99,17 @@ class Files:
 
 def _root(data_folder):
     """The folder that holds the splits: data_folder, etape/ in it, or DATA/ in these, in any letter case"""
-    inner = below(data_folder, "etape")
-    folder = inner if inner.is_dir() else Path(data_folder)
-    data = below(folder, "data")
-    return data if data.is_dir() and not below(folder, SPLITS["train"]).is_dir() else folder
+    folder = corpus_folder(data_folder, "etape")
+    return folder if below(folder, THEIRS["train"]).is_dir() else corpus_folder(folder, "data")
 
 
 def _folder(data_folder, split):
-    return below(_root(data_folder).absolute(), SPLITS.get(split, split))
+    return below(_root(data_folder).absolute(), THEIRS.get(split, split))
 
 
 def find(data_folder, split):
     """The Files of a split. Raises FileNotFoundError, or DataError for two files of one name."""
-    if split not in SPLITS:
-        raise ValueError(f"No split {split!r} in ETAPE: {', '.join(SPLITS)}.")
+    check_split(split, "ETAPE")
     folder = _folder(data_folder, split)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} not found. {LAYOUT}")
@@ -183,10 +150,9 @@ def annotations(files, stm_encoding, folder):
 def _hashes(data_folder, files):
     """sha256 of every annotation, and the names of the recordings"""
     paths = [path for each in files.values() for path in (*each.trs.values(), *each.stm)]
-    hashes = {
-        os.path.relpath(p, data_folder): hashlib.sha256(regular(p).read_bytes()).hexdigest() for p in paths
+    return hashes(paths, data_folder) | {
+        "recordings": {split: list(each.wavs) for split, each in files.items()}
     }
-    return hashes | {"recordings": {split: list(each.wavs) for split, each in files.items()}}
 
 
 def _utterance(wav, stretch, duration, problems):
@@ -206,143 +172,3 @@ def _utterance(wav, stretch, duration, problems):
     name = f"{wav.stem}_{start:.3f}-{stretch.stop:.3f}"
     labels = {"text": compose(stretch.text)}
     return Utterance(name, str(wav), stop - start, start, stop, speaker, stretch.gender, "fr", labels)
-
-
-# ---- annotations
-
-
-def read_trs(path):
-    """Transcriber XML -> [Stretch]: one for each `<Sync>` of each turn, to the next one or the turn's end.
-
-    Raises DataError for XML that does not parse, or that lists, with their lines, turns without times or of
-    unknown speakers, and words that stand where none are read.
-    """
-    root, problems, people, found = read_xml(path), Problems(path), {}, []
-    if not any(root.find("Trans")):
-        raise DataError(f"{path}: no <Trans>; is it the XML of Transcriber?")
-    for speaker in root.find("Speaker"):
-        name, number = speaker.attributes.get("name"), speaker.attributes.get("id", "")
-        if number in people:
-            problems.add("speakers declared twice", f"line {speaker.line} {number}")
-        gender = read_gender(speaker.attributes.get("type", "")) or "U"
-        people[number] = _name(name or number), gender
-    for place in (*root.find("Trans"), *root.find("Episode"), *root.find("Section")):
-        if place.words:
-            problems.add("words outside turns", f"line {place.line}, in {place.tag}: {place.words[:40]!r}")
-    sections = list(root.find("Section"))
-    for section in sections:
-        for turn in section.nodes:
-            if turn.tag == "Turn":
-                found += _turn(turn, section.attributes.get("type"), people, problems)
-    read = {id(turn) for section in sections for turn in section.nodes}
-    for turn in [turn for turn in root.find("Turn") if id(turn) not in read]:
-        problems.add("turns that are not right in a Section", f"line {turn.line}")
-    problems.raise_if_any()
-    return found
-
-
-def _turn(turn, kind, people, problems):
-    """The Stretches of a `<Turn>`; kind: the type of its section"""
-    ids = turn.attributes.get("speaker", "").split()
-    for unknown in [name for name in ids if name not in people]:
-        at = f"{unknown} at {turn.attributes.get('startTime')}, line {turn.line}"
-        problems.add("turns of a speaker who is not declared", at)
-        return []
-    pieces = [[turn.attributes.get("startTime"), ""]]
-    for child in turn.children:
-        if isinstance(child, str):
-            pieces[-1][1] += f" {child}"
-            continue
-        if child.all_words:
-            lost = f"line {child.line} {child.all_words[:40]!r}"
-            problems.add(f"words in <{child.tag}> in a turn, where none are read", lost)
-        if child.tag == "Sync":
-            pieces.append([child.attributes.get("time"), ""])
-    times = [time for time, _ in pieces] + [turn.attributes.get("endTime")]
-    if not all(is_time(time) for time in times):
-        problems.add("turns with times that are not seconds", f"line {turn.line} {' '.join(map(str, times))}")
-        return []
-    speaker, gender = people[ids[0]] if len(ids) == 1 else ("", "U")
-    found = []
-    for (start, text), stop in zip(pieces, times[1:], strict=True):
-        if start == stop and not text.strip():
-            continue  # between the turn's start and a Sync at the same time
-        text = cleaned(text)
-        why = NOT_TRANSCRIBED if kind == "nontrans" else _why(ids, text)
-        if float(stop) < float(start):
-            at = f"line {turn.line} [{start}, {stop}]"
-            problems.add("stretches that do not end after they start", at)
-        found.append(Stretch(float(start), float(stop), speaker, gender, text, why))
-    return found
-
-
-def is_time(text):
-    """Whether a text is a number of seconds"""
-    return bool(SECONDS.fullmatch(text or "")) and math.isfinite(float(text))
-
-
-def read_stm(path, encoding="utf-8"):
-    """NIST STM -> {recording: [Stretch]}, one for each line. Raises DataError that lists bad lines."""
-    found, problems = {}, Problems(path)
-    for number, line in enumerate(_lines(path, encoding), 1):
-        if not line.strip() or line.lstrip().startswith(";;"):
-            continue
-        fields = line.split(None, 5)
-        if len(fields) < 5 or not (is_time(fields[3]) and is_time(fields[4])):
-            problems.add(
-                "lines that are not waveform channel speaker begin end [<labels>] text",
-                f"line {number} {line.strip()[:60]!r}",
-            )
-            continue
-        stretch = _stm_stretch(*fields[2:5], fields[5] if len(fields) > 5 else "")
-        found.setdefault(fields[0], []).append(stretch)
-    problems.raise_if_any()
-    return found
-
-
-def _stm_stretch(speaker, start, stop, rest):
-    """The fields of a line of a .stm as a Stretch"""
-    labels = LABELS.match(rest)
-    named = labels[0].strip("<>").lower().split(",") if labels else []
-    gender = next((GENDERS[label] for label in named if label in GENDERS), "U")
-    text = cleaned(rest[labels.end() :] if labels else rest)
-    silent = speaker.lower() in ("inter_segment_gap", "excluded_region")
-    names = [] if silent else [_name(name) for name in speaker.split("+")]
-    why = IGNORED if "ignore_time_segment_in_scoring" in text.lower() else _why(names, text)
-    one = names[0] if len(names) == 1 else ""
-    return Stretch(float(start), float(stop), one, gender, "" if why == IGNORED else text, why)
-
-
-def _lines(path, encoding):
-    data = read_small(path)
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in data:
-        raise DataError(f"{path}: UTF-16 or no text; save it as UTF-8 (`iconv -f UTF-16 -t UTF-8 IN > OUT`).")
-    try:
-        return data.decode("utf-8-sig" if encoding.lower() in ("utf-8", "utf8") else encoding).splitlines()
-    except (LookupError, AttributeError):
-        raise DataError(f"stm_encoding {encoding!r} is no encoding; utf-8 or iso-8859-1, say.") from None
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        hint = "--stm_encoding names another, iso-8859-1 for example"
-        raise DataError(f"{path}: line {line} is not {encoding}; {hint}.") from None
-
-
-def _why(speakers, text):
-    """The reason to leave out what these speakers say, or "" """
-    if not text:
-        return EMPTY
-    return "" if len(speakers) == 1 else SEVERAL if speakers else NOBODY
-
-
-def _name(name):
-    """A speaker as both formats write it: composed, white space as underscores"""
-    return "_".join(unicodedata.normalize("NFC", name).split())
-
-
-def cleaned(text):
-    """A transcript without the marks of the conventions; words, case and punctuation stay."""
-    text = re.sub(r"\{([^{}/]*)(/[^{}]*)?\}", r"\1", text)  # {reading / other reading}
-    text = re.sub(r"\[[^\[\]]*\]", " ", text)
-    text = re.sub(r"\^\^|(?<!\w)\*(?=\w)", "", text)
-    text = re.sub(r"(?<=\w)\((\w*)\)|\((\w+)\)(?=\w)", lambda m: m[1] or m[2] or "", text)
-    return " ".join(text.split())

@@ -16,17 +16,16 @@ FABIOLE is a test set: speakers are learnt from manifests of any other corpora w
 
 import hashlib
 import os
-import random
-from collections import defaultdict
 from pathlib import Path
 
 from lebench_sb.core.errors import DataError, Problems, UsageError
 from lebench_sb.core.files import write_atomically
-from lebench_sb.core.guard import regular
 from lebench_sb.core.paths import below, files_below
+from lebench_sb.corpora._prepare import corpus_folder, demand, hashes, prepare
+from lebench_sb.corpora._splits import hold_out
 from lebench_sb.corpora._stamps import synthetic
 from lebench_sb.corpora._text import gender as read_gender
-from lebench_sb.manifests.markers import manifest_hash, prepared, read_marker
+from lebench_sb.manifests.markers import manifest_hash, read_marker
 from lebench_sb.manifests.trials import read_trials, trials_csv
 from lebench_sb.manifests.utterance import (
     Utterance,
@@ -35,10 +34,8 @@ from lebench_sb.manifests.utterance import (
     read_table,
     read_text,
     separator,
-    write_manifest,
 )
 
-SPLITS = ("train", "valid", "test")
 SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus")
 LAYOUT = "data_folder must hold fabiole/ with wav/<speaker>/ and trials.txt."
 
@@ -57,24 +54,21 @@ def prepare_fabiole(data_folder, manifest_folder, training="", training_root=Non
     roots = _paths(training_root or data_folder)
     roots = roots * len(manifests) if len(roots) == 1 else roots
     parameters = _parameters(root, data_folder, manifests, roots, valid_share, seed)
-    paths = {split: Path(manifest_folder) / f"{split}.csv" for split in SPLITS}
-    listed = Path(manifest_folder) / "trials.csv"
-    if prepared(paths, parameters, data_folder):
-        test = read_manifest(paths["test"], data_folder)
-        _write_trials(listed, root, test)
-        return {split: read_marker(path) for split, path in paths.items()}
-    found = _training(manifests, roots)
-    found = dict(zip(("train", "valid"), hold_out(found, valid_share, seed), strict=True))
-    found["test"] = list(utterances(data_folder))
-    _write_trials(listed, root, found["test"])
-    stamps = set(synthetic(root))
-    heard = stamps.union(*(read_marker(path).get("stamps", []) for path in manifests))
-    return {
-        split: write_manifest(
-            path, found[split], data_folder, parameters, stamps=sorted(stamps if split == "test" else heard)
-        )
-        for split, path in paths.items()
-    }
+    stamps = synthetic(root)
+
+    def read(told):
+        train, valid = hold_out(_training(manifests, roots), valid_share, seed)
+        test = list(utterances(data_folder))
+        _trials(root, test)
+        heard = set(stamps).union(*(read_marker(path).get("stamps", []) for path in manifests))
+        for split, names in (("train", heard), ("valid", heard), ("test", stamps)):
+            told[split].stamps += sorted(names)
+        return {"train": train, "valid": valid, "test": test}
+
+    markers = prepare(data_folder, manifest_folder, parameters, read)
+    test = read_manifest(Path(manifest_folder) / "test.csv", data_folder)
+    write_atomically(Path(manifest_folder) / "trials.csv", trials_csv(_trials(root, test)))
+    return markers
 
 
 def utterances(data_folder):
@@ -95,12 +89,9 @@ def utterances(data_folder):
 
 
 def _root(data_folder):
-    data_folder = Path(data_folder)
-    names = (data_folder / name for name in ("fabiole", "FABIOLE", "Fabiole"))
-    root = next((folder for folder in names if folder.is_dir()), data_folder)
-    if not (root / "wav").is_dir() or not below(root, "trials.txt").exists():
-        missing = root / ("trials.txt" if (root / "wav").is_dir() else "wav")
-        raise FileNotFoundError(f"{missing} not found. {LAYOUT}")
+    root = corpus_folder(data_folder, "fabiole")
+    demand([root / "wav"], LAYOUT, Path.is_dir)
+    demand([below(root, "trials.txt")], LAYOUT)
     return root
 
 
@@ -159,12 +150,11 @@ def _parameters(root, data_folder, manifests, roots, valid_share, seed):
             )
     listing = "".join(f"{p.relative_to(root.absolute())} {p.stat().st_size}\n" for p in _wavs(root))
     named = (below(root, name) for name in ("trials.txt", "enrolment.txt", "speakers.csv"))
-    files = [regular(path) for path in named if path.exists()]
     return {
         "corpus": "fabiole",
         "root": os.path.relpath(root, data_folder),
         "wav": hashlib.sha256(listing.encode(errors="surrogateescape")).hexdigest(),
-        "sha256": {path.name: manifest_hash(path) for path in files},
+        "sha256": hashes(path for path in named if path.exists()),
         "training": [manifest_hash(path) for path in manifests],
         "training_roots": [os.path.relpath(path, data_folder) for path in roots],
         "valid_share": valid_share,
@@ -183,31 +173,7 @@ def _training(manifests, roots):
     return found
 
 
-def hold_out(found, share, seed):
-    """Utterances -> (those of train, those of valid): `share` of the speakers, at least two, are held out.
-
-    Only speakers with two utterances or more are: valid needs pairs of one speaker. Which ones depends on
-    `seed` and the names alone. Raises DataError when fewer than two speakers would be left on either side.
-    """
-    of_speaker = defaultdict(int)
-    for u in found:
-        of_speaker[u.speaker] += 1
-    several = sorted(name for name, count in of_speaker.items() if count > 1)
-    wanted = max(2, round(share * len(of_speaker)))
-    if not 0 < share < 1 or len(several) < 2 or len(of_speaker) - wanted < 2:
-        raise DataError(
-            f"valid: {share} of {len(of_speaker)} training speakers, {len(several)} of them with two "
-            "utterances or more, leaves fewer than two for valid or for train. Give more speakers, or "
-            "--train_csv, --valid_csv, --test_csv and --trials."
-        )
-    held = set(random.Random(f"valid-{seed}").sample(several, min(wanted, len(several))))
-    return [u for u in found if u.speaker not in held], [u for u in found if u.speaker in held]
-
-
-def _write_trials(path, root, test):
-    """Checks the list and writes it by IDs"""
+def _trials(root, test):
+    """The list, checked against the Utterances of the test set"""
     enrolment = below(root, "enrolment.txt")
-    trials = read_trials(below(root, "trials.txt"), test, enrolment if enrolment.exists() else "")
-    text = trials_csv(trials)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, text.encode())
+    return read_trials(below(root, "trials.txt"), test, enrolment if enrolment.exists() else "")

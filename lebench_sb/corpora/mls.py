@@ -9,19 +9,18 @@ speaker's from metainfo.txt; the duration is end - start.
 `limited_supervision/` is not used. https://www.openslr.org/94/ (Pratap et al., Interspeech 2020)
 """
 
-import hashlib
 import os
 from pathlib import Path
 
 from lebench_sb.audio.heads import MISSING
 from lebench_sb.core.errors import Problems
-from lebench_sb.core.paths import Finder, below
+from lebench_sb.core.paths import Finder
+from lebench_sb.corpora._prepare import THEIRS, by_split, check_split, corpus_folder, demand, hashes, prepare
 from lebench_sb.corpora._stamps import synthetic
 from lebench_sb.corpora._text import readable
-from lebench_sb.manifests.markers import Told, prepared
-from lebench_sb.manifests.utterance import SECONDS, Utterance, read_text, write_manifest
+from lebench_sb.manifests.markers import Told
+from lebench_sb.manifests.utterance import SECONDS, Utterance, read_text
 
-SPLITS = {"train": "train", "valid": "dev", "test": "test"}  # ours: theirs
 LAYOUT = (
     "data_folder must hold mls_french/ (or mls_french_opus/) with metainfo.txt and train/, dev/, test/, "
     "each with transcripts.txt, segments.txt and audio/."
@@ -38,22 +37,10 @@ def prepare_mls(data_folder, manifest_folder, normaliser="fr-1"):
     are not ours.
     """
     root = _root(data_folder)
-    parameters = {
-        "corpus": "mls",
-        "normaliser": normaliser,
-        "root": os.path.relpath(root, data_folder),
-        "sha256": _hashes(root),
-    }
-    manifests = {split: Path(manifest_folder) / f"{split}.csv" for split in SPLITS}
-    if done := prepared(manifests, parameters, data_folder):
-        return done
-    dropped = {split: Told(split) for split in SPLITS}
-    found = {split: list(utterances(data_folder, split, normaliser, dropped[split])) for split in SPLITS}
-    stamps = synthetic(root)
-    return {
-        split: write_manifest(path, found[split], data_folder, parameters, (), dropped[split], stamps)
-        for split, path in manifests.items()
-    }
+    parameters = {"corpus": "mls", "normaliser": normaliser, "root": os.path.relpath(root, data_folder)}
+    parameters["sha256"] = hashes(_tables(root), root)
+    read = by_split(lambda split, told: utterances(data_folder, split, normaliser, told))
+    return prepare(data_folder, manifest_folder, parameters, read, stamps=synthetic(root))
 
 
 def utterances(data_folder, split, normaliser="fr-1", dropped=None):
@@ -62,10 +49,9 @@ def utterances(data_folder, split, normaliser="fr-1", dropped=None):
     dropped: the split's Told, which receives {reason: count} of the utterances left out. Raises as
     prepare_mls does.
     """
-    if split not in SPLITS:
-        raise ValueError(f"No split {split!r} in MLS: {', '.join(SPLITS)}.")
+    check_split(split, "MLS")
     root = _root(data_folder)
-    folder = root / SPLITS[split]
+    folder = root / THEIRS[split]
     genders, problems = _genders(root / "metainfo.txt"), Problems(folder)
     transcripts = dict(_fields(folder / "transcripts.txt", 2, problems))
     found, finder = [], Finder(folder / "audio")
@@ -106,21 +92,14 @@ def _utterance(finder, name, start, end, problems):
 
 
 def _root(data_folder):
-    data_folder = Path(data_folder)
-    inner = [below(data_folder, name) for name in ("mls_french", "mls_french_opus")]
-    root = next((folder for folder in inner if folder.is_dir()), data_folder)
-    for path in (root / "metainfo.txt", *(root / name / file for name in SPLITS.values() for file in _FILES)):
-        if not path.is_file():
-            raise FileNotFoundError(f"{path} not found. {LAYOUT}")
+    root = corpus_folder(data_folder, "mls_french", "mls_french_opus")
+    demand(_tables(root), LAYOUT, Path.is_file)
     return root
 
 
-_FILES = ("transcripts.txt", "segments.txt")
-
-
-def _hashes(root):
-    paths = [root / "metainfo.txt", *(root / name / file for name in SPLITS.values() for file in _FILES)]
-    return {os.path.relpath(path, root): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+def _tables(root):
+    names = ("transcripts.txt", "segments.txt")
+    return [root / "metainfo.txt", *(root / split / name for split in THEIRS.values() for name in names)]
 
 
 def _fields(path, width, problems):

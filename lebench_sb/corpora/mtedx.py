@@ -9,7 +9,6 @@ print the pairs the wrong way round: French is the source.
 https://www.openslr.org/100/ (Salesky et al., Interspeech 2021)
 """
 
-import hashlib
 import logging
 import math
 import os
@@ -21,15 +20,13 @@ from pathlib import Path
 import yaml
 
 from lebench_sb.core.errors import DataError, Problems, UsageError
-from lebench_sb.core.guard import regular
 from lebench_sb.core.paths import Finder, below
+from lebench_sb.corpora._prepare import SPLITS, by_split, check_split, demand, hashes, prepare
 from lebench_sb.corpora._stamps import synthetic
-from lebench_sb.manifests.markers import Told, prepared
-from lebench_sb.manifests.utterance import SECONDS, Utterance, measure_durations, read_text, write_manifest
+from lebench_sb.manifests.utterance import SECONDS, Utterance, measure_durations, read_text
 from lebench_sb.text.normaliser import UnreadableText
 from lebench_sb.text.normaliser import normaliser as text_normaliser
 
-SPLITS = ("train", "valid", "test")
 KEYS = ("duration", "offset", "speaker_id", "wav")
 LAYOUT = "data_folder must hold fr-XX/data/{train,valid,test}/, each with wav/ and txt/SPLIT.{yaml,fr,XX}."
 # Texts, not numbers or truth values: a video's name may be 1e5 or no. The C parser is ten times as fast.
@@ -56,21 +53,11 @@ def prepare_mtedx(data_folder, manifest_folder, target_language="en", normaliser
         "target_language": target_language,
         "normaliser": normaliser,
         "root": os.path.relpath(root, data_folder),
-        "sha256": _hashes(root, target_language),
+        "sha256": hashes(_texts(root, target_language), root),
     }
-    manifests = {split: Path(manifest_folder) / f"{split}.csv" for split in SPLITS}
-    if done := prepared(manifests, parameters, data_folder):
-        return done
-    told = {split: Told(split) for split in SPLITS}
-    found = {
-        split: list(utterances(data_folder, split, target_language, normaliser, told[split]))
-        for split in SPLITS
-    }
+    read = by_split(lambda split, told: utterances(data_folder, split, target_language, normaliser, told))
     stamps = synthetic(root.parent, above=2)
-    return {
-        split: write_manifest(path, found[split], data_folder, parameters, (), told[split], stamps)
-        for split, path in manifests.items()
-    }
+    return prepare(data_folder, manifest_folder, parameters, read, stamps=stamps)
 
 
 def utterances(data_folder, split, target_language, normaliser="fr-1", dropped=None):
@@ -79,8 +66,7 @@ def utterances(data_folder, split, target_language, normaliser="fr-1", dropped=N
 
     dropped: a Counter that receives {reason: count} of the segments left out. Raises as prepare_mtedx does.
     """
-    if split not in SPLITS:
-        raise ValueError(f"No split {split!r} in mTEDx: {', '.join(SPLITS)}.")
+    check_split(split, "mTEDx")
     folder = _root(data_folder, target_language) / split
     dropped = Counter() if dropped is None else dropped
     segments = _segments(folder, split, target_language)
@@ -111,9 +97,7 @@ def _root(data_folder, target_language):
         pairs = sorted(path.parent.name for path in data_folder.glob("fr-*/data"))
         there = f"data_folder holds {', '.join(pairs)}." if pairs else LAYOUT
         raise FileNotFoundError(f"{root} not found. {there}")
-    for path in _texts(root, target_language):
-        if not path.exists():
-            raise FileNotFoundError(f"{path} not found. {LAYOUT}")
+    demand(_texts(root, target_language), LAYOUT)
     return root
 
 
@@ -123,13 +107,6 @@ def _texts(root, target_language):
         for split in SPLITS
         for kind in ("yaml", "fr", target_language)
     ]
-
-
-def _hashes(root, target_language):
-    return {
-        os.path.relpath(path, root): hashlib.sha256(regular(path).read_bytes()).hexdigest()
-        for path in _texts(root, target_language)
-    }
 
 
 def _segments(folder, split, target_language):

@@ -8,20 +8,19 @@ relations are the corpus's own. One utterance is a sentence (`# sent_id`), cut o
 https://repository.ortolang.fr/api/content/cefc-orfeo (Benzitoun, Debaisieux & Deulofeu 2016)
 """
 
-import hashlib
 import os
-import random
 import re
 from collections import Counter
 from pathlib import Path
 
 from lebench_sb.core.errors import SHOWN, DataError, Problems
-from lebench_sb.core.guard import regular
 from lebench_sb.core.paths import below, files_below
-from lebench_sb.corpora._treebanks import NAMES, Reader, write_splits
-from lebench_sb.manifests.markers import prepared
+from lebench_sb.corpora._prepare import THEIRS, corpus_folder, hashes, prepare
+from lebench_sb.corpora._splits import drawn
+from lebench_sb.corpora._stamps import synthetic
+from lebench_sb.corpora.formats.treebanks import TREES, Reader
 from lebench_sb.manifests.trees import metadata, parse_block, sentences
-from lebench_sb.manifests.utterance import SECONDS, corpus_folder, nearest, read_text
+from lebench_sb.manifests.utterance import SECONDS, nearest, read_text
 
 # names with a mark are read as text: what stands there need not follow Universal Dependencies
 TIMED = (*"id form lemma upos xpos_ feats_ head deprel deps_ misc_".split(), "begin", "end")
@@ -56,16 +55,15 @@ def prepare_orfeo(
         "root": os.path.relpath(folder, data_folder),
         **{"normaliser": normaliser, "ratios": list(ratios), "seed": seed},
         **{"drop_bad": drop_bad, "multiword": multiword},
-        "sha256": _hashes([*files, *_lists(folder).values()], folder),
+        "sha256": hashes([*files, *_lists(folder).values()], folder),
     }
-    manifests = {split: Path(manifest_folder) / f"{split}.csv" for split in NAMES}
-    if done := prepared(manifests, parameters, data_folder):
-        return done
-    reader = Reader(folder, folder, normaliser, multiword)
-    found = reader.within_recordings(list(_utterances(files, reader)))
-    lost = reader.finish(drop_bad)
-    splits, dropped = _split(folder, files, found, lost, ratios, seed)
-    return write_splits(manifests, splits, dropped, data_folder, parameters)
+
+    def read(told):
+        reader = Reader(folder, folder, normaliser, multiword)
+        found = reader.within_recordings(list(_utterances(files, reader)))
+        return _split(folder, files, found, reader.finish(drop_bad), ratios, seed, told)
+
+    return prepare(data_folder, manifest_folder, parameters, read, TREES, synthetic(data_folder))
 
 
 def utterances(data_folder, normaliser="fr-1", multiword="merge"):
@@ -85,12 +83,6 @@ def _files(data_folder):
     if doubled:
         raise DataError(f"{data_folder}: keep one of the files named {', '.join(doubled[:5])}.orfeo.")
     return files
-
-
-def _hashes(paths, root):
-    return {
-        os.path.relpath(path, root): hashlib.sha256(regular(path).read_bytes()).hexdigest() for path in paths
-    }
 
 
 def _utterances(files, reader):
@@ -126,7 +118,7 @@ def _times(token):
 
 def _lists(data_folder):
     """{split: path} of the lists in data_folder; all or none"""
-    paths = {split: below(data_folder, f"{name}.txt") for split, name in NAMES.items()}
+    paths = {split: below(data_folder, f"{name}.txt") for split, name in THEIRS.items()}
     there = [split for split, path in paths.items() if path.exists()]
     if there and len(there) < len(paths):
         missing = ", ".join(paths[split].name for split in paths if split not in there)
@@ -134,27 +126,27 @@ def _lists(data_folder):
     return paths if there else {}
 
 
-def _split(data_folder, files, found, lost, ratios, seed):
-    """-> {split: utterances}, {split: {why something is left out: how often}}; lost: of `Reader.finish`"""
+def _split(data_folder, files, found, lost, ratios, seed, told):
+    """{split: utterances}; lost: of `Reader.finish`, which `told` receives by split"""
     if lists := _lists(data_folder):
         choose = _by_lists(lists, files, found, lost)
-    elif {_top(path, data_folder) for path in files} == set(NAMES.values()):
-        ours = {name: split for split, name in NAMES.items()}
+    elif {_top(path, data_folder) for path in files} == set(THEIRS.values()):
+        ours = {name: split for split, name in THEIRS.items()}
         split_of = {path.stem: ours[_top(path, data_folder)] for path in files}
         choose = lambda recording, sentence: split_of[recording]  # noqa: E731
     else:
         split_of = _drawn(data_folder, found, ratios, seed)
         choose = lambda recording, sentence: split_of.get(recording, "train")  # noqa: E731
-    splits, dropped = {split: [] for split in NAMES}, {split: Counter() for split in NAMES}
+    splits = {split: [] for split in THEIRS}
     for u in found:
         if split := choose(_stem(u), u.id):
             splits[split].append(u)
         else:
-            dropped["train"][UNLISTED] += 1
+            told["train"][UNLISTED] += 1
     for recording, sentence, why in lost:
         if split := choose(recording, sentence):
-            dropped[split][why] += 1
-    return splits, dropped
+            told[split][why] += 1
+    return splits
 
 
 def _top(path, data_folder):
@@ -192,14 +184,6 @@ def _drawn(data_folder, found, ratios, seed):
     seconds = Counter()
     for u in found:
         seconds[_stem(u)] += u.duration
-    if len(seconds) < len(NAMES):
+    if len(seconds) < len(THEIRS):
         raise DataError(f"{data_folder}: {len(seconds)} recordings for three splits. {LAYOUT}")
-    order = sorted(seconds)
-    random.Random(seed).shuffle(order)
-    total, split_of = sum(seconds.values()), {}
-    for split, ratio, reserved in (("test", ratios[2], 2), ("valid", ratios[1], 1)):
-        share = 0.0
-        while len(order) > reserved and (share == 0 or share + seconds[order[-1]] / 2 < ratio * total):
-            share += seconds[order[-1]]
-            split_of[order.pop()] = split
-    return split_of
+    return drawn(seconds, ratios, seed)

@@ -7,21 +7,17 @@ the test ratings; `test_part: dev` serves copies without them. Free for academic
 agreement: https://diuf.unifr.ch/main/diva/recola/ (Ringeval et al., 2013).
 """
 
-import hashlib
 import logging
 import os
 import re
 from pathlib import Path
 
 from lebench_sb.core.errors import DataError, Problems, UsageError
-from lebench_sb.core.guard import regular
 from lebench_sb.core.paths import below, listed
+from lebench_sb.corpora._prepare import check_split, corpus_folder, demand, hashes, prepare, sizes, traced
 from lebench_sb.corpora._stamps import synthetic_emotion
-from lebench_sb.manifests.markers import prepared
-from lebench_sb.manifests.traces import read_traces
-from lebench_sb.manifests.utterance import Utterance, measure_durations, nearest, write_manifest
+from lebench_sb.manifests.utterance import Utterance, measure_durations, nearest
 
-SPLITS = ("train", "valid", "test")
 DIMENSIONS = ("arousal", "valence")
 COLUMN = "GoldStandard"
 AUDIO, RATINGS = "recordings_audio", "ratings_gold_standard"
@@ -48,18 +44,10 @@ def prepare_recola(data_folder, manifest_folder, dimension="arousal", test_part=
         "dimension": dimension,
         "test_part": test_part,
         "root": os.path.relpath(root, data_folder),
-        "sha256": _hashes(root, dimension),
+        "sha256": hashes(_ratings(root, dimension).values()) | sizes(_recordings(root).values()),
     }
-    manifests = {split: Path(manifest_folder) / f"{split}.csv" for split in SPLITS}
-    if done := prepared(manifests, parameters, data_folder):
-        return done
-    found = {split: list(utterances(data_folder, split, dimension, test_part)) for split in SPLITS}
-    read_traces([u for each in found.values() for u in each], COLUMN)
-    stamps = synthetic_emotion(root)
-    return {
-        split: write_manifest(path, found[split], data_folder, parameters, ("trace",), stamps=stamps)
-        for split, path in manifests.items()
-    }
+    read = traced(lambda split, told: utterances(data_folder, split, dimension, test_part), COLUMN)
+    return prepare(data_folder, manifest_folder, parameters, read, ("trace",), synthetic_emotion(root))
 
 
 def utterances(data_folder, split, dimension="arousal", test_part="test"):
@@ -67,8 +55,7 @@ def utterances(data_folder, split, dimension="arousal", test_part="test"):
 
     The speaker is the recording's name: each holds another one. Raises as prepare_recola does.
     """
-    if split not in SPLITS:
-        raise ValueError(f"No split {split!r} in RECOLA: {', '.join(SPLITS)}.")
+    check_split(split, "RECOLA")
     root = _root(data_folder, dimension)
     names = _names(root, dimension, split, test_part)
     recordings, ratings = _recordings(root), _ratings(root, dimension)
@@ -83,11 +70,8 @@ def _root(data_folder, dimension):
     if dimension not in DIMENSIONS:
         known = ", ".join(DIMENSIONS)
         raise UsageError(f"dimension {dimension!r}{nearest(str(dimension), DIMENSIONS)}: RECOLA has {known}.")
-    inner = below(data_folder, "RECOLA_2016")
-    root = inner if inner.is_dir() else Path(data_folder)
-    for folder in (below(root, AUDIO), below(root, RATINGS, dimension)):
-        if not folder.is_dir():
-            raise FileNotFoundError(f"{folder} not found. {LAYOUT}")
+    root = corpus_folder(data_folder, "RECOLA_2016")
+    demand((below(root, AUDIO), below(root, RATINGS, dimension)), LAYOUT, Path.is_dir)
     return root
 
 
@@ -143,12 +127,3 @@ def _check_rated(root, dimension, split, names, rated):
         if name not in rated:
             problems.add(f"recordings without ratings_gold_standard/{dimension}/<name>.arff", name)
     problems.raise_if_any()
-
-
-def _hashes(root, dimension):
-    """sha256 of every file of ratings, and the names and sizes of the recordings"""
-    hashes = {
-        f"{stem}.arff": hashlib.sha256(regular(path).read_bytes()).hexdigest()
-        for stem, path in _ratings(root, dimension).items()
-    }
-    return hashes | {f"{stem}.wav": os.path.getsize(path) for stem, path in _recordings(root).items()}

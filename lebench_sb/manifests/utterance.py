@@ -79,12 +79,6 @@ class Utterance:
     labels: dict = field(default_factory=dict, hash=False)
 
 
-def corpus_folder(data_folder, name):
-    """The folder `name` in `data_folder` where there is one (it holds several corpora), else `data_folder`"""
-    inner = Path(data_folder) / name
-    return inner if inner.is_dir() else Path(data_folder)
-
-
 def tag_faults(text):
     """What is wrong with a tagged text `words <concept> words > words`, a list of faults in words.
 

@@ -8,8 +8,10 @@ import time
 import pytest
 
 from lebench_sb.core.errors import Problems, exit_code, one_line
-from lebench_sb.corpora import allosat, etape, fabiole, media, mtedx, orfeo, rhapsodie
-from lebench_sb.corpora._treebanks import Reader
+from lebench_sb.corpora import allosat, fabiole, mtedx, orfeo
+from lebench_sb.corpora.formats import media, treebanks
+from lebench_sb.corpora.formats.stm import read_stm
+from lebench_sb.corpora.formats.transcriber import read_trs
 from lebench_sb.manifests.traces import read_trace
 from lebench_sb.manifests.trees import read_blocks
 from lebench_sb.manifests.trials import read_trials
@@ -85,7 +87,7 @@ def checked(function):
 
 def treebank(times, *options):
     def read(path):
-        reader = Reader(path, path.parent, "fr-1", "merge")
+        reader = treebanks.Reader(path, path.parent, "fr-1", "merge")
         blocks = read_blocks(path, reader.problems, *options)
         found = [(block.tokens, reader.times(block, times)) for block in blocks]
         reader.finish(drop_bad=False)
@@ -97,12 +99,12 @@ def treebank(times, *options):
 READERS = {  # name of the file: (a sound one, its reader)
     "lot.xml": (LOT, checked(lambda path, problems: media._lot(path, "full", problems))),
     "7_HC.xml": (FLAT, checked(lambda path, problems: media._flat(path, [], problems))),
-    "channels.csv": ("L,1\nR,été\n", media._channels),
-    "a.trs": (TRS, etape.read_trs),
-    "a.stm": (STM, etape.read_stm),
+    "channels.csv": ("L,1\nR,été\n", media.read_channels),
+    "a.trs": (TRS, read_trs),
+    "a.stm": (STM, read_stm),
     "a.arff": (ARFF, lambda path: read_trace(path, "GoldStandard", 0.1).values.tolist()),
     "a.csv": (TRACE, lambda path: read_trace(path, "satisfaction", 0.6).values.tolist()),
-    "a.conllu": (CONLLU, treebank(rhapsodie._times)),
+    "a.conllu": (CONLLU, treebank(treebanks._milliseconds)),
     "a.orfeo": (ORFEO, treebank(orfeo._times, (*orfeo.TIMED, orfeo.SPEAKER), len(orfeo.TIMED))),
     "train.yaml": (YAML, mtedx._items),
     "train.fr": ("Il fait beau, l'été.\nOui.\n", mtedx._lines),

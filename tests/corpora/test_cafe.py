@@ -5,7 +5,8 @@ import pytest
 import soundfile
 
 from lebench_sb.core.errors import DataError, UsageError
-from lebench_sb.corpora.cafe import deal, prepare_cafe, utterances
+from lebench_sb.corpora._splits import deal
+from lebench_sb.corpora.cafe import prepare_cafe, utterances
 from lebench_sb.manifests.utterance import read_manifest
 
 NAMES = {"C": "anger", "D": "disgust", "J": "happiness", "N": "neutral", "P": "fear", "S": "surprise",

@@ -5,7 +5,10 @@ import pytest
 import soundfile
 
 from lebench_sb.core.errors import DataError
-from lebench_sb.corpora.etape import cleaned, prepare_etape, read_stm, read_trs, utterances
+from lebench_sb.corpora.etape import prepare_etape, utterances
+from lebench_sb.corpora.formats.stm import read_stm
+from lebench_sb.corpora.formats.stretches import cleaned
+from lebench_sb.corpora.formats.transcriber import read_trs
 from lebench_sb.manifests.utterance import read_manifest
 
 TRS = """\

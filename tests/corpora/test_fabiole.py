@@ -5,7 +5,8 @@ import pytest
 import soundfile
 
 from lebench_sb.core.errors import DataError, UsageError
-from lebench_sb.corpora.fabiole import hold_out, prepare_fabiole, utterances
+from lebench_sb.corpora._splits import hold_out
+from lebench_sb.corpora.fabiole import prepare_fabiole, utterances
 from lebench_sb.manifests.utterance import Utterance, read_manifest, write_manifest
 
 TRIALS = "1 PierreDupont/france-inter_01.wav PierreDupont/lcp/02.flac\n0 PierreDupont/lcp/02 Jean/01.wav\n"

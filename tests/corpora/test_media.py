@@ -8,7 +8,7 @@ import pytest
 import soundfile
 
 from lebench_sb.core.errors import DataError, UsageError
-from lebench_sb.corpora._xml import read_xml
+from lebench_sb.corpora.formats.xml import read_xml
 from lebench_sb.corpora.media import DATA, prepare_media
 from lebench_sb.manifests.utterance import read_manifest
 from lebench_sb.training.data import as_dataset, audio_item

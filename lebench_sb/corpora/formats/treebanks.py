@@ -10,21 +10,24 @@ put the speech of others into the piece: such a sentence is a fault.
 """
 
 import os
+import re
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from lebench_sb.core.errors import Problems
 from lebench_sb.core.paths import files_below
-from lebench_sb.corpora._stamps import synthetic
-from lebench_sb.manifests.markers import read_marker
-from lebench_sb.manifests.trees import PUNCTUATION, as_conllu, normalised
-from lebench_sb.manifests.utterance import Utterance, probe_durations, write_manifest
+from lebench_sb.corpora._text import gender as read_gender
+from lebench_sb.manifests.trees import PUNCTUATION, as_conllu, normalised, read_blocks
+from lebench_sb.manifests.utterance import Utterance, probe_durations
 from lebench_sb.text.normaliser import normaliser as text_normaliser
 
-NAMES = {"train": "train", "valid": "dev", "test": "test"}  # ours: theirs
+TREES = ("wrd", "tree")  # the labels
 AUDIO = (".wav", ".flac", ".mp3", ".ogg")
 LATE = 0.1  # seconds a sentence may end after its recording: times are rounded
 APART = 5.0  # seconds a word may last, or that may pass between two words of a sentence
+MILLISECONDS = re.compile("[0-9]{1,12}")
 WAY_OUT = "mend these sentences, or leave them out, counted, with --drop_bad True"
 EMPTY = "without a spoken word"
 
@@ -174,10 +177,42 @@ def _audio_files(root):
     return found
 
 
-def write_splits(manifests, splits, dropped, data_folder, parameters):
-    """Writes the manifests {split: path} of {split: Utterances} -> {split: marker}"""
-    stamps = synthetic(data_folder)
-    for split, path in manifests.items():
-        lost = dropped.get(split, {})
-        write_manifest(path, splits[split], data_folder, parameters, ("wrd", "tree"), lost, stamps)
-    return {split: read_marker(path) for split, path in manifests.items()}
+# ---- CoNLL-U of Universal Dependencies with times
+
+
+def read_aligned(path, root, normaliser="fr-1", multiword="merge", drop_bad=False, told=None):
+    """The Utterances of a CoNLL-U file whose MISC gives the time of each word in milliseconds (`AlignBegin=`,
+    `AlignEnd=`) and whose `# sound_url` names the recording, which is below `root`.
+
+    told: a Counter that receives {reason: count} of the sentences left out.
+    """
+    reader, found = Reader(path, root, normaliser, multiword), []
+    for block in read_blocks(path, reader.problems):
+        times = reader.times(block, _milliseconds)
+        speaker = next((block.metadata[k] for k in ("speaker_id", "speaker") if block.metadata.get(k)), "")
+        gender = read_gender(block.metadata.get("speaker_sex", "")) or "U"
+        found.append(reader.utterance(block, recording_names(block), times, speaker, gender))
+    kept = reader.within_recordings([u for u in found if u is not None])
+    lost = Counter(why for *_, why in reader.finish(drop_bad))
+    if told is not None:
+        told.update(lost)
+    return kept
+
+
+def recording_names(block):
+    """Names the recording may have: that of the URL, without its suffix, and the sent_id's without the
+    sentence's number"""
+    url = os.path.basename(unquote(urlsplit(block.metadata.get("sound_url", "")).path))
+    names = (url, os.path.splitext(url)[0], re.sub(r"[-_]\d+[a-z]?$", "", block.name))
+    return tuple(name for name in names if name) or (block.name,)
+
+
+def _milliseconds(token):
+    """(begin, end) in seconds of a line, None where it has none; ValueError that says what stands there"""
+    misc = token["misc"] or {}
+    begin, end = misc.get("AlignBegin"), misc.get("AlignEnd")
+    if begin is None and end is None:
+        return None
+    if not (MILLISECONDS.fullmatch(begin or "") and MILLISECONDS.fullmatch(end or "")):
+        raise ValueError(f"AlignBegin={begin} AlignEnd={end}")
+    return int(begin) / 1000, int(end) / 1000
