@@ -217,7 +217,7 @@ def test_results_that_cannot_be_read_or_compared_are_code_3(lebench, tmp_path):
 
 
 def test_the_miniature_is_built_with_the_options_given(lebench, monkeypatch, tmp_path):
-    miniature = pytest.importorskip("lebench_sb.corpora.miniature")
+    miniature = pytest.importorskip("lebench_sb.corpora.miniature.build")
     calls = []
 
     def build(output, seed, scale, workers, corpora):
