@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from lebench_sb.manifests.utterance import read_manifest
+from lebench_sb.manifests.reading import read_manifest
 from lebench_sb.pretraining.brain import build_model, make_config, standardise
 from lebench_sb.pretraining.initialise import balance_codes
 from lebench_sb.pretraining.log_mel import Frames, teach_log_mel

@@ -148,7 +148,7 @@ def columns(path):
 
 
 def dicts(path):
-    from lebench_sb.manifests.utterance import read_manifest
+    from lebench_sb.manifests.reading import read_manifest
     from lebench_sb.training.data import EpochPlan, SpeechDataset, columns_of
 
     imports, started = resident(), clock()

@@ -21,8 +21,10 @@ import torch
 from tqdm.auto import tqdm
 
 from lebench_sb.audio.members import file_of
+from lebench_sb.manifests.reading import read_manifest
 from lebench_sb.manifests.shards import make_shards
-from lebench_sb.manifests.utterance import Utterance, read_manifest, write_manifest
+from lebench_sb.manifests.utterance import Utterance
+from lebench_sb.manifests.writing import write_manifest
 from lebench_sb.training.data import load_audio
 
 CROP = 2.0  # seconds

@@ -17,11 +17,19 @@ from typing import Annotated
 import typer
 
 import lebench_sb
-from lebench_sb.core.errors import DataError, UsageError, exit_code, one_line, printable_output, shorten
+from lebench_sb.core.errors import (
+    DataError,
+    UsageError,
+    exit_code,
+    nearest,
+    one_line,
+    printable_output,
+    shorten,
+)
 from lebench_sb.core.files import write_atomically
 from lebench_sb.core.guard import parse_json
 from lebench_sb.manifests.markers import read_marker
-from lebench_sb.manifests.utterance import nearest, read_manifest
+from lebench_sb.manifests.reading import read_manifest
 from lebench_sb.text import normaliser as text
 
 CORPORA = Path(__file__).parent / "corpora"

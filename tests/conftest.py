@@ -11,7 +11,8 @@ import speechbrain  # noqa: F401  its lazy modules must exist before they are ta
 import torch
 from speechbrain.utils.importutils import LazyModule
 
-from lebench_sb.manifests.utterance import Utterance, write_manifest
+from lebench_sb.manifests.utterance import Utterance
+from lebench_sb.manifests.writing import write_manifest
 
 # hypothesis looks at every loaded module; SpeechBrain's redirections to optional packages raise when looked
 # at

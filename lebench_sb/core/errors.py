@@ -3,6 +3,7 @@
 Exit codes: 0 done; 1 the run failed; 2 usage (option, key, YAML, missing path); 3 content of the data.
 """
 
+import difflib
 import errno
 import io
 import os
@@ -138,6 +139,13 @@ def named(error):
 
 def told(number, said):
     return said + (f" ({ADVICE[number]})" if number in ADVICE else "")
+
+
+def nearest(name, names, template=" (did you mean {}?)"):
+    """`template` filled with the one of `names` closest to `name`, or "" when none is close."""
+    lower = {known.lower(): known for known in names}
+    found = difflib.get_close_matches(name.lower(), lower, n=1, cutoff=0.5)
+    return template.format(lower[found[0]]) if found else ""
 
 
 def shorten(text, limit=2000):

@@ -16,7 +16,7 @@ from lebench_sb.core.guard import regular
 from lebench_sb.core.paths import below
 from lebench_sb.manifests.markers import Told, manifest_hash, prepared
 from lebench_sb.manifests.traces import read_traces
-from lebench_sb.manifests.utterance import write_manifest
+from lebench_sb.manifests.writing import write_manifest
 
 SPLITS = ("train", "valid", "test")
 THEIRS = {"train": "train", "valid": "dev", "test": "test"}  # ours: what most corpora call them

@@ -8,15 +8,8 @@ from lebench_sb.core.errors import Problems
 from lebench_sb.core.paths import Finder
 from lebench_sb.corpora._text import ADVICE, changed_characters
 from lebench_sb.corpora._text import gender as gender_of
-from lebench_sb.manifests.utterance import (
-    CLOSE,
-    PATH_LABELS,
-    SECONDS,
-    TAG,
-    Utterance,
-    probe_durations,
-    tag_faults,
-)
+from lebench_sb.manifests.durations import probe_durations
+from lebench_sb.manifests.utterance import CLOSE, PATH_LABELS, SECONDS, TAG, Utterance, tag_faults
 from lebench_sb.text.normaliser import UnreadableText
 from lebench_sb.text.normaliser import none as compose
 

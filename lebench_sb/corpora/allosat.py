@@ -24,7 +24,9 @@ from lebench_sb.corpora._prepare import (
     traced,
 )
 from lebench_sb.corpora._stamps import synthetic_emotion
-from lebench_sb.manifests.utterance import Utterance, measure_durations, read_text
+from lebench_sb.manifests.durations import measure_durations
+from lebench_sb.manifests.tables import read_text
+from lebench_sb.manifests.utterance import Utterance
 
 COLUMN = "satisfaction"
 LABELS = ("annotations", "labels")

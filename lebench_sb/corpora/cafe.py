@@ -16,7 +16,8 @@ from lebench_sb.core.paths import files_below
 from lebench_sb.corpora._prepare import SPLITS, corpus_folder, prepare, sizes
 from lebench_sb.corpora._splits import deal
 from lebench_sb.corpora._stamps import synthetic_emotion
-from lebench_sb.manifests.utterance import Utterance, measure_durations
+from lebench_sb.manifests.durations import measure_durations
+from lebench_sb.manifests.utterance import Utterance
 
 EMOTIONS = {
     "C": "anger", "D": "disgust", "J": "happiness", "N": "neutral", "P": "fear", "S": "surprise",

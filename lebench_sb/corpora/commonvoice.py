@@ -13,13 +13,15 @@ https://commonvoice.mozilla.org/fr/datasets
 import os
 from pathlib import Path
 
-from lebench_sb.core.errors import DataError, Problems
+from lebench_sb.core.errors import DataError, Problems, nearest
 from lebench_sb.core.paths import Finder, below
 from lebench_sb.corpora._prepare import THEIRS, check_split, hashes, prepare
 from lebench_sb.corpora._stamps import SAME_SPEAKER, synthetic
 from lebench_sb.corpora._text import EMPTY, gender, readable
+from lebench_sb.manifests.durations import probe_durations
 from lebench_sb.manifests.markers import Told
-from lebench_sb.manifests.utterance import Utterance, nearest, probe_durations, read_table
+from lebench_sb.manifests.tables import read_table
+from lebench_sb.manifests.utterance import Utterance
 from lebench_sb.text.normaliser import none as compose
 
 NEEDED = ("client_id", "path", "sentence", "gender")

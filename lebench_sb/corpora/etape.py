@@ -28,8 +28,9 @@ from lebench_sb.corpora._text import readable
 from lebench_sb.corpora.formats.stm import read_stm
 from lebench_sb.corpora.formats.stretches import EMPTY
 from lebench_sb.corpora.formats.transcriber import read_trs
+from lebench_sb.manifests.durations import measure_durations
 from lebench_sb.manifests.markers import Told
-from lebench_sb.manifests.utterance import Utterance, measure_durations
+from lebench_sb.manifests.utterance import Utterance
 from lebench_sb.text.normaliser import none as compose
 
 AUDIO = (".wav", ".flac", ".sph")

@@ -25,16 +25,12 @@ from lebench_sb.corpora._prepare import corpus_folder, demand, hashes, prepare
 from lebench_sb.corpora._splits import hold_out
 from lebench_sb.corpora._stamps import synthetic
 from lebench_sb.corpora._text import gender as read_gender
+from lebench_sb.manifests.durations import measure_durations
 from lebench_sb.manifests.markers import manifest_hash, read_marker
+from lebench_sb.manifests.reading import read_manifest
+from lebench_sb.manifests.tables import read_table, read_text, separator
 from lebench_sb.manifests.trials import read_trials, trials_csv
-from lebench_sb.manifests.utterance import (
-    Utterance,
-    measure_durations,
-    read_manifest,
-    read_table,
-    read_text,
-    separator,
-)
+from lebench_sb.manifests.utterance import Utterance
 
 SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus")
 LAYOUT = "data_folder must hold fabiole/ with wav/<speaker>/ and trials.txt."

@@ -8,8 +8,7 @@ originals validated on is not known.
 import importlib
 from pathlib import Path
 
-from lebench_sb.core.errors import UsageError
-from lebench_sb.manifests.utterance import nearest
+from lebench_sb.core.errors import UsageError, nearest
 
 # name: manifests of its folder that are trained on; corpora with official splits have several
 TRAINED_ON = {

@@ -19,7 +19,8 @@ from lebench_sb.corpora._prepare import THEIRS, by_split, check_split, corpus_fo
 from lebench_sb.corpora._stamps import synthetic
 from lebench_sb.corpora._text import readable
 from lebench_sb.manifests.markers import Told
-from lebench_sb.manifests.utterance import SECONDS, Utterance, read_text
+from lebench_sb.manifests.tables import read_text
+from lebench_sb.manifests.utterance import SECONDS, Utterance
 
 LAYOUT = (
     "data_folder must hold mls_french/ (or mls_french_opus/) with metainfo.txt and train/, dev/, test/, "

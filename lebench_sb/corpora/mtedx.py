@@ -23,7 +23,9 @@ from lebench_sb.core.errors import DataError, Problems, UsageError
 from lebench_sb.core.paths import Finder, below
 from lebench_sb.corpora._prepare import SPLITS, by_split, check_split, demand, hashes, prepare
 from lebench_sb.corpora._stamps import synthetic
-from lebench_sb.manifests.utterance import SECONDS, Utterance, measure_durations, read_text
+from lebench_sb.manifests.durations import measure_durations
+from lebench_sb.manifests.tables import read_text
+from lebench_sb.manifests.utterance import SECONDS, Utterance
 from lebench_sb.text.normaliser import UnreadableText
 from lebench_sb.text.normaliser import normaliser as text_normaliser
 

@@ -13,14 +13,15 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from lebench_sb.core.errors import SHOWN, DataError, Problems
+from lebench_sb.core.errors import SHOWN, DataError, Problems, nearest
 from lebench_sb.core.paths import below, files_below
 from lebench_sb.corpora._prepare import THEIRS, corpus_folder, hashes, prepare
 from lebench_sb.corpora._splits import drawn
 from lebench_sb.corpora._stamps import synthetic
 from lebench_sb.corpora.formats.treebanks import TREES, Reader
+from lebench_sb.manifests.tables import read_text
 from lebench_sb.manifests.trees import metadata, parse_block, sentences
-from lebench_sb.manifests.utterance import SECONDS, nearest, read_text
+from lebench_sb.manifests.utterance import SECONDS
 
 # names with a mark are read as text: what stands there need not follow Universal Dependencies
 TIMED = (*"id form lemma upos xpos_ feats_ head deprel deps_ misc_".split(), "begin", "end")

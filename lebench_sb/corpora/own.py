@@ -12,7 +12,7 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from lebench_sb.core.errors import DataError, Problems, UsageError
+from lebench_sb.core.errors import DataError, Problems, UsageError, nearest
 from lebench_sb.core.files import write_atomically
 from lebench_sb.core.guard import read_json
 from lebench_sb.corpora._prepare import SPLITS
@@ -22,7 +22,7 @@ from lebench_sb.corpora._stamps import SAME_SPEAKER
 from lebench_sb.corpora._text import EMPTY
 from lebench_sb.corpora.formats.tables import condition, filtered, read_any
 from lebench_sb.manifests.markers import Told, is_prepared, parameters_hash, refuse_foreign, remove_marked
-from lebench_sb.manifests.utterance import nearest, write_manifest
+from lebench_sb.manifests.writing import write_manifest
 from lebench_sb.text.normaliser import normaliser as text_normaliser
 
 MEANT = {

@@ -42,11 +42,10 @@ import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from lebench_sb.core.errors import UsageError
+from lebench_sb.core.errors import UsageError, nearest
 from lebench_sb.core.guard import read_text, read_yaml
 from lebench_sb.core.tags import foreign_tags
 from lebench_sb.grid.words import slug, word, wrong_overrides
-from lebench_sb.manifests.utterance import nearest
 
 ROOT = Path(__file__).parents[2]  # recipes of the repository are found from anywhere
 FROZEN, CONTINUED, ASR_FIRST, END_TO_END = MODES = ("frozen", "continued SSL", "ASR first", "end-to-end")

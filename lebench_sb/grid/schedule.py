@@ -12,10 +12,9 @@ from statistics import fmean
 
 from tqdm import tqdm
 
-from lebench_sb.core.errors import UsageError
+from lebench_sb.core.errors import UsageError, nearest
 from lebench_sb.grid.choice import NothingToChoose, choose
 from lebench_sb.grid.execute import FAILED, NOT_RUN, REUSED, Outcome, run_step, say, stop_running
-from lebench_sb.manifests.utterance import nearest
 from lebench_sb.training import fingerprint
 
 COMMON = ("timeout_min", "mem_gb", "nodes", "cpus_per_task", "gpus_per_node", "tasks_per_node", "name")

@@ -21,7 +21,7 @@ from lebench_sb.audio.sound import OVERSHOOT, decoder_versions
 from lebench_sb.audio.verdict import Verdicts
 from lebench_sb.core.errors import DataError, Problems
 from lebench_sb.manifests.columns import Utterances, durations_of
-from lebench_sb.manifests.utterance import expand
+from lebench_sb.manifests.reading import expand
 
 MAX_BAD_FRACTION = 0.01
 BUDGET = 7200.0  # seconds of audio of a split that are decoded, whatever its size

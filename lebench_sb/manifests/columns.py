@@ -29,19 +29,17 @@ from lebench_sb.manifests.digests import digest_of
 from lebench_sb.manifests.formats import refuse_other_formats
 from lebench_sb.manifests.markers import ROOT, manifest_hash
 from lebench_sb.manifests.plain_csv import NotPlain, plain_tables
-from lebench_sb.manifests.utterance import (
-    COLUMNS,
+from lebench_sb.manifests.reading import (
     NO_ROWS,
-    PATH_LABELS,
-    Utterance,
     add_double,
     expand,
     manifest_rows,
     place_fault,
     read_manifest,
-    read_text,
     root_prefix,
 )
+from lebench_sb.manifests.tables import read_text
+from lebench_sb.manifests.utterance import COLUMNS, PATH_LABELS, Utterance
 
 logger = logging.getLogger(__name__)
 FORMAT = 2  # raised when the columns or the checks of rows change: files of another format are built anew

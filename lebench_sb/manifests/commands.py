@@ -10,7 +10,8 @@ from tabulate import tabulate
 
 from lebench_sb.core.errors import DataError
 from lebench_sb.manifests.audio_checks import MAX_BAD_FRACTION, survey_audio
-from lebench_sb.manifests.utterance import GENDERS, read_manifest
+from lebench_sb.manifests.reading import read_manifest
+from lebench_sb.manifests.utterance import GENDERS
 
 ORDER = ("M", "F", "U")  # LeBenchmark's order
 SHORTEST = 0.025  # seconds: one window of a filterbank, one frame of wav2vec 2.0

@@ -5,8 +5,9 @@ from collections import Counter
 
 import numpy as np
 
+from lebench_sb.core.errors import nearest
 from lebench_sb.manifests.columns import Utterances, durations_of
-from lebench_sb.manifests.utterance import COLUMNS, nearest
+from lebench_sb.manifests.utterance import COLUMNS
 
 CONTROL = re.compile("[\x00-\x08\x0e-\x1f\x7f]")  # none of them is white space
 FASTEST = 100  # characters a second (and as many at once): nobody reads five times as fast as French is read

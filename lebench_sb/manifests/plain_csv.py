@@ -10,7 +10,8 @@ import re
 import numpy as np
 
 from lebench_sb.manifests.markers import ROOT
-from lebench_sb.manifests.utterance import COLUMNS, GENDERS, MOST_COLUMNS, PATH_LABELS, segments_agree
+from lebench_sb.manifests.tables import MOST_COLUMNS
+from lebench_sb.manifests.utterance import COLUMNS, GENDERS, PATH_LABELS, segments_agree
 
 BLOCK = 16 << 20  # bytes read at once
 LONGEST = 100_000  # bytes of a field; csv refuses fields of more than 131,072 characters

@@ -9,9 +9,9 @@ from itertools import compress
 
 import numpy as np
 
-from lebench_sb.core.errors import DataError, UsageError
+from lebench_sb.core.errors import DataError, UsageError, nearest
 from lebench_sb.manifests.columns import Utterances, durations_of
-from lebench_sb.manifests.utterance import GENDERS, nearest
+from lebench_sb.manifests.utterance import GENDERS
 
 logger = logging.getLogger(__name__)
 

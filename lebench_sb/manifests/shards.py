@@ -29,7 +29,9 @@ from lebench_sb.core.guard import inside, read_json
 from lebench_sb.manifests.columns import open_utterances
 from lebench_sb.manifests.markers import is_prepared, manifest_hash, read_marker
 from lebench_sb.manifests.member_names import without_key
-from lebench_sb.manifests.utterance import PATH_LABELS, root_prefix, write_manifest
+from lebench_sb.manifests.reading import root_prefix
+from lebench_sb.manifests.utterance import PATH_LABELS
+from lebench_sb.manifests.writing import write_manifest
 
 logger = logging.getLogger(__name__)
 PLAN = "shards.json"  # what the folder holds, or will when it is finished

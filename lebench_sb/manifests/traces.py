@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lebench_sb.core.errors import DataError, Problems
-from lebench_sb.manifests.utterance import nearest, read_table, read_text, separator
+from lebench_sb.core.errors import DataError, Problems, nearest
+from lebench_sb.manifests.tables import read_table, read_text, separator
 
 TIMES = {"frametime", "time", "times", "temps", "timestamp", "seconds", "secondes", "t"}  # names, lower case
 UNIT = re.compile(r"([\s_]+|\s*[(\[])(s|sec|seconds|secondes)[)\]]?$")  # of "time (s)", "time_s"

@@ -12,8 +12,8 @@ from functools import cache
 import conllu
 from conllu.exceptions import ParseException
 
-from lebench_sb.core.errors import SHOWN, Problems, shorten
-from lebench_sb.manifests.utterance import nearest, read_text
+from lebench_sb.core.errors import SHOWN, Problems, nearest, shorten
+from lebench_sb.manifests.tables import read_text
 from lebench_sb.text.normaliser import UnreadableText
 from lebench_sb.text.normaliser import normaliser as text_normaliser
 

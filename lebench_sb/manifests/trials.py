@@ -31,7 +31,7 @@ import numpy as np
 
 from lebench_sb.core.errors import DataError, Problems
 from lebench_sb.core.paths import AUDIO
-from lebench_sb.manifests.utterance import read_text
+from lebench_sb.manifests.tables import read_text
 
 logger = logging.getLogger(__name__)
 LABELS = {

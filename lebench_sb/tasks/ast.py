@@ -12,10 +12,9 @@ from speechbrain.utils.checkpoints import average_checkpoints
 from speechbrain.utils.distributed import run_on_main
 from torch.nn import functional
 
-from lebench_sb.core.errors import DataError
+from lebench_sb.core.errors import DataError, nearest
 from lebench_sb.evaluation.metrics import translation
 from lebench_sb.manifests.labels import check_texts
-from lebench_sb.manifests.utterance import nearest
 from lebench_sb.text.subwords import check_size, learn, load
 from lebench_sb.training.brain import TEST, TRAIN, VALID, SSLBrain
 from lebench_sb.training.checkpoints import SafeCheckpointer, fault, load_trained, put_trained, save_trained

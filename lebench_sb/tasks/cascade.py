@@ -22,8 +22,8 @@ from lebench_sb.evaluation.metrics.bootstrap import interval
 from lebench_sb.evaluation.metrics.errors import count_errors
 from lebench_sb.evaluation.metrics.parsing import SCORES, count_parses, kind
 from lebench_sb.manifests.named import check_normaliser, check_options
+from lebench_sb.manifests.reading import read_manifest
 from lebench_sb.manifests.trees import INNER, NO_WORDS, Tree, as_conllu, trees_of
-from lebench_sb.manifests.utterance import read_manifest
 from lebench_sb.tasks.asr import COLUMNS, RATES
 from lebench_sb.tasks.sa import parse_columns, parse_statistics, word_statistics
 from lebench_sb.training.data import describe_split, left_out

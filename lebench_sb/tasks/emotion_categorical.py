@@ -12,14 +12,13 @@ from speechbrain.utils.distributed import if_main_process
 from torch import nn
 from torch.nn import functional as F
 
-from lebench_sb.core.errors import DataError, Problems
+from lebench_sb.core.errors import DataError, Problems, nearest
 from lebench_sb.core.files import write_atomically
 from lebench_sb.core.masks import valid_mask
 from lebench_sb.evaluation import plots, results
 from lebench_sb.evaluation.metrics import classification
 from lebench_sb.manifests.labels import require
 from lebench_sb.manifests.speakers import check_speakers
-from lebench_sb.manifests.utterance import nearest
 from lebench_sb.training.brain import TRAIN, SSLBrain
 from lebench_sb.training.data import as_dataset, audio_item
 

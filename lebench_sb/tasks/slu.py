@@ -8,13 +8,14 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from lebench_sb.core.errors import DataError, Problems, UsageError
+from lebench_sb.core.errors import DataError, Problems, UsageError, nearest
 from lebench_sb.evaluation.metrics.concepts import COLUMNS, concepts, count_all, symbols
 from lebench_sb.evaluation.metrics.errors import count_edits
 from lebench_sb.manifests.labels import check_texts
 from lebench_sb.manifests.member_names import manifest_paths
+from lebench_sb.manifests.tables import read_table
 from lebench_sb.manifests.targets import check_targets
-from lebench_sb.manifests.utterance import TAG, nearest, read_table
+from lebench_sb.manifests.utterance import TAG
 from lebench_sb.tasks.asr import ASRBrain, Characters, datasets
 from lebench_sb.tasks.curriculum import start_from_run
 

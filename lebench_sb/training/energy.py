@@ -19,10 +19,9 @@ from pathlib import Path
 from tabulate import tabulate
 
 from lebench_sb.core import escape
-from lebench_sb.core.errors import DataError, UsageError
+from lebench_sb.core.errors import DataError, UsageError, nearest
 from lebench_sb.core.guard import regular
 from lebench_sb.core.lines import append_whole, json_text, read_records
-from lebench_sb.manifests.utterance import nearest
 
 logger = logging.getLogger(__name__)
 FILE = "energy.jsonl"

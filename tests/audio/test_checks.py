@@ -13,7 +13,8 @@ from lebench_sb.core.errors import DataError
 from lebench_sb.manifests import audio_checks
 from lebench_sb.manifests.audio_checks import check_audio, drawn, survey_audio
 from lebench_sb.manifests.columns import Utterances, columnar
-from lebench_sb.manifests.utterance import Utterance, write_manifest
+from lebench_sb.manifests.utterance import Utterance
+from lebench_sb.manifests.writing import write_manifest
 
 RATE = 16000
 

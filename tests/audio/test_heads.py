@@ -11,13 +11,10 @@ import soundfile
 from lebench_sb.audio.heads import audio_fault
 from lebench_sb.audio.verdict import from_samples
 from lebench_sb.core.errors import DataError
-from lebench_sb.manifests.utterance import (
-    Utterance,
-    audio_duration,
-    probe_durations,
-    read_text,
-    write_manifest,
-)
+from lebench_sb.manifests.durations import audio_duration, probe_durations
+from lebench_sb.manifests.tables import read_text
+from lebench_sb.manifests.utterance import Utterance
+from lebench_sb.manifests.writing import write_manifest
 from lebench_sb.training.data import load_audio
 
 HEADS = {

@@ -11,7 +11,7 @@ from lebench_sb.audio.extent import extent
 from lebench_sb.audio.sound import open_sound
 from lebench_sb.audio.verdict import from_header, from_samples
 from lebench_sb.core.errors import DataError
-from lebench_sb.manifests.utterance import audio_duration, probe_durations
+from lebench_sb.manifests.durations import audio_duration, probe_durations
 from lebench_sb.training.data import load_audio
 
 COUNT, RATE = 24000, 16000

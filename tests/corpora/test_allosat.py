@@ -6,8 +6,8 @@ import soundfile
 
 from lebench_sb.core.errors import DataError
 from lebench_sb.corpora.allosat import prepare_allosat, utterances
+from lebench_sb.manifests.reading import read_manifest
 from lebench_sb.manifests.traces import read_traces
-from lebench_sb.manifests.utterance import read_manifest
 
 LISTS = {"train": ["a1", "a2"], "dev": ["b1"], "test": ["c1"]}
 

@@ -7,7 +7,7 @@ import soundfile
 from lebench_sb.core.errors import DataError, UsageError
 from lebench_sb.corpora._splits import deal
 from lebench_sb.corpora.cafe import prepare_cafe, utterances
-from lebench_sb.manifests.utterance import read_manifest
+from lebench_sb.manifests.reading import read_manifest
 
 NAMES = {"C": "anger", "D": "disgust", "J": "happiness", "N": "neutral", "P": "fear", "S": "surprise",
          "T": "sadness"}  # fmt: skip

@@ -11,7 +11,7 @@ import soundfile
 from lebench_sb.core.errors import DataError, UsageError
 from lebench_sb.corpora.commonvoice import prepare_commonvoice, utterances
 from lebench_sb.manifests.markers import Told, read_marker
-from lebench_sb.manifests.utterance import read_manifest
+from lebench_sb.manifests.reading import read_manifest
 
 OLD = "client_id\tpath\tsentence\tup_votes\tdown_votes\tage\tgender\taccent\tlocale\tsegment"  # 5.1, 6.1
 NEW = (

@@ -27,7 +27,7 @@ from lebench_sb.corpora.mtedx import prepare_mtedx
 from lebench_sb.corpora.orfeo import prepare_orfeo
 from lebench_sb.corpora.recola import prepare_recola
 from lebench_sb.corpora.rhapsodie import prepare_rhapsodie
-from lebench_sb.manifests.utterance import read_manifest
+from lebench_sb.manifests.reading import read_manifest
 
 
 def media(folder):

@@ -9,7 +9,7 @@ from lebench_sb.corpora.etape import prepare_etape, utterances
 from lebench_sb.corpora.formats.stm import read_stm
 from lebench_sb.corpora.formats.stretches import cleaned
 from lebench_sb.corpora.formats.transcriber import read_trs
-from lebench_sb.manifests.utterance import read_manifest
+from lebench_sb.manifests.reading import read_manifest
 
 TRS = """\
 <?xml version="1.0" encoding="ISO-8859-1"?>

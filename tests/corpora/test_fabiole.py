@@ -7,7 +7,9 @@ import soundfile
 from lebench_sb.core.errors import DataError, UsageError
 from lebench_sb.corpora._splits import hold_out
 from lebench_sb.corpora.fabiole import prepare_fabiole, utterances
-from lebench_sb.manifests.utterance import Utterance, read_manifest, write_manifest
+from lebench_sb.manifests.reading import read_manifest
+from lebench_sb.manifests.utterance import Utterance
+from lebench_sb.manifests.writing import write_manifest
 
 TRIALS = "1 PierreDupont/france-inter_01.wav PierreDupont/lcp/02.flac\n0 PierreDupont/lcp/02 Jean/01.wav\n"
 AUDIO = ("PierreDupont/france-inter_01.wav", "PierreDupont/lcp/02.flac", "Jean/01.wav")

@@ -10,7 +10,7 @@ import soundfile
 from lebench_sb.core.errors import DataError, UsageError
 from lebench_sb.corpora.formats.xml import read_xml
 from lebench_sb.corpora.media import DATA, prepare_media
-from lebench_sb.manifests.utterance import read_manifest
+from lebench_sb.manifests.reading import read_manifest
 from lebench_sb.training.data import as_dataset, audio_item
 
 LOT = """\

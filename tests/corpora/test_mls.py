@@ -6,7 +6,7 @@ import soundfile
 
 from lebench_sb.core.errors import DataError
 from lebench_sb.corpora.mls import prepare_mls, utterances
-from lebench_sb.manifests.utterance import read_manifest
+from lebench_sb.manifests.reading import read_manifest
 
 META = """\
 SPEAKER   | GENDER   | PARTITION  | MINUTES    |  BOOK ID   | TITLE                   | CHAPTER

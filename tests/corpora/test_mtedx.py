@@ -8,7 +8,7 @@ import soundfile
 
 from lebench_sb.core.errors import DataError, UsageError
 from lebench_sb.corpora.mtedx import prepare_mtedx, utterances
-from lebench_sb.manifests.utterance import read_manifest
+from lebench_sb.manifests.reading import read_manifest
 
 # {duration, offset, speaker_id, wav} in the flow style of the corpus; a talk's name may look like a number
 LINES = {

@@ -9,8 +9,8 @@ import soundfile
 
 from lebench_sb.core.errors import DataError
 from lebench_sb.corpora.orfeo import prepare_orfeo, utterances
+from lebench_sb.manifests.reading import read_manifest
 from lebench_sb.manifests.trees import trees_of
-from lebench_sb.manifests.utterance import read_manifest
 
 # ID FORM LEMMA CPOS POS FEATS HEAD DEPREL HEAD DEPREL BEGIN END SPEAKER
 FIRST = """\

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from lebench_sb.core.errors import DataError, UsageError
 from lebench_sb.corpora.own import prepare_own
-from lebench_sb.manifests.utterance import read_manifest
+from lebench_sb.manifests.reading import read_manifest
 
 COLUMNS = {"ID": "id", "wav": "path", "wrd": "text", "spk_id": "speaker"}
 SHARED = Path(os.environ.get("LEBENCH_SHARED", Path(__file__).parents[2].parent / "shared" / "data"))

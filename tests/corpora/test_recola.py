@@ -6,8 +6,8 @@ import soundfile
 
 from lebench_sb.core.errors import DataError, UsageError
 from lebench_sb.corpora.recola import prepare_recola, utterances
+from lebench_sb.manifests.reading import read_manifest
 from lebench_sb.manifests.traces import read_traces
-from lebench_sb.manifests.utterance import read_manifest
 
 HEADER = """\
 @relation GOLDSTANDARD

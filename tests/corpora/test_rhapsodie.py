@@ -6,8 +6,8 @@ import soundfile
 
 from lebench_sb.core.errors import DataError
 from lebench_sb.corpora.rhapsodie import prepare_rhapsodie, utterances
+from lebench_sb.manifests.reading import read_manifest
 from lebench_sb.manifests.trees import trees_of
-from lebench_sb.manifests.utterance import read_manifest
 
 SENTENCE = """\
 # sent_id = {name}-{k}

@@ -13,7 +13,7 @@ import soundfile
 
 import lebench_sb
 from lebench_sb import cli
-from lebench_sb.manifests.utterance import read_manifest
+from lebench_sb.manifests.reading import read_manifest
 
 ROOT = Path(__file__).parents[2]
 

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from lebench_sb.core.errors import DataError
 from lebench_sb.manifests import columns, plain_csv
 from lebench_sb.manifests.columns import Utterances, columnar, durations_of, open_utterances
-from lebench_sb.manifests.utterance import COLUMNS, read_manifest
+from lebench_sb.manifests.reading import read_manifest
+from lebench_sb.manifests.utterance import COLUMNS
 from lebench_sb.training.data import (
     EpochPlan,
     StreamPlan,

@@ -11,7 +11,8 @@ from lebench_sb.core.errors import DataError
 from lebench_sb.manifests import columns
 from lebench_sb.manifests.columns import columnar, open_utterances
 from lebench_sb.manifests.formats import format_of
-from lebench_sb.manifests.utterance import COLUMNS, read_manifest
+from lebench_sb.manifests.reading import read_manifest
+from lebench_sb.manifests.utterance import COLUMNS
 
 HEADER = ",".join(COLUMNS) + ",trace,tree"
 

@@ -13,15 +13,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lebench_sb.core.errors import DataError
-from lebench_sb.manifests import utterance as manifest
+from lebench_sb.manifests import durations, markers
+from lebench_sb.manifests.durations import audio_duration
 from lebench_sb.manifests.markers import is_prepared
-from lebench_sb.manifests.utterance import (
-    Utterance,
-    audio_duration,
-    read_manifest,
-    tag_faults,
-    write_manifest,
-)
+from lebench_sb.manifests.reading import read_manifest
+from lebench_sb.manifests.utterance import Utterance, tag_faults
+from lebench_sb.manifests.writing import write_manifest
 
 HEADER = "ID,duration,wav,start,stop,spk_id,gender,language,wrd"
 ROW = "u1,1.5,$data_root/a.wav,,,s1,F,fr,bonjour"
@@ -114,10 +111,10 @@ def test_the_marker_counts(root, tmp_path):
     path = tmp_path / "m.csv"
     utterances = [utterance(root, name, speaker=name, duration=36.0) for name in "abc"]
     marker = write_manifest(path, utterances, root, {"seed": 1, "root": root}, dropped={"empty wrd": 2})
-    assert marker == json.loads(manifest.marker_path(path).read_text(encoding="utf-8"))
+    assert marker == json.loads(markers.marker_path(path).read_text(encoding="utf-8"))
     assert (marker["utterances"], marker["speakers"], marker["hours"]) == (3, 3, 0.03)
     assert marker["dropped"] == {"empty wrd": 2}
-    assert marker["sha256"] == manifest.manifest_hash(path)
+    assert marker["sha256"] == markers.manifest_hash(path)
 
 
 def test_only_an_untouched_manifest_of_the_same_parameters_is_prepared(root, tmp_path):
@@ -128,7 +125,7 @@ def test_only_an_untouched_manifest_of_the_same_parameters_is_prepared(root, tmp
     assert not is_prepared(path, {"seed": 2, "splits": ("a", "b"), "text": write_manifest})
     path.write_bytes(path.read_bytes()[:-3])
     assert not is_prepared(path, {"seed": 1, "splits": ("a", "b"), "text": write_manifest})
-    manifest.marker_path(path).write_text('{"parameters_sha', encoding="utf-8")
+    markers.marker_path(path).write_text('{"parameters_sha', encoding="utf-8")
     assert not is_prepared(path, {"seed": 1})
 
 
@@ -282,9 +279,9 @@ def test_measuring_lists_every_bad_file(tmp_path):
     soundfile.write(tmp_path / "none.wav", np.zeros(0), 8000)
     (tmp_path / "noise.wav").write_bytes(b"RIFFnothing to hear" * 9)
     names = ["good.wav", "none.wav", "noise.wav", "gone.wav"]
-    assert manifest.measure_durations([tmp_path / "good.wav"] * 40) == {str(tmp_path / "good.wav"): 1.0}
+    assert durations.measure_durations([tmp_path / "good.wav"] * 40) == {str(tmp_path / "good.wav"): 1.0}
     with pytest.raises(DataError) as error:
-        manifest.measure_durations([tmp_path / name for name in names], where="clips")
+        durations.measure_durations([tmp_path / name for name in names], where="clips")
     message = str(error.value)
     assert message.startswith("clips: ")
     for part in ("no audio (0 samples) (1)", "missing audio file (1)", "not readable as audio"):

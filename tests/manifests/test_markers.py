@@ -12,7 +12,9 @@ import soundfile
 from lebench_sb.core.errors import DataError, Problems, UsageError
 from lebench_sb.manifests import markers
 from lebench_sb.manifests.markers import Told, is_prepared, marker_path, prepared, read_marker, remove_marked
-from lebench_sb.manifests.utterance import Utterance, read_manifest, write_manifest
+from lebench_sb.manifests.reading import read_manifest
+from lebench_sb.manifests.utterance import Utterance
+from lebench_sb.manifests.writing import write_manifest
 
 PARAMETERS = {"corpus": "x", "seed": 1}
 

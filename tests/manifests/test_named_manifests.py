@@ -9,7 +9,8 @@ from lebench_sb.core.errors import UsageError
 from lebench_sb.manifests.markers import Told
 from lebench_sb.manifests.named import NOT_KNOWN, check_normaliser, text_of
 from lebench_sb.manifests.shards import make_shards
-from lebench_sb.manifests.utterance import Utterance, write_manifest
+from lebench_sb.manifests.utterance import Utterance
+from lebench_sb.manifests.writing import write_manifest
 from lebench_sb.training.data import left_out
 from lebench_sb.training.run import check_settings, normaliser_of
 

@@ -8,7 +8,8 @@ import pytest
 
 from lebench_sb.core.errors import DataError, UsageError
 from lebench_sb.manifests import columns
-from lebench_sb.manifests.utterance import Utterance, write_manifest
+from lebench_sb.manifests.utterance import Utterance
+from lebench_sb.manifests.writing import write_manifest
 from lebench_sb.training.data import load_utterances
 
 ROOT = Path(__file__).parents[2]

@@ -22,9 +22,12 @@ from lebench_sb.audio import members
 from lebench_sb.core.errors import DataError, UsageError
 from lebench_sb.manifests import shards
 from lebench_sb.manifests.commands import validate
+from lebench_sb.manifests.durations import audio_duration
 from lebench_sb.manifests.markers import read_marker
+from lebench_sb.manifests.reading import read_manifest
 from lebench_sb.manifests.shards import make_shards, size_in_bytes
-from lebench_sb.manifests.utterance import Utterance, audio_duration, read_manifest, write_manifest
+from lebench_sb.manifests.utterance import Utterance
+from lebench_sb.manifests.writing import write_manifest
 from lebench_sb.training.data import (
     EpochPlan,
     PlannedLoader,

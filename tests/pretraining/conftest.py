@@ -2,7 +2,9 @@
 
 import pytest
 
-from lebench_sb.manifests.utterance import Utterance, read_manifest, write_manifest
+from lebench_sb.manifests.reading import read_manifest
+from lebench_sb.manifests.utterance import Utterance
+from lebench_sb.manifests.writing import write_manifest
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ import torch
 import transformers
 from scripts import load
 
-from lebench_sb.manifests.utterance import Utterance, write_manifest
+from lebench_sb.manifests.utterance import Utterance
+from lebench_sb.manifests.writing import write_manifest
 from lebench_sb.pretraining.brain import standardise
 from lebench_sb.pretraining.monitor.health import RULES, Facts, Monitor, read_lines
 from lebench_sb.pretraining.monitor.probes import Probe

@@ -7,7 +7,8 @@ import pytest
 from scripts import pretrain
 
 from lebench_sb.core.errors import UsageError
-from lebench_sb.manifests.utterance import read_manifest, write_manifest
+from lebench_sb.manifests.reading import read_manifest
+from lebench_sb.manifests.writing import write_manifest
 from lebench_sb.pretraining.languages import BalancedPlan, check_exponent, shares
 from lebench_sb.training.data import PlannedLoader
 

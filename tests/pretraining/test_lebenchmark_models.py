@@ -19,7 +19,8 @@ from scripts import pretrain
 
 from lebench_sb.core.errors import UsageError
 from lebench_sb.corpora.lebenchmark import TRAINED_ON, manifests, prepare_lebenchmark
-from lebench_sb.manifests.utterance import Utterance, write_manifest
+from lebench_sb.manifests.utterance import Utterance
+from lebench_sb.manifests.writing import write_manifest
 
 HPARAMS = Path(__file__).parents[2] / "recipes" / "pretraining" / "wav2vec2" / "hparams"
 MODELS = [

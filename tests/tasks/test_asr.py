@@ -98,7 +98,8 @@ def test_targets_longer_than_their_frames_are_refused(root, manifests, tmp_path)
 def test_eight_utterances_are_learnt_by_heart(root, corpus, tmp_path):
     """From files through decoder and scorer: at most 2 % of the words of what it was trained on are wrong"""
     rows = list(csv.reader((corpus / "train.csv").open(encoding="utf-8")))
-    from lebench_sb.manifests.utterance import read_manifest, write_manifest
+    from lebench_sb.manifests.reading import read_manifest
+    from lebench_sb.manifests.writing import write_manifest
 
     eight = read_manifest(corpus / "train.csv", corpus)[:8]
     assert len({u.duration for u in eight}) >= 3 and len(rows) == 17

@@ -14,7 +14,9 @@ from scripts import load
 from tiny import write_wav2vec2
 
 from lebench_sb.core.errors import UsageError
-from lebench_sb.manifests.utterance import Utterance, read_manifest, write_manifest
+from lebench_sb.manifests.reading import read_manifest
+from lebench_sb.manifests.utterance import Utterance
+from lebench_sb.manifests.writing import write_manifest
 from lebench_sb.tasks.asr import readable
 from lebench_sb.text import subwords
 from lebench_sb.text.normaliser import normaliser

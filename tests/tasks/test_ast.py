@@ -17,7 +17,9 @@ from killing import KILL
 
 from lebench_sb.core.errors import DataError
 from lebench_sb.evaluation.results import read_results, show, table
-from lebench_sb.manifests.utterance import Utterance, read_manifest, write_manifest
+from lebench_sb.manifests.reading import read_manifest
+from lebench_sb.manifests.utterance import Utterance
+from lebench_sb.manifests.writing import write_manifest
 from lebench_sb.tasks.ast import LastEpochs, best_constant, with_targets
 from lebench_sb.training.checkpoints import SafeCheckpointer
 from lebench_sb.training.schedules import inverse_sqrt

@@ -18,8 +18,10 @@ from tiny import write_wav2vec2
 from lebench_sb.core.errors import DataError
 from lebench_sb.evaluation import plots, results
 from lebench_sb.evaluation.metrics.verification import Ranking, equal_error_rate
+from lebench_sb.manifests.reading import read_manifest
 from lebench_sb.manifests.trials import Trials
-from lebench_sb.manifests.utterance import Utterance, read_manifest, write_manifest
+from lebench_sb.manifests.utterance import Utterance
+from lebench_sb.manifests.writing import write_manifest
 from lebench_sb.tasks.asv import (
     ChunkPlan,
     Drops,

@@ -21,7 +21,8 @@ from lebench_sb.core.errors import DataError, UsageError
 from lebench_sb.encoders import encoder as encoders
 from lebench_sb.manifests.targets import check_targets, steps_of
 from lebench_sb.manifests.trees import Tree, as_conllu
-from lebench_sb.manifests.utterance import Utterance, write_manifest
+from lebench_sb.manifests.utterance import Utterance
+from lebench_sb.manifests.writing import write_manifest
 from lebench_sb.tasks.heads.common import FeedForwardHead, PerceptronHead, PyramidHead, RecurrentHead
 from lebench_sb.tasks.heads.crdnn import CRDNN
 from lebench_sb.tasks.heads.parser import Recogniser

@@ -13,7 +13,8 @@ import soundfile
 from lebench_sb.core.errors import DataError, UsageError
 from lebench_sb.evaluation import results
 from lebench_sb.manifests.trees import NO_WORDS, Tree, as_conllu, read_blocks, tree_faults
-from lebench_sb.manifests.utterance import Utterance, write_manifest
+from lebench_sb.manifests.utterance import Utterance
+from lebench_sb.manifests.writing import write_manifest
 from lebench_sb.tasks.cascade import as_tree, hypotheses, load_parser, main, parse_texts
 
 SAID = {  # ID: reference, recognised

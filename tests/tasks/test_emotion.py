@@ -18,7 +18,9 @@ from tiny import write_wav2vec2
 
 from lebench_sb.core.errors import DataError, UsageError
 from lebench_sb.evaluation.metrics import concordance
-from lebench_sb.manifests.utterance import Utterance, read_manifest, write_manifest
+from lebench_sb.manifests.reading import read_manifest
+from lebench_sb.manifests.utterance import Utterance
+from lebench_sb.manifests.writing import write_manifest
 from lebench_sb.tasks import emotion_categorical as categorical
 from lebench_sb.tasks import emotion_continuous as continuous
 from lebench_sb.training.data import as_dataset, audio_item

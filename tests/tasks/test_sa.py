@@ -15,8 +15,10 @@ from tiny import write_wav2vec2
 from lebench_sb.core.errors import DataError
 from lebench_sb.corpora.own import prepare_own
 from lebench_sb.evaluation.metrics.parsing import count_parses
+from lebench_sb.manifests.reading import read_manifest
 from lebench_sb.manifests.trees import NO_WORDS, Tree, as_conllu, read_blocks, tree_faults
-from lebench_sb.manifests.utterance import Utterance, read_manifest, write_manifest
+from lebench_sb.manifests.utterance import Utterance
+from lebench_sb.manifests.writing import write_manifest
 from lebench_sb.tasks.heads.parser import (
     Parser,
     Recogniser,

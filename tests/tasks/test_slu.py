@@ -16,7 +16,9 @@ from tiny import write_wav2vec2
 from lebench_sb.core.errors import DataError, UsageError
 from lebench_sb.corpora.own import prepare_own
 from lebench_sb.evaluation.metrics.concepts import COLUMNS, concepts, count_all, symbols
-from lebench_sb.manifests.utterance import Utterance, read_manifest, write_manifest
+from lebench_sb.manifests.reading import read_manifest
+from lebench_sb.manifests.utterance import Utterance
+from lebench_sb.manifests.writing import write_manifest
 from lebench_sb.tasks import curriculum
 from lebench_sb.tasks.curriculum import check_source, copy_head, copy_mix, read_symbols, start_from_run
 from lebench_sb.tasks.heads.common import (

@@ -8,8 +8,10 @@ from pathlib import Path
 import torch
 from scripts import load
 
+from lebench_sb.manifests.reading import read_manifest
 from lebench_sb.manifests.trees import Tree, as_conllu
-from lebench_sb.manifests.utterance import Utterance, read_manifest, write_manifest
+from lebench_sb.manifests.utterance import Utterance
+from lebench_sb.manifests.writing import write_manifest
 from lebench_sb.training.brain import TEST, VALID
 
 ROOT = Path(__file__).parents[2]

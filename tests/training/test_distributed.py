@@ -14,7 +14,9 @@ from safetensors.torch import load_file
 from speechbrain.core import INTRA_EPOCH_CKPT_FLAG
 
 from lebench_sb.core.lines import read_records
-from lebench_sb.manifests.utterance import Utterance, read_manifest, write_manifest
+from lebench_sb.manifests.reading import read_manifest
+from lebench_sb.manifests.utterance import Utterance
+from lebench_sb.manifests.writing import write_manifest
 
 PRETRAIN = ["recipes/pretraining/wav2vec2/train.py", "recipes/pretraining/wav2vec2/hparams/mini.yaml"]
 ASR = ["recipes/ASR/CommonVoice/train.py", "recipes/ASR/CommonVoice/hparams/ctc.yaml"]

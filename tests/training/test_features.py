@@ -20,7 +20,7 @@ from tiny import write_wav2vec2
 from lebench_sb.audio import members
 from lebench_sb.core.errors import DataError, UsageError
 from lebench_sb.encoders.encoder import load_encoder
-from lebench_sb.manifests.utterance import read_manifest
+from lebench_sb.manifests.reading import read_manifest
 from lebench_sb.training import features
 from lebench_sb.training.data import as_dataset, audio_item
 from lebench_sb.training.features import FeatureCache

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from lebench_sb.core.errors import DataError, Problems
 from lebench_sb.corpora.formats.xml import Node, read_xml
-from lebench_sb.manifests.utterance import SECONDS, read_text
+from lebench_sb.manifests.tables import read_text
+from lebench_sb.manifests.utterance import SECONDS
 
 SPLITS = ("train", "valid", "test", "test2")
 FLAT = "_HC.xml"

@@ -4,7 +4,7 @@ import re
 from collections import Counter
 
 from lebench_sb.core.errors import DataError, UsageError
-from lebench_sb.manifests.utterance import read_table, read_text, separator
+from lebench_sb.manifests.tables import read_table, read_text, separator
 
 CONDITION = re.compile(r"\s*(.+?)\s*(!=|!~|=|~)\s*(.*?)\s*")
 

@@ -19,8 +19,9 @@ from urllib.parse import unquote, urlsplit
 from lebench_sb.core.errors import Problems
 from lebench_sb.core.paths import files_below
 from lebench_sb.corpora._text import gender as read_gender
+from lebench_sb.manifests.durations import probe_durations
 from lebench_sb.manifests.trees import PUNCTUATION, as_conllu, normalised, read_blocks
-from lebench_sb.manifests.utterance import Utterance, probe_durations
+from lebench_sb.manifests.utterance import Utterance
 from lebench_sb.text.normaliser import normaliser as text_normaliser
 
 TREES = ("wrd", "tree")  # the labels

@@ -27,7 +27,8 @@ from lebench_sb.corpora.miniature.texts import (
 )
 from lebench_sb.corpora.miniature.voices import write_atomically, write_clip
 from lebench_sb.manifests.trials import make_trials
-from lebench_sb.manifests.utterance import Utterance, write_manifest
+from lebench_sb.manifests.utterance import Utterance
+from lebench_sb.manifests.writing import write_manifest
 
 PARTS = {"train": Part(10, 30, 4), "test": Part(10, 32)}
 LONG_FORM = (3.5, 7.0)  # seconds after which an utterance ends

@@ -14,8 +14,8 @@ A layout holds, and may leave out what has a default:
 import importlib
 import pkgutil
 
+from lebench_sb.core.errors import nearest
 from lebench_sb.corpora import miniature
-from lebench_sb.manifests.utterance import nearest
 
 PREFIX = "layout_"
 

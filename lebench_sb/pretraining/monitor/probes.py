@@ -10,7 +10,7 @@ import torch
 
 from lebench_sb.core.errors import UsageError
 from lebench_sb.manifests.member_names import manifest_paths
-from lebench_sb.manifests.utterance import read_manifest
+from lebench_sb.manifests.reading import read_manifest
 from lebench_sb.training.data import crop_limits, load_audio, seed_of
 
 logger = logging.getLogger(__name__)

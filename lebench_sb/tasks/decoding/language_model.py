@@ -18,7 +18,7 @@ from pathlib import Path
 from lebench_sb.core.errors import DataError, UsageError
 from lebench_sb.core.files import write_atomically
 from lebench_sb.core.guard import regular
-from lebench_sb.manifests.utterance import read_text
+from lebench_sb.manifests.tables import read_text
 
 BEGIN, END, UNKNOWN = "<s>", "</s>", "<unk>"
 SPECIAL = (BEGIN, END, UNKNOWN)
