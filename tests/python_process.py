@@ -3,12 +3,16 @@
 A server, one for each process of pytest, has imported what recipes import and forks itself for each request:
 the child has arguments, environment, working folder and output of its own, as a new process has. Tests of
 starting itself, of signals and of kills begin real processes.
+
+`quick_python.py WORDS`, with the path of `open_door(folder)` in LEBENCH_TEST_PYTHON, is a program that does
+so through such a server: for code that starts programs itself.
 """
 
 import atexit
 import json
 import os
 import runpy
+import signal
 import socket
 import subprocess
 import sys
@@ -57,10 +61,43 @@ def server():
     return _server[1]
 
 
+def open_door(folder, preloaded):
+    """Starts a server for `quick_python.py`, of any number of programs at once -> the path of its socket.
+    preloaded: the modules that it imports first"""
+    path = str(Path(folder) / "python.sock")
+    door = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    door.bind(path)
+    door.listen(64)
+    process = subprocess.Popen(
+        [sys.executable, __file__, "door", str(door.fileno())], pass_fds=[door.fileno()]
+    )
+    atexit.register(process.kill)
+    return path
+
+
+def serve_door(door, preloaded):
+    """Forks a child for each connection, which says its process number first and its exit code last"""
+    import_all(preloaded)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    while True:
+        connection, _ = door.accept()
+        if os.fork() == 0:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            door.close()
+            message, files, _, _ = socket.recv_fds(connection, 1 << 20, 2)
+            connection.send(str(os.getpid()).encode())
+            become(json.loads(message), *files, connection)
+        connection.close()
+
+
+def import_all(names):
+    for name in names:
+        __import__(name)
+
+
 def serve(connection):
     """Forks a child for each request and answers with its exit code, until the other end is closed"""
-    for name in PRELOADED:
-        __import__(name)
+    import_all(PRELOADED)
     while True:
         message, files, _, _ = socket.recv_fds(connection, 1 << 20, 2)
         if not message:
@@ -75,8 +112,8 @@ def serve(connection):
         connection.send(str(os.waitstatus_to_exitcode(status)).encode())
 
 
-def become(request, out, err):
-    """The child: runs the words as a new interpreter would, and ends"""
+def become(request, out, err, connection=None):
+    """The child: runs the words as a new interpreter would, tells its exit code, and ends"""
     os.dup2(out, 1)
     os.dup2(err, 2)
     os.chdir(request["cwd"])
@@ -96,6 +133,8 @@ def become(request, out, err):
         atexit._run_exitfuncs()
         sys.stdout.flush()
         sys.stderr.flush()
+        if connection is not None:
+            connection.send(str(code & 0xFF).encode())
         os._exit(code & 0xFF)
 
 
@@ -113,4 +152,7 @@ def run(words):
 
 
 if __name__ == "__main__":
-    serve(socket.socket(fileno=int(sys.argv[1])))
+    if sys.argv[1] == "door":
+        serve_door(socket.socket(fileno=int(sys.argv[2])), sys.argv[3:])
+    else:
+        serve(socket.socket(fileno=int(sys.argv[1])))

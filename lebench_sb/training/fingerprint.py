@@ -110,6 +110,13 @@ def reached(files, modules):
 
 def imported(path):
     """Dotted names below lebench_sb that a file imports: modules, and what may be modules"""
+    state = path.stat()
+    return names_imported(path, state.st_mtime_ns, state.st_size)
+
+
+@lru_cache(maxsize=4096)  # a grid asks for each of its steps
+def names_imported(path, changed, size):
+    """`imported`, of a file of that time of change and size"""
     names = []
     with PARSING:
         tree = ast.parse(path.read_text(encoding="utf-8"), str(path))

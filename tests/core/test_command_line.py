@@ -1,11 +1,10 @@
 """What a user may mistype: one line, the nearest right name, exit code 2, no traceback."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from python_process import run_python
 
 from lebench_sb.core.command_line import as_yaml, build, parse, plain_values, resolve
 from lebench_sb.core.errors import UsageError
@@ -72,10 +71,7 @@ def test_debug_leaves_results_alone():
 def test_the_process_prints_one_line_and_exits_with_2(words, code, tmp_path):
     words = [word.format(tmp=tmp_path) for word in words]
     script = ROOT / "recipes/ASR/CommonVoice/train.py"
-    done = subprocess.run(
-        [sys.executable, str(script), *words], capture_output=True, text=True, cwd=tmp_path,
-        env={**os.environ, "LEBENCH_TRACEBACK": "0"},
-    )  # fmt: skip
+    done = run_python([script, *words], cwd=tmp_path, env={**os.environ, "LEBENCH_TRACEBACK": "0"})
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert done.returncode == code and len(errors) == 1
     assert "Traceback" not in done.stdout + done.stderr

@@ -1,7 +1,12 @@
+from pathlib import Path
+
 import pytest
+import quick_python
 import yaml
+from python_process import open_door
 from toy_recipe import GRID, make_toy
 
+from lebench_sb.grid import execute
 from lebench_sb.grid.command import benchmark
 
 
@@ -24,8 +29,22 @@ class Toy:
         return (self.folder / "grid" / "table.md").read_text()
 
 
+@pytest.fixture(scope="session")
+def door(tmp_path_factory):
+    """Path of a server that starts the toy recipe in no time"""
+    return open_door(tmp_path_factory.mktemp("door"), ["lebench_sb.evaluation.results"])
+
+
 @pytest.fixture
-def toy(tmp_path, monkeypatch):
+def toy(real_toy, door, monkeypatch):
+    """A toy whose runs are started by a server that has imported everything"""
+    monkeypatch.setenv("LEBENCH_TEST_PYTHON", door)
+    monkeypatch.setattr(execute, "DIE_WITH_PARENT", Path(quick_python.__file__))
+    return real_toy
+
+
+@pytest.fixture
+def real_toy(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
     return Toy(tmp_path)

@@ -1,11 +1,11 @@
 """A grid's YAML: all mistakes at once and before anything runs; what --dry-run shows; what is left out."""
 
 import shlex
-import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
+from python_process import run_python
 from toy_recipe import lebench, runs
 
 from lebench_sb.core.command_line import as_yaml
@@ -119,11 +119,11 @@ def test_a_grid_may_extend_another(toy):
 
 def test_all_mistakes_are_told_at_once_with_exit_code_2(toy):
     path = toy.write(ouput="x", seeds=[1, 1], tasks={"T": {**TASK, "overrides": {"secnds": 1, "head_l": 2}}})
-    done = subprocess.run(lebench("benchmark", str(path)), cwd=toy.folder, capture_output=True, text=True)
+    done = run_python(lebench("benchmark", str(path))[1:], cwd=toy.folder)
     assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1
     for words in ("4 problems", "did you mean output", "seeds:", "--seconds", "--head_lr"):
         assert words in done.stderr
-    gone = subprocess.run(lebench("benchmark", "gone.yaml"), cwd=toy.folder, capture_output=True, text=True)
+    gone = run_python(lebench("benchmark", "gone.yaml")[1:], cwd=toy.folder)
     assert gone.returncode == 2 and "gone.yaml" in gone.stderr
 
 

@@ -17,7 +17,14 @@ from toy_recipe import lebench, make_toy, runs
 
 from lebench_sb.grid.command import only_one
 from lebench_sb.grid.schedule import Slots, run_plan
-from lebench_sb.training.fingerprint import PACKAGE, forget, imported, listing, module_files, reached
+from lebench_sb.training.fingerprint import (
+    PACKAGE,
+    forget,
+    listing,
+    module_files,
+    names_imported,
+    reached,
+)
 
 ONE = dict(encoders={"ours": "encoder"}, modes=["frozen"], seeds=[1])
 PLACE = "grid/TOY/ours/frozen"
@@ -123,7 +130,7 @@ def test_runs_side_by_side_read_the_code_at_once():
     gc.callbacks.append(give_way)
     try:
         with ThreadPoolExecutor(8) as pool:
-            found = list(pool.map(lambda _: tuple(imported(path)), range(64)))
+            found = list(pool.map(lambda _: tuple(names_imported.__wrapped__(path, 0, 0)), range(64)))
     finally:
         gc.callbacks.remove(give_way)
     assert len(set(found)) == 1

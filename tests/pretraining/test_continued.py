@@ -1,12 +1,11 @@
 """continued.yaml goes on from any Hugging Face wav2vec 2.0, at the rate its schedule had reached."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 import transformers
 from hyperpyyaml import load_hyperpyyaml
+from python_process import run_python
 
 from lebench_sb.core.command_line import parse
 from lebench_sb.encoders.model_folders import save_encoder
@@ -78,8 +77,8 @@ def test_debug_run_from_a_random_checkpoint(root, manifests, tmp_path, heads):
         "fp32",
         "--debug",
     ]
-    argv = [sys.executable, str(root / "recipes/pretraining/wav2vec2/train.py"), str(root / YAML), *words]
-    done = subprocess.run(argv, capture_output=True, text=True, cwd=tmp_path)
+    argv = [str(root / "recipes/pretraining/wav2vec2/train.py"), str(root / YAML), *words]
+    done = run_python(argv, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     folder = tmp_path / "run" / "debug"
     log = (folder / "log.txt").read_text()

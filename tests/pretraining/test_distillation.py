@@ -12,6 +12,7 @@ import torch
 import transformers
 from hyperpyyaml import load_hyperpyyaml
 from killing import KILL
+from python_process import run_python
 from tiny import SIZES, write_wav2vec2
 
 from lebench_sb.encoders.encoder import load_encoder
@@ -237,7 +238,7 @@ def command(root, manifests, teacher, output, updates=60, valid=30):
 
 
 def run(argv):
-    done = subprocess.run([sys.executable, *argv], capture_output=True, text=True)
+    done = run_python(argv)
     assert done.returncode == 0, done.stderr[-3000:]
     return done
 

@@ -1,10 +1,8 @@
 """A run that goes on from another takes its optimiser's state along, by the names of the weights."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
+from python_process import run_python
 from safetensors.torch import save_file
 
 from lebench_sb.core.errors import UsageError
@@ -91,8 +89,8 @@ def test_there_must_be_something_to_take(tmp_path):
 
 
 def run(root, words, output):
-    argv = [sys.executable, str(root / TRAIN), str(root / YAML), *words, "--output_folder", str(output)]
-    return subprocess.run([*argv, "--noprogressbar"], capture_output=True, text=True)
+    argv = [str(root / TRAIN), str(root / YAML), *words, "--output_folder", str(output)]
+    return run_python([*argv, "--noprogressbar"])
 
 
 def steps_of(run_folder):

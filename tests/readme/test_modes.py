@@ -1,13 +1,11 @@
 """The table of tasks and ways to use an encoder on the front page: every cell runs as it is written there."""
 
-import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from python_process import run_python
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -33,10 +31,7 @@ def run(step, names, folder):
     script = [f"recipes/{recipe}/train.py", f"recipes/{recipe}/hparams/{yaml}.yaml"]
     words = [*script, "--data_folder", str(names["D"]), "--output_folder", str(folder), *words, "--debug"]
     words += SMALL.get(recipe, [])
-    done = subprocess.run(
-        [sys.executable, *words, "--noprogressbar"], cwd=ROOT, capture_output=True, text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    done = run_python([*words, "--noprogressbar"], cwd=ROOT)
     assert done.returncode == 0, f"{shlex.join(words)}\n{done.stderr[-2500:]}"
     assert (folder / "debug" / "results.json").exists()
     return folder / "debug"
@@ -59,7 +54,7 @@ def encoder(data, tiny_pretraining, tmp_path_factory):
     folder = tmp_path_factory.mktemp("encoder")
     script = ["recipes/pretraining/wav2vec2/train.py", "recipes/pretraining/wav2vec2/hparams/mini.yaml"]
     words = [*script, *tiny_pretraining, "--output_folder", str(folder), "--noprogressbar"]
-    subprocess.run([sys.executable, *words], cwd=ROOT, check=True, capture_output=True)
+    assert run_python(words, cwd=ROOT).returncode == 0
     return folder / "pretraining"
 
 

@@ -1,7 +1,6 @@
 """What a user may copy: every command of the READMEs parses; those of the front page run, shrunk."""
 
 import csv
-import os
 import re
 import shlex
 import subprocess
@@ -9,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from python_process import run_python
 
 from lebench_sb.core.command_line import parse
 from lebench_sb.grid.execute import make_room
@@ -58,15 +58,13 @@ def test_make_targets_exist():
 def execute(words, folder):
     if words[0] == "python":
         task = words[1].split("/")[1]
-        words = [sys.executable, *(str(ROOT / w) if w.startswith("recipes/") else w for w in words[1:])]
+        words = [str(ROOT / w) if w.startswith("recipes/") else w for w in words[1:]]
         words += [*SMALL[task], "--noprogressbar"]
     else:
-        words = [str(Path(sys.executable).parent / words[0]), *words[1:]]
+        words = ["-m", "lebench_sb.cli", *words[1:]]
     if "miniature" in words:
         words += ["--scale", "0.004"]
-    done = subprocess.run(
-        words, cwd=folder, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
-    )
+    done = run_python(words, cwd=folder)
     assert done.returncode == 0, f"{shlex.join(words)}\n{done.stdout[-1500:]}\n{done.stderr[-1500:]}"
     return done.stdout
 

@@ -2,12 +2,10 @@
 
 import csv
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
+from python_process import run_python
 
 from lebench_sb.audio.augment import Speeds, mask_frames, spans
 from lebench_sb.core.errors import DataError
@@ -75,8 +73,8 @@ def test_schedules_rise_then_fall(schedule):
 
 def run(root, words):
     script = "recipes/ASR/CommonVoice/train.py", "recipes/ASR/CommonVoice/hparams/ctc.yaml"
-    argv = [sys.executable, *(str(root / s) for s in script), *words, "--noprogressbar"]
-    return subprocess.run(argv, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    argv = [*(str(root / s) for s in script), *words, "--noprogressbar"]
+    return run_python(argv)
 
 
 def test_targets_longer_than_their_frames_are_refused(root, manifests, tmp_path):

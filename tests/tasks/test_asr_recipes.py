@@ -2,13 +2,11 @@
 
 import csv
 import json
-import os
-import subprocess
-import sys
 
 import jiwer
 import pytest
 import torch
+from python_process import run_python
 from safetensors.torch import load_file
 from scripts import load
 from tiny import write_wav2vec2
@@ -300,10 +298,9 @@ def test_two_processes_score_as_one_does_with_their_checkpoint(root, manifests, 
     folder = root / "recipes" / "ASR" / "CommonVoice"
     script = [str(folder / "train.py"), str(folder / "hparams" / f"{name}.yaml"), *options]
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     found = []
     for words in ([*launcher, *script], [*script, "--test_only"]):
-        done = subprocess.run([sys.executable, *words], capture_output=True, text=True, env=environment)
+        done = run_python(words)
         assert done.returncode == 0, done.stderr[-3000:]
         record, rows = result(tmp_path / "r")
         found.append((record["metrics"], rows))

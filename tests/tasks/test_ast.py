@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -14,6 +13,7 @@ import pytest
 import sacrebleu
 import torch
 from killing import KILL
+from python_process import run_python
 
 from lebench_sb.core.errors import DataError
 from lebench_sb.evaluation.results import read_results, show, table
@@ -64,9 +64,8 @@ def run(argv, processes=1):
         "--nproc-per-node",
         str(processes),
     ]
-    prefix = [sys.executable, *(launcher if processes > 1 else [])]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*prefix, *argv], capture_output=True, text=True, env=environment)
+    prefix = launcher if processes > 1 else []
+    done = run_python([*prefix, *argv])
     assert done.returncode == 0, done.stderr[-3000:]
 
 

@@ -1,13 +1,11 @@
 """Speech translation in its usage modes on the miniature, on real speech, and what its README says."""
 
 import csv
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from python_process import run_python
 
 from lebench_sb.corpora.own import prepare_own
 from lebench_sb.evaluation.results import read_results
@@ -31,8 +29,7 @@ def run(root, script, yaml, words, output):
         "0",
     ]
     argv += ["--output_folder", str(output), "--noprogressbar"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, *argv], capture_output=True, text=True, env=environment)
+    done = run_python(argv)
     assert done.returncode == 0, done.stderr[-3000:]
     return output
 

@@ -3,8 +3,6 @@
 import csv
 import json
 import os
-import subprocess
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from python_process import run_python
 from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
 from tiny import write_wav2vec2
 
@@ -278,12 +277,12 @@ def words(voices, output, *more):
 
 def run(root, arguments, processes=1):
     recipe = root / "recipes" / "ASV" / "Fabiole"
-    python = [sys.executable]
+    python = []
     if processes > 1:
         python += ["-m", "torch.distributed.run", f"--nproc-per-node={processes}", "--master-port=29713"]
     argv = [*python, str(recipe / "train.py"), str(recipe / "hparams" / "ecapa.yaml"), *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
-    return subprocess.run(argv, capture_output=True, text=True, env=environment)
+    return run_python(argv, env=environment)
 
 
 def finished(root, voices, output, *more, **options):
@@ -408,9 +407,9 @@ def test_mistakes_stop_before_any_embedding(root, voices, tmp_path):
         else:
             arguments += [key, given]
         lines.append([str(recipe / "hparams" / "ecapa.yaml"), *arguments])
-    argv = [sys.executable, "-c", SEVERAL, str(recipe / "train.py"), json.dumps(lines)]
+    argv = ["-c", SEVERAL, str(recipe / "train.py"), json.dumps(lines)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
-    done = subprocess.run(argv, capture_output=True, text=True, env=environment)
+    done = run_python(argv, env=environment)
     answers = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('["')]
     for (kind, message), (*_, expected, said) in zip(answers, MISTAKES, strict=True):
         assert kind == expected and said in message

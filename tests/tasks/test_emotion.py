@@ -3,7 +3,6 @@
 import csv
 import json
 import os
-import subprocess
 import sys
 import types
 from dataclasses import replace
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from python_process import run_python
 from scripts import load
 from tiny import write_wav2vec2
 
@@ -485,8 +485,8 @@ def test_two_processes_score_each_recording_once(root, rated, acted, tmp_path, r
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     environment, found = {**os.environ, "OMP_NUM_THREADS": "1"}, []
     for start, more in ((torchrun, []), ([], ["--test_only"])):
-        argv = [sys.executable, *start, *script, *words, *more]
-        done = subprocess.run(argv, capture_output=True, text=True, env=environment, timeout=600)
+        argv = [*start, *script, *words, *more]
+        done = run_python(argv, env=environment)
         assert done.returncode == 0, done.stderr[-3000:]
         metrics = json.loads((tmp_path / "results.json").read_text())["metrics"]
         found.append((metrics, table(tmp_path / "utterances.csv")))

@@ -3,13 +3,11 @@
 import csv
 import itertools
 import json
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
+from python_process import run_python
 from tiny import write_wav2vec2
 
 from lebench_sb.core.errors import DataError
@@ -272,9 +270,9 @@ MEL = ["--ssl_hub", "mel_filterbank", "--layer", "last"]
 
 def run(root, folder, words, recipe="ORFEO", prefix=()):
     script = f"recipes/SA/{recipe}/train.py", f"recipes/SA/{recipe}/hparams/wav2tree.yaml"
-    argv = [sys.executable, *prefix, *(str(root / s) for s in script), *words, "--noprogressbar"]
+    argv = [*prefix, *(str(root / s) for s in script), *words, "--noprogressbar"]
     argv += ["--output_folder", str(folder)]
-    done = subprocess.run(argv, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    done = run_python(argv)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads((folder / "results.json").read_text())
 

@@ -2,15 +2,13 @@
 
 import csv
 import json
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from python_process import run_python
 from tiny import write_wav2vec2
 
 from lebench_sb.core.errors import DataError, UsageError
@@ -339,8 +337,8 @@ def tagged(corpus, tmp_path_factory):
 
 def run(root, name, words, code=0, epochs=1):
     script = root / "recipes/SLU/MEDIA/train.py", root / f"recipes/SLU/MEDIA/hparams/{name}.yaml"
-    argv = [sys.executable, *map(str, script), *SMALL, f"--number_of_epochs={epochs}", *words]
-    done = subprocess.run(argv, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    argv = [*map(str, script), *SMALL, f"--number_of_epochs={epochs}", *words]
+    done = run_python(argv)
     assert done.returncode == code, done.stderr[-3000:]
     return done.stdout + done.stderr
 
@@ -401,8 +399,8 @@ def test_a_cascade_reads_what_recognition_wrote(root, tagged, tmp_path):
     words = [*tagged, "--asr_run", str(asr), "--number_of_epochs=30"]
     words = [w for w in words if w != "--number_of_epochs=1"]
     script = [str(root / "recipes/SLU/MEDIA/train.py"), str(root / "recipes/SLU/MEDIA/hparams/cascade.yaml")]
-    argv = [sys.executable, *script, "--noprogressbar", "--output_folder", str(tmp_path / "c"), *words]
-    done = subprocess.run(argv, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    argv = [*script, "--noprogressbar", "--output_folder", str(tmp_path / "c"), *words]
+    done = run_python(argv)
     assert done.returncode == 0, done.stderr[-3000:]
     found = record(tmp_path / "c")
     assert found["system"] == "cascade: mel_filterbank" and found["stamps"].count("one seed") == 1
@@ -482,8 +480,8 @@ def test_eight_utterances_are_learnt_by_heart(root, corpus, tagged, tmp_path):
     options = ["--head={dropout: 0.0}", "--mask=!name:lebench_sb.audio.augment.no_mask"]
     options += ["--num_workers=0", "--number_of_epochs=100", "--max_batch_seconds=5", "--noprogressbar"]
     options += ["--output_folder", str(tmp_path / "r")]
-    argv = [sys.executable, *script, *words, *options]
-    done = subprocess.run(argv, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    argv = [*script, *words, *options]
+    done = run_python(argv)
     assert done.returncode == 0, done.stderr[-3000:]
     assert record(tmp_path / "r")["metrics"]["CVER"]["value"] <= 2.0
 

@@ -7,14 +7,13 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import tarfile
 import time
 from dataclasses import replace
 
 import pytest
 import torch
+from python_process import run_python
 from tiny import write_wav2vec2
 
 from lebench_sb.audio import members
@@ -284,8 +283,8 @@ def test_misuse_is_refused(encoder_folder, tmp_path):
 
 
 def run(root, words):
-    argv = [sys.executable, *(str(root / s) for s in ASR), *words, "--noprogressbar"]
-    return subprocess.run(argv, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    argv = [*(str(root / s) for s in ASR), *words, "--noprogressbar"]
+    return run_python(argv)
 
 
 def test_a_recipe_learns_the_same_with_and_without_the_cache(root, manifests, encoder_folder, tmp_path):
