@@ -190,8 +190,8 @@ def test_the_reference_run_rings_nothing():
     assert not monitor.alarms and monitor.curves.stages["valid"]["rank"].values
 
 
-@pytest.mark.slow
-def test_a_healthy_run_of_200_updates_rings_nothing(pretrain, root, tmp_path):
+@pytest.mark.full
+def test_a_healthy_run_of_200_updates_raises_no_alarm(pretrain, root, tmp_path):
     pytest.importorskip("espeakng_loader")
     from lebench_sb.corpora.miniature.build import build_miniature
     from lebench_sb.corpora.mls import prepare_mls

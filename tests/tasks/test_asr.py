@@ -93,7 +93,7 @@ def test_targets_longer_than_their_frames_are_refused(root, manifests, tmp_path)
 
 
 @pytest.mark.slow
-def test_eight_utterances_are_learnt_by_heart(root, corpus, tmp_path):
+def test_eight_utterances_can_be_overfitted(root, corpus, tmp_path):
     """From files through decoder and scorer: at most 2 % of the words of what it was trained on are wrong"""
     rows = list(csv.reader((corpus / "train.csv").open(encoding="utf-8")))
     from lebench_sb.manifests.reading import read_manifest

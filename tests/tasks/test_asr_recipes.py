@@ -307,8 +307,8 @@ def test_two_processes_score_as_one_does_with_their_checkpoint(root, manifests, 
     assert found[0] == found[1] and len(found[0][1]) == 13
 
 
-@pytest.mark.slow
-def test_eight_utterances_are_learnt_by_heart_with_attention(root, corpus, tmp_path):
+@pytest.mark.full
+def test_eight_utterances_can_be_overfitted_with_attention(root, corpus, tmp_path):
     """From files through the decoder with attention and beam search: at most 5 % of the words are wrong"""
     write_manifest(tmp_path / "eight.csv", read_manifest(corpus / "train.csv", corpus)[:8], corpus, {})
     words = [w for s in ("train", "valid", "test") for w in (f"--{s}_csv", tmp_path / "eight.csv")]

@@ -236,8 +236,8 @@ def test_two_processes_update_and_score_as_one(root, translated, tmp_path):
     assert rows == again and one["metrics"] == two["metrics"]
 
 
-@pytest.mark.slow
-def test_eight_utterances_are_learnt_by_heart(root, translated, corpus, tmp_path):
+@pytest.mark.full
+def test_eight_utterances_can_be_overfitted(root, translated, corpus, tmp_path):
     """From files through subwords, beam search and averaging to the scorer: BLEU above 90"""
     path = Path(translated[translated.index("--train_csv") + 1])
     eight = read_manifest(path, corpus)[:8]

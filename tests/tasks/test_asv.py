@@ -322,8 +322,8 @@ def test_a_run_on_ones_own_manifests(filterbank, voices):
 
 
 @pytest.mark.slow
-@pytest.mark.slow
-def test_eight_voices_are_learnt_by_heart(root, voices, tmp_path):
+@pytest.mark.full
+def test_eight_voices_can_be_overfitted(root, voices, tmp_path):
     """Trials between the recordings that it was trained on, of six lengths and more"""
     heard = read_manifest(voices / "test.csv", voices)[:16]
     assert len({u.speaker for u in heard}) == 8 and len({u.duration for u in heard}) >= 3

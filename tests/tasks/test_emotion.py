@@ -474,7 +474,7 @@ def test_two_batches_on_the_miniature(
     assert all(np.isfinite(entry["value"]) for entry in record["metrics"].values())
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.parametrize("recipe, yaml", [("RECOLA", "gru.yaml"), ("CaFE", "conv_pool.yaml")])
 def test_two_processes_score_each_recording_once(root, rated, acted, tmp_path, recipe, yaml):
     script = [str(root / "recipes" / "AER" / recipe / "train.py")]
@@ -499,7 +499,7 @@ def test_two_processes_score_each_recording_once(root, rated, acted, tmp_path, r
 
 @pytest.mark.slow
 @pytest.mark.parametrize("yaml, epochs, least", [("lintanh.yaml", "250", 0.9), ("gru.yaml", "25", 0.98)])
-def test_traces_are_learnt_by_heart(root, rated, tmp_path, monkeypatch, yaml, epochs, least):
+def test_traces_can_be_overfitted(root, rated, tmp_path, monkeypatch, yaml, epochs, least):
     """What it was trained on, scored from files; frame by frame a pitch between two filters stays blurred"""
     found = [u for s in ("train", "valid", "test") for u in read_manifest(rated / f"{s}.csv", rated)]
     write_manifest(tmp_path / "all.csv", found, rated, {})
@@ -514,8 +514,8 @@ def test_traces_are_learnt_by_heart(root, rated, tmp_path, monkeypatch, yaml, ep
     assert record["metrics"]["CCC"]["value"] > least
 
 
-@pytest.mark.slow
-def test_emotions_are_learnt_by_heart(root, acted, tmp_path, monkeypatch):
+@pytest.mark.full
+def test_emotions_can_be_overfitted(root, acted, tmp_path, monkeypatch):
     found = read_manifest(acted / "train.csv", acted)
     write_manifest(tmp_path / "all.csv", found, acted, {})
     words = ["--data_folder", str(acted), "--num_workers", "0", "--noprogressbar"]

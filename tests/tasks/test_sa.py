@@ -313,8 +313,8 @@ def test_own_trees_that_do_not_fit_stop_before_training(root, own_data, tmp_path
         load_sentences(hparams)
 
 
-@pytest.mark.slow
-def test_eight_sentences_are_learnt_by_heart(root, own_data, tmp_path):
+@pytest.mark.full
+def test_eight_sentences_can_be_overfitted(root, own_data, tmp_path):
     """From files to LAS: words, tags and trees of what it was trained on"""
     eight = [u for u in read_manifest(own_data[3], own_data[1]) if u.id in {f"train{k}" for k in range(8)}]
     write_manifest(tmp_path / "eight.csv", eight, own_data[1], {})

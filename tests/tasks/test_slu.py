@@ -467,8 +467,8 @@ def test_real_speech_with_gold_slots(root, shared_data, tmp_path):
     assert set(record(tmp_path / "r/debug")["metrics"]) == {"COER", "CVER", "ChER"}
 
 
-@pytest.mark.slow
-def test_eight_utterances_are_learnt_by_heart(root, corpus, tagged, tmp_path):
+@pytest.mark.full
+def test_eight_utterances_can_be_overfitted(root, corpus, tagged, tmp_path):
     """From files through decoder and scorer: no concept of what it was trained on is wrong"""
     train = tagged[tagged.index("--train_csv") + 1]
     eight = [u for u in read_manifest(train, corpus) if concepts(u.labels["semantics"])][:8]
@@ -486,7 +486,7 @@ def test_eight_utterances_are_learnt_by_heart(root, corpus, tagged, tmp_path):
     assert record(tmp_path / "r")["metrics"]["CVER"]["value"] <= 2.0
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_a_curriculum_lowers_the_error_of_the_same_training(root, tagged, tmp_path):
     """Twenty epochs from the head that knows the words, and twenty from nothing"""
     words = [*tagged, "--ssl_hub", "mel_filterbank", "--layer", "last"]

@@ -122,11 +122,20 @@ INSIDE_A_SAVE = [
 ]
 
 
-@pytest.mark.slow
-def test_ten_kills_later_the_losses_are_those_of_a_run_left_alone(root, tiny_pretraining, long_run, tmp_path):
+@pytest.mark.parametrize(
+    "kinds",
+    [
+        pytest.param([INSIDE_A_SAVE[2], "training", "truncate"], marks=pytest.mark.slow, id="three"),
+        pytest.param(
+            [*INSIDE_A_SAVE, "start", *["training"] * 5, "truncate"], marks=pytest.mark.full, id="ten"
+        ),
+    ],
+)
+def test_after_kills_the_losses_are_those_of_a_run_left_alone(
+    root, tiny_pretraining, long_run, tmp_path, kinds
+):
     chance, folder = times(), tmp_path / "run"
     argv = command(root, long(tiny_pretraining), folder)
-    kinds = [*INSIDE_A_SAVE, "start", *["training"] * 5, "truncate"]
     chance.shuffle(kinds)
     for kind in kinds:
         if isinstance(kind, tuple):
