@@ -18,6 +18,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "recipes").rglob("README.md"))]
 SMALL = {
     "pretraining": [
         "--number_of_updates=3",
+        "--log_mel_updates=3",
         "--valid_every_updates=3",
         "--max_batch_seconds=20",
         "--num_workers=0",
@@ -97,7 +98,10 @@ SMALL_DEMO = """
 extends: {root}/recipes/grids/demo.yaml
 output: {demo}
 data_folder: {demo}/data
-encoders: {{ours: {{overrides: {{number_of_updates: 3, valid_every_updates: 3}}}}}}
+encoders:
+  ours:
+    overrides:
+      {{number_of_updates: 3, valid_every_updates: 3, log_mel_updates: 3, config: {{hidden_size: 64}}}}
 tasks:
   ASR: {{overrides: {{number_of_epochs: 1}}}}
   SLU: {{overrides: {{number_of_epochs: 1}}}}
