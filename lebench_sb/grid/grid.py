@@ -43,7 +43,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lebench_sb.core.errors import UsageError, nearest
-from lebench_sb.core.guard import read_text, read_yaml
+from lebench_sb.core.guard import check_yaml, read_text, read_yaml
 from lebench_sb.core.tags import foreign_tags
 from lebench_sb.grid.words import slug, word, wrong_overrides
 
@@ -173,10 +173,12 @@ def canonical_mode(name):
 def raw_grid(path, above=()):
     """GRID.yaml -> what is written in it and in the grids it extends, unchecked but for what its values would
     run: a grid may come from anybody, and reading it imports and builds nothing"""
-    found = read_yaml(path)
-    tags = foreign_tags(read_text(path, UsageError), KNOWN_YAMLS)
+    text = read_text(path, UsageError)
+    check_yaml(text, path)
+    tags = foreign_tags(text, KNOWN_YAMLS)
     not_run = [f"line {line}: {tag.split(' ')[0]} is not run from a grid" for line, tag in tags]
     stop_at(path, [f"{problem}: {WAY_OUT}" for problem in not_run])
+    found = read_yaml(path)
     stop_at(path, [f"{text[:40]!r}: no value has a zero byte" for text in _texts(found) if "\0" in text])
     if not (extended := found.pop("extends", None)):
         return found

@@ -113,10 +113,11 @@ def test_code_is_what_the_recipe_reaches():
     } <= found
     assert not found & {"cli.py", "grid/demo.py", "pretraining/brain.py", "corpora/mls.py", "grid/plan.py"}
     named = {str(p.relative_to(PACKAGE)) for p in reached([], ["lebench_sb.corpora.mls.prepare_mls"])}
-    assert {"corpora/mls.py", "manifest.py"} <= named
+    assert {"corpora/mls.py", "manifests/utterance.py"} <= named
     assert module_files("lebench_sb.evaluation.metrics") == [
         PACKAGE / "__init__.py",
-        PACKAGE / "metrics" / "__init__.py",
+        PACKAGE / "evaluation" / "__init__.py",
+        PACKAGE / "evaluation" / "metrics" / "__init__.py",
     ]
 
 
