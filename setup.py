@@ -31,6 +31,7 @@ REQUIRES = [
     "pyyaml>=6",
     "pyarrow>=18",  # manifests of millions of utterances
     "conllu>=6.0",  # reads treebanks
+    "filelock>=4.1",  # older ones leave a killed run's lock to the workers that it forked
 ]
 DEMO = ["espeakng-loader>=0.2.4", "py-nanotts>=0.1.1"]  # eSpeak NG is GPL-3.0: never a hard dependency
 # speech parsing's text baseline; the model is LGPL-LR

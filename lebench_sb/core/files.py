@@ -47,18 +47,25 @@ def _changed(path):
         return time.time()
 
 
-def write_atomically(path, content):
-    """Writes `content` (bytes, or text as UTF-8) beside `path`, flushes it to the disk, renames: `path` is
-    the old file or the whole new one. A symbolic link at `path` is replaced, never written through."""
+@contextmanager
+def new_file(path):
+    """Yields a path beside `path` to write to, which is flushed to the disk and renamed when the block ends
+    without an error: `path` is the old file or the whole new one. A symbolic link at `path` is replaced,
+    never written through."""
     temporary = temporary_name(path)
     try:
-        with open(temporary, "xb") as file:
-            file.write(content if isinstance(content, bytes) else content.encode())
-            file.flush()
+        yield temporary
+        with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_atomically(path, content):
+    """Writes `content` (bytes, or text as UTF-8) as `new_file` does"""
+    with new_file(path) as temporary, open(temporary, "xb") as file:
+        file.write(content if isinstance(content, bytes) else content.encode())
 
 
 @contextmanager

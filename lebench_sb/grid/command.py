@@ -1,6 +1,5 @@
 """What `lebench benchmark` does, from the grid's YAML to the exit code."""
 
-import fcntl
 import io
 import os
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from ruamel.yaml import YAML
 
 from lebench_sb.core.errors import UsageError
 from lebench_sb.core.files import write_atomically
+from lebench_sb.core.locks import Taken, take
 from lebench_sb.grid.grid import raw_grid, read_grid
 from lebench_sb.grid.plan import make_plan
 from lebench_sb.grid.report import beaten_by_trivial, preview, write_report
@@ -67,9 +67,9 @@ def check_ours(output):
 @contextmanager
 def only_one(output):
     """One grid at a time in a folder"""
-    with open(output / LOCK, "a+", encoding="utf-8") as handle:
-        try:
-            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
-            raise UsageError(f"{output}: another `lebench benchmark` runs this grid.") from None
+    try:
+        lock = take(output / LOCK, "see that nobody else runs this grid")
+    except Taken as holder:
+        raise UsageError(f"{output}: another `lebench benchmark` runs this grid ({holder}).") from None
+    with lock:
         yield

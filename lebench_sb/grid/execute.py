@@ -7,7 +7,6 @@ a mixture.
 """
 
 import codecs
-import fcntl
 import json
 import os
 import shutil
@@ -16,13 +15,13 @@ import sys
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 
 from tqdm import tqdm
 
 from lebench_sb.core.errors import UsageError
 from lebench_sb.core.files import write_atomically
+from lebench_sb.core.locks import wait_for
 from lebench_sb.grid.plan import PREPARED
 from lebench_sb.training import begun
 from lebench_sb.training.begun import BEGUN
@@ -163,19 +162,13 @@ def alone_in(folder):
     """Waits until no other process runs this step (another machine of a cluster, or a run whose grid was
     killed), and keeps others out."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with open(folder.with_name(f".{folder.name}.lock"), "a+", encoding="utf-8") as own:
-        _wait_for(own, folder)
+    with _alone(folder.with_name(f".{folder.name}.lock"), folder):
         if (folder / ".lock").exists():  # held by the recipe itself
-            with open(folder / ".lock", "a+", encoding="utf-8") as recipes:
-                _wait_for(recipes, folder)
+            with _alone(folder / ".lock", folder):
+                pass
         yield
 
 
-def _wait_for(handle, folder):
-    for attempt in count():
-        try:
-            return fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
-            if attempt == 0:
-                say(f"{folder}: another process runs here; waiting for it")
-            time.sleep(1.0)
+def _alone(lock, folder):
+    waiting = lambda: say(f"{folder}: another process runs here; waiting for it")  # noqa: E731
+    return wait_for(lock, "see that no other process runs here", waiting)

@@ -6,7 +6,6 @@ Later openings compare both and map the file: rows are made when they are asked 
 machine share its pages. A copy that is damaged, of another manifest or of another format is built anew.
 """
 
-import fcntl
 import io
 import logging
 import mmap
@@ -15,7 +14,7 @@ import os
 from array import array
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
@@ -24,7 +23,8 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from lebench_sb.core.errors import DataError, Problems
-from lebench_sb.core.files import remove_leftovers, temporary_name
+from lebench_sb.core.files import new_file, remove_leftovers
+from lebench_sb.core.locks import wait_for
 from lebench_sb.manifests.digests import digest_of
 from lebench_sb.manifests.formats import refuse_other_formats
 from lebench_sb.manifests.markers import ROOT, manifest_hash
@@ -233,17 +233,13 @@ def copy_path(path, sha256):
 def _alone(path):
     """Waits until no other process holds the lock file `path`; goes on without where there can be none (of
     somebody else, no locks on this disk): copies are whole either way, at worst they are made twice"""
-    handle = None
     try:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
-        fcntl.lockf(handle, fcntl.LOCK_EX)
+        lock = wait_for(path, "it may be made twice", lambda: logger.info("%s: another process has it", path))
     except OSError as error:
         logger.info("%s: no lock (%s)", path, error.strerror)
-    try:
+        lock = nullcontext()
+    with lock:
         yield
-    finally:
-        if handle is not None:
-            os.close(handle)
 
 
 def build(path, target, sha256):
@@ -253,28 +249,26 @@ def build(path, target, sha256):
     """
     logger.info("%s: first opening; its rows are checked and copied to %s", path, target)
     remove_leftovers(target, IDLE)
-    temporary, problems, lines = temporary_name(target), Problems(path), array("q")
+    problems, lines = Problems(path), array("q")
     shown = {"total": os.path.getsize(path), "unit": "B", "unit_scale": True, "desc": Path(path).name}
-    try:
-        with open(path, "rb") as raw, tqdm(**shown) as bar:
-            if not _write_plain(raw, temporary, sha256, bar):
-                raw.seek(0)
-                bar.reset()
-                text = io.TextIOWrapper(raw, encoding="utf-8-sig", newline="")
-                rows = manifest_rows(path, text, ROOT, problems)
-                _write(_batches(rows, lines), temporary, sha256, raw, bar)
-                if not lines:
-                    raise DataError(f"{path}: {NO_ROWS}")
-                _add_doubles(problems, _mapped(temporary)["ID"], lines)
+    with new_file(target) as temporary:
+        try:
+            with open(path, "rb") as raw, tqdm(**shown) as bar:
+                if not _write_plain(raw, temporary, sha256, bar):
+                    raw.seek(0)
+                    bar.reset()
+                    text = io.TextIOWrapper(raw, encoding="utf-8-sig", newline="")
+                    rows = manifest_rows(path, text, ROOT, problems)
+                    _write(_batches(rows, lines), temporary, sha256, raw, bar)
+                    if not lines:
+                        raise DataError(f"{path}: {NO_ROWS}")
+                    _add_doubles(problems, _mapped(temporary)["ID"], lines)
+        except UnicodeDecodeError:
+            read_text(path)  # raises DataError naming the line
+            raise
         problems.raise_if_any()
         if manifest_hash(path) != sha256:
             raise DataError(f"{path}: changed while it was read; start again when it is finished.")
-        os.replace(temporary, target)
-    except UnicodeDecodeError:
-        read_text(path)  # raises DataError naming the line
-        raise
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _write_plain(raw, temporary, sha256, bar):
@@ -303,8 +297,6 @@ def _write(tables, temporary, sha256, raw, bar):
             sink.flush()
             with mmap.mmap(sink.fileno(), 0, access=mmap.ACCESS_READ) as written:
                 sink.write(digest_of(written).encode())
-        sink.flush()
-        os.fsync(sink.fileno())
 
 
 def _batches(rows, lines):

@@ -5,7 +5,6 @@ manifests. A file's index is written last, so that a packing that was killed goe
 shard. Files are packed as they are: nothing is decoded, and `tar xf` gives them back.
 """
 
-import fcntl
 import hashlib
 import json
 import logging
@@ -24,8 +23,9 @@ from tqdm.auto import tqdm
 from lebench_sb.audio.members import MARK, make_index, opened, read_index
 from lebench_sb.audio.tar_headers import BLOCK
 from lebench_sb.core.errors import DataError, Problems, UsageError
-from lebench_sb.core.files import refuse_links, remove_leftovers, temporary_name, write_atomically
+from lebench_sb.core.files import new_file, refuse_links, remove_leftovers, write_atomically
 from lebench_sb.core.guard import inside, read_json
+from lebench_sb.core.locks import Taken, take
 from lebench_sb.manifests.columns import open_utterances
 from lebench_sb.manifests.markers import is_prepared, manifest_hash, read_marker
 from lebench_sb.manifests.member_names import without_key
@@ -196,11 +196,11 @@ def fingerprint(files, limit):
 def locked(output):
     """Holds the folder; UsageError while another process packs into it."""
     refuse_links(output, [LOCK, PLAN])
-    with open(output / LOCK, "a", encoding="utf-8") as handle:
-        try:
-            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
-            raise UsageError(f"{output}: another `lebench shard` writes there; wait for it.") from None
+    try:
+        lock = take(output / LOCK, "see that nobody else packs there")
+    except Taken as holder:
+        raise UsageError(f"{output}: another `lebench shard` writes there ({holder}); wait for it.") from None
+    with lock:
         yield
 
 
@@ -254,21 +254,15 @@ def pack(path, files):
     """One shard of [(file, name, bytes, time), ...], then its index, each under a temporary name first."""
     for target in (path, f"{path}.index"):
         remove_leftovers(target)
-    temporary, members = temporary_name(path), []
-    try:
-        with open(temporary, "xb") as tar:
-            for wav, name, size, _ in files:
-                tar.write(tar_header(name, size, wav))
-                first = tar.tell()
-                members.append((name, first, size, copied(wav, tar, size)))
-                tar.write(bytes(-size % BLOCK))
-            tar.write(bytes(2 * BLOCK + -(tar.tell() + 2 * BLOCK) % tarfile.RECORDSIZE))
-            tar.flush()
-            os.fsync(tar.fileno())
-            length = tar.tell()
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    members = []
+    with new_file(path) as temporary, open(temporary, "xb") as tar:
+        for wav, name, size, _ in files:
+            tar.write(tar_header(name, size, wav))
+            first = tar.tell()
+            members.append((name, first, size, copied(wav, tar, size)))
+            tar.write(bytes(-size % BLOCK))
+        tar.write(bytes(2 * BLOCK + -(tar.tell() + 2 * BLOCK) % tarfile.RECORDSIZE))
+        length = tar.tell()
     write_atomically(f"{path}.index", make_index(length, members).bytes())
     opened.cache_clear()  # this process may hold the shard that was here before
 

@@ -10,8 +10,6 @@ Letters: B utterances, F frames, K hidden states (1, or all layers for a learned
 """
 
 import copy
-import errno
-import fcntl
 import hashlib
 import json
 import logging
@@ -29,13 +27,13 @@ from tqdm.auto import tqdm
 
 from lebench_sb.audio.members import file_of, place_of
 from lebench_sb.core.errors import DataError, UsageError
-from lebench_sb.core.files import remove_leftovers, temporary_name, write_atomically
+from lebench_sb.core.files import new_file, remove_leftovers, write_atomically
 from lebench_sb.core.guard import read_json
+from lebench_sb.core.locks import Taken, take
 from lebench_sb.manifests.digests import digest_of
 from lebench_sb.training.data import EpochPlan, SpeechDataset
 
 logger = logging.getLogger(__name__)
-NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 FORMAT = 1  # raised when frames change their meaning
 INDEX_FORMAT = 2  # raised when files change: a shard of another format is computed again
 SHARD_SECONDS = 600.0  # of audio: what is lost when a process is killed
@@ -138,20 +136,14 @@ class FeatureCache:
 
     def write(self, path, frames):
         """The frames one after the other, then the index: {id: [first value, F]} and the shape of a frame"""
-        temporary = temporary_name(path)
         where, at = {}, 0
-        try:
-            with open(temporary, "w+b") as file:
-                for name, states in frames.items():
-                    where[name] = [at, len(states)]
-                    at += states.size
-                    states.tofile(file)
-                file.flush()
-                os.fsync(file.fileno())
-                digest = digest_of(np.memmap(file, mode="r"))
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with new_file(path) as temporary, open(temporary, "w+b") as file:
+            for name, states in frames.items():
+                where[name] = [at, len(states)]
+                at += states.size
+                states.tofile(file)
+            file.flush()
+            digest = digest_of(np.memmap(file, mode="r"))
         told = {"format": INDEX_FORMAT, "frame": self.frame, "values": at, "digest": digest, "where": where}
         write_atomically(path.with_suffix(".json"), json.dumps(told | {"self": own_digest(told)}))
 
@@ -237,18 +229,13 @@ class FeatureDataset(SpeechDataset):
 @contextmanager
 def locked(path):
     """Holds the lock file `path` if nobody else does; yields whether it does"""
-    with open(path, "a+", encoding="utf-8") as handle:
-        try:
-            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            mine = True
-        except (BlockingIOError, PermissionError):
-            mine = False
-        except OSError as error:  # at worst two processes compute the same, each into a file of its own
-            if error.errno not in NO_LOCKS:
-                raise
-            logger.warning("%s: this disk has no locks; other processes may compute the same.", path)
-            mine = True
-        yield mine
+    try:  # without locks, at worst two processes compute the same, each into a file of its own
+        lock = take(path, "other processes may compute the same frames")
+    except Taken:
+        yield False
+        return
+    with lock:
+        yield True
 
 
 def fingerprint(encoder):

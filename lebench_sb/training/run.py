@@ -1,13 +1,10 @@
 """Starting and finishing a recipe: the command line, the run folder, preparation, training, test, results."""
 
-import errno
-import fcntl
 import logging
 import os
 import platform
 import shlex
 import shutil
-import socket
 import sys
 import time
 from contextlib import contextmanager
@@ -33,6 +30,7 @@ from lebench_sb.core.command_line import (
 from lebench_sb.core.errors import UsageError
 from lebench_sb.core.files import refuse_links, temporary_name, write_atomically
 from lebench_sb.core.lines import json_text
+from lebench_sb.core.locks import Taken, take
 from lebench_sb.evaluation import results
 from lebench_sb.manifests.markers import marker_path
 from lebench_sb.manifests.member_names import manifest_paths
@@ -331,27 +329,13 @@ def logs_held():
 
 
 def lock(folder):
-    """Holds `<folder>/.lock` until the process ends; raises UsageError if another run holds it, on this host
-    or, where NFS hands locks to its server, on another. The file says who."""
-    handle = open(folder / ".lock", "a+", encoding="utf-8")  # closed, and so released, with the process
+    """Holds `<folder>/.lock` until the process ends; raises UsageError if another run holds it"""
     try:
-        # lockf, not flock: forked data-loading workers that outlive a killed run must not hold it
-        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError) as error:
-        handle.seek(0)
+        return take(folder / ".lock", "see that no other run writes here")
+    except Taken as holder:
         raise UsageError(
-            f"{folder}: another run writes here ({handle.read().strip() or 'just started'}); give another "
-            "--output_folder."
-        ) from error
-    except OSError as error:
-        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
-            raise
-        logger.warning("%s: this file system has no locks; see that no other run writes here.", folder)
-        return handle
-    handle.truncate(0)
-    handle.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-    handle.flush()
-    return handle
+            f"{folder}: another run writes here ({holder}); give another --output_folder."
+        ) from None
 
 
 def fit_and_test(brain, utterances, datasets):

@@ -46,6 +46,6 @@ def test_a_file_system_without_locks_is_told(tmp_path, monkeypatch, caplog):
     def no_locks(*arguments):
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(fcntl, "lockf", no_locks)
+    monkeypatch.setattr(fcntl, "flock", no_locks)
     lock(tmp_path)
     assert f"{tmp_path}: this file system has no locks" in caplog.text

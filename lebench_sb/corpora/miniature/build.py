@@ -18,12 +18,13 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from lebench_sb.core.files import write_atomically
 from lebench_sb.corpora._stamps import MINIATURE as MARKER
 from lebench_sb.corpora.miniature.acoustics import RATE
 from lebench_sb.corpora.miniature.layouts import layout
 from lebench_sb.corpora.miniature.texts import TOGETHER, Recording, turns
 from lebench_sb.corpora.miniature.texts import clips as all_clips
-from lebench_sb.corpora.miniature.voices import check_engines, write_atomically
+from lebench_sb.corpora.miniature.voices import check_engines
 
 VERSION = 4  # of what is spoken: raise it when the grammar, the voices or the noise change
 CHUNK = 25  # clips
@@ -63,7 +64,7 @@ def build_miniature(output, seed=0, scale=1.0, workers=None, corpora=TOGETHER):
         part = [(clip, r) for clip, r in zip(plan, recordings, strict=True) if clip.corpus == corpus]
         layout(corpus).write(output, *map(list, zip(*part, strict=True)))
     summary = parameters | {"corpora": [*done, *missing]} | summarise(plan, [r.seconds for r in recordings])
-    write_atomically(marker, lambda temporary: temporary.write_text(json.dumps(summary, indent=1) + "\n"))
+    write_atomically(marker, json.dumps(summary, indent=1) + "\n")
     return summary | {"reused": False}
 
 
@@ -76,7 +77,7 @@ def _claim(output, parameters):
             "choose another folder or delete it."
         )
     note.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(note, lambda temporary: temporary.write_text(json.dumps(parameters)))
+    write_atomically(note, json.dumps(parameters))
 
 
 def _chunks(plan, output, seed):

@@ -6,10 +6,10 @@
 import soundfile
 import soxr
 
+from lebench_sb.core.files import new_file, write_atomically
 from lebench_sb.corpora.miniature.acoustics import RATE
 from lebench_sb.corpora.miniature.prosody import generator, sentences_for, trace, turn
 from lebench_sb.corpora.miniature.texts import Part
-from lebench_sb.corpora.miniature.voices import write_atomically
 
 PARTS = {"train": Part(6, 9), "dev": Part(4, 6), "test": Part(6, 10)}
 LENGTH = 36.0  # seconds of a call, at least
@@ -37,7 +37,8 @@ def path(clip):
 def store(path, wave):
     """int16 (T,) at 16 kHz -> a file at 8 kHz; its length in samples at 16 kHz"""
     narrow = soxr.resample(wave, RATE, TELEPHONE)
-    write_atomically(path, lambda temporary: soundfile.write(temporary, narrow, TELEPHONE, format="WAV"))
+    with new_file(path) as temporary:
+        soundfile.write(temporary, narrow, TELEPHONE, format="WAV")
     return len(narrow) * RATE // TELEPHONE
 
 
@@ -68,4 +69,4 @@ def write(folder, clips, recordings):
 
 
 def _write(file, text):
-    write_atomically(file, lambda temporary: temporary.write_text(text))
+    write_atomically(file, text)

@@ -8,12 +8,12 @@ import random
 import soundfile
 import soxr
 
+from lebench_sb.core.files import new_file, write_atomically
 from lebench_sb.corpora.miniature.acoustics import RATE
 from lebench_sb.corpora.miniature.patterns import PATTERNS
 from lebench_sb.corpora.miniature.slots import Draw
 from lebench_sb.corpora.miniature.speakers import speakers
 from lebench_sb.corpora.miniature.texts import WORDS, Clip, Part, Turn, sentences
-from lebench_sb.corpora.miniature.voices import write_atomically
 
 PARTS = {"train": Part(12, 12)}  # no official split: prepare_cafe deals the actors out
 LEAST = 0.05  # of full scale: six actors, for three folds with women and men in each
@@ -59,7 +59,8 @@ def path(clip):
 def store(path, wave):
     """int16 (T,) at 16 kHz -> a file at 48 kHz; its length in samples at 16 kHz"""
     wide = soxr.resample(wave, RATE, STUDIO)
-    write_atomically(path, lambda temporary: soundfile.write(temporary, wide, STUDIO, format="WAV"))
+    with new_file(path) as temporary:
+        soundfile.write(temporary, wide, STUDIO, format="WAV")
     return len(wave)
 
 
@@ -73,4 +74,4 @@ def turns(clip):
 def write(folder, clips, recordings):
     """The distribution's note on names"""
     text = "AA-E-I-S.wav: actor (odd: man), emotion (C D J N P S T), intensity (1, 2), sentence (1 to 6)\n"
-    write_atomically(folder / "CaFE_48k" / "Readme.txt", lambda temporary: temporary.write_text(text))
+    write_atomically(folder / "CaFE_48k" / "Readme.txt", text)

@@ -8,9 +8,9 @@ votes are drawn.
 import hashlib
 import random
 
+from lebench_sb.core.files import write_atomically
 from lebench_sb.corpora.miniature.patterns import PATTERNS
 from lebench_sb.corpora.miniature.texts import Part
-from lebench_sb.corpora.miniature.voices import write_atomically
 
 PARTS = {"train": Part(30, 22, 4), "dev": Part(4, 6), "test": Part(7, 14)}
 WORDS = (4.0, 0.2)
@@ -79,4 +79,4 @@ def write(folder, clips, recordings):
 
 def _write_tsv(file, rows):
     text = "".join("\t".join(row) + "\n" for row in rows)
-    write_atomically(file, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    write_atomically(file, text)

@@ -5,8 +5,8 @@ each recording, where a broadcast has many.
 
 from xml.sax.saxutils import escape, quoteattr
 
+from lebench_sb.core.files import write_atomically
 from lebench_sb.corpora.miniature.texts import Part, Turn
-from lebench_sb.corpora.miniature.voices import write_atomically
 
 PARTS = {"train": Part(9, 10, 2), "dev": Part(2, 4), "test": Part(4, 10, 2)}
 WORDS = (3.0, 0.2)
@@ -99,4 +99,4 @@ def latin(text):
 
 
 def _write(file, text, encoding):
-    write_atomically(file, lambda temporary: temporary.write_bytes(text.encode(encoding)))
+    write_atomically(file, text.encode(encoding))

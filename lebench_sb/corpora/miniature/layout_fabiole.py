@@ -11,6 +11,7 @@ import random
 
 import numpy as np
 
+from lebench_sb.core.files import write_atomically
 from lebench_sb.corpora.miniature.acoustics import RATE, noise
 from lebench_sb.corpora.miniature.patterns import PATTERNS
 from lebench_sb.corpora.miniature.slots import Draw
@@ -25,7 +26,7 @@ from lebench_sb.corpora.miniature.texts import (
     estimated_seconds,
     sentences,
 )
-from lebench_sb.corpora.miniature.voices import write_atomically, write_clip
+from lebench_sb.corpora.miniature.voices import write_clip
 from lebench_sb.manifests.trials import make_trials
 from lebench_sb.manifests.utterance import Utterance
 from lebench_sb.manifests.writing import write_manifest
@@ -130,4 +131,4 @@ def write(folder, clips, recordings):
 
 def _write(file, lines):
     text = "".join(line + "\n" for line in lines)
-    write_atomically(file, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    write_atomically(file, text)

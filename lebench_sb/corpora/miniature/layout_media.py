@@ -14,10 +14,10 @@ import numpy as np
 import soundfile
 import soxr
 
+from lebench_sb.core.files import new_file, write_atomically
 from lebench_sb.corpora.miniature.grammar import spell
 from lebench_sb.corpora.miniature.patterns import HOTEL
 from lebench_sb.corpora.miniature.texts import Part, Turn
-from lebench_sb.corpora.miniature.voices import write_atomically
 
 PARTS = {"train": Part(7, 10, 2), "dev": Part(2, 4), "test": Part(4, 10)}
 WORDS = (4.0, 0.2)
@@ -66,7 +66,8 @@ def store(path, wave):
     machine = (voice[::-1] * 0.5).astype(voice.dtype)
     channels = [voice, machine] if side(path.stem) == "L" else [machine, voice]
     samples = np.stack(channels, axis=1)
-    write_atomically(path, lambda temporary: soundfile.write(temporary, samples, RATE, format="WAV"))
+    with new_file(path) as temporary:
+        soundfile.write(temporary, samples, RATE, format="WAV")
     return len(wave)
 
 
@@ -182,4 +183,4 @@ def flat(clip, times):
 
 def _write(file, text):
     data = text.encode("iso-8859-1", "xmlcharrefreplace")
-    write_atomically(file, lambda temporary: temporary.write_bytes(data))
+    write_atomically(file, data)

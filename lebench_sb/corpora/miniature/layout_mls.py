@@ -5,8 +5,8 @@ imagined recording.
 
 import zlib
 
+from lebench_sb.core.files import write_atomically
 from lebench_sb.corpora.miniature.texts import LONGEST, Part, estimated_seconds
-from lebench_sb.corpora.miniature.voices import write_atomically
 
 PARTS = {"train": Part(82, 22, 4), "dev": Part(3, 4), "test": Part(3, 4)}
 WORDS = (0.7, 0.0)
@@ -83,4 +83,4 @@ def _metainfo(timed):
 
 def _write(file, lines):
     text = "".join(line + "\n" for line in lines)
-    write_atomically(file, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    write_atomically(file, text)

@@ -7,10 +7,10 @@ import hashlib
 import shutil
 from pathlib import Path
 
+from lebench_sb.core.files import new_file, write_atomically
 from lebench_sb.corpora.miniature.grammar import LANGUAGES
 from lebench_sb.corpora.miniature.patterns import PATTERNS
 from lebench_sb.corpora.miniature.texts import Part, Turn, estimated_seconds
-from lebench_sb.corpora.miniature.voices import write_atomically
 
 PARTS = {"train": Part(14, 16, 2), "dev": Part(2, 4), "test": Part(3, 10)}
 WORDS = (4.0, 0.2)  # few words, often: little speech has to teach the translation
@@ -65,7 +65,8 @@ def _write_split(data, split, language, part, folder):
     for clip, recording in part:
         target = data / "wav" / f"{talk(clip)}.flac"
         if not target.exists():
-            write_atomically(target, lambda new, clip=clip: shutil.copyfile(Path(folder) / path(clip), new))
+            with new_file(target) as temporary:
+                shutil.copyfile(Path(folder) / path(clip), temporary)
         for sentence, (start, stop) in zip(clip.sentences, recording.turns, strict=True):
             times = f"duration: {stop - start:.6f}, offset: {start:.6f}"
             items.append(f"- {{{times}, speaker_id: {clip.speaker.name}, wav: {talk(clip)}.wav}}")
@@ -73,6 +74,4 @@ def _write_split(data, split, language, part, folder):
             other.append(sentence.translations[language])
     for kind, lines in (("yaml", items), ("fr", french), (language, other)):
         text = "".join(line + "\n" for line in lines)
-        write_atomically(
-            data / "txt" / f"{split}.{kind}", lambda new, text=text: new.write_text(text, encoding="utf-8")
-        )
+        write_atomically(data / "txt" / f"{split}.{kind}", text)

@@ -7,9 +7,9 @@ eSpeak NG tells when a group of words (an elided word and the next, say) begins.
 every word of Pico, begins where its letters' share of the stretch between two known times says.
 """
 
+from lebench_sb.core.files import write_atomically
 from lebench_sb.corpora.miniature.patterns import PATTERNS
 from lebench_sb.corpora.miniature.texts import Part, Turn, estimated_seconds
-from lebench_sb.corpora.miniature.voices import write_atomically
 
 PARTS = {"train": Part(10, 10, 2), "dev": Part(2, 4), "test": Part(3, 10)}
 WORDS = (4.0, 0.2)  # few words, often: minutes of speech must be enough to recognise them
@@ -48,7 +48,7 @@ def write(folder, clips, recordings):
                   for number, stretch in enumerate(stretches, 1)]  # fmt: skip
         file = folder / f"orfeo/{clip.split}/{name(clip)}.orfeo"
         text = "\n".join(blocks)
-        write_atomically(file, lambda temporary, text=text: temporary.write_text(text, encoding="utf-8"))
+        write_atomically(file, text)
 
 
 def _block(sent_id, speaker, sentence, limits, words):

@@ -3,9 +3,9 @@
 speaker in each recording. The recordings last two thirds of a minute instead of five minutes.
 """
 
+from lebench_sb.core.files import write_atomically
 from lebench_sb.corpora.miniature.prosody import generator, sentences_for, trace, turn
 from lebench_sb.corpora.miniature.texts import Part
-from lebench_sb.corpora.miniature.voices import write_atomically
 
 PARTS = {"train": Part(6, 9), "dev": Part(4, 6), "test": Part(6, 9)}
 LENGTH = 40.0  # seconds of a recording, at least
@@ -61,4 +61,4 @@ def write(folder, clips, recordings):
             rows = "".join(f"'{name(clip)}',{time:.2f},{value:.6f}\n" for time, value in pairs)
             file = folder / ROOT / "ratings_gold_standard" / dimension / f"{name(clip)}.arff"
             file.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(file, lambda temporary, rows=rows: temporary.write_text(HEADER + rows))
+            write_atomically(file, HEADER + rows)

@@ -5,10 +5,10 @@ Sentences are written as Universal Dependencies writes them, with punctuation an
 and "du" under one multiword token; the times are those of `layout_orfeo.token_starts`.
 """
 
+from lebench_sb.core.files import write_atomically
 from lebench_sb.corpora.miniature.layout_orfeo import token_starts, turns, utterance
 from lebench_sb.corpora.miniature.patterns import PATTERNS
 from lebench_sb.corpora.miniature.texts import Part
-from lebench_sb.corpora.miniature.voices import write_atomically
 
 __all__ = ["turns", "utterance"]  # of the layout's contract: a recording of several sentences, one a turn
 
@@ -39,7 +39,7 @@ def write(folder, clips, recordings):
                 blocks += [_block(clip, number, *found) for number, found in enumerate(stretches, 1)]
         file = folder / f"rhapsodie/fr_rhapsodie-ud-{split}.conllu"
         text = "".join(blocks)
-        write_atomically(file, lambda temporary, text=text: temporary.write_text(text, encoding="utf-8"))
+        write_atomically(file, text)
 
 
 def _block(clip, number, sentence, limits, words):

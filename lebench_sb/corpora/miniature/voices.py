@@ -10,7 +10,6 @@ last, each under a temporary name and then renamed.
 import ctypes
 import itertools
 import json
-import os
 import sys
 import zlib
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ import numpy as np
 import soundfile
 import soxr
 
+from lebench_sb.core.files import new_file, write_atomically
 from lebench_sb.corpora.miniature.acoustics import RATE, loud, recorded
 from lebench_sb.corpora.miniature.layouts import layout
 from lebench_sb.corpora.miniature.speakers import Speaker
@@ -132,17 +132,11 @@ def check_engines():
         raise RuntimeError(INSTALL) from error
 
 
-def write_atomically(path, write):
-    """`write(temporary path)`, then rename, so that `path` is never half a file."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    write(temporary)
-    os.replace(temporary, path)
-
-
 def write_clip(path, wave):
     """int16 (T,) at 16 kHz as wav, mp3 or flac, by suffix -> samples a decoder returns (mp3 adds some)."""
     container = path.suffix[1:].upper()
-    write_atomically(path, lambda temporary: soundfile.write(temporary, wave, RATE, format=container))
+    with new_file(path) as temporary:
+        soundfile.write(temporary, wave, RATE, format=container)
     return len(soundfile.read(path)[0]) if container == "MP3" else len(wave)
 
 
@@ -195,7 +189,7 @@ def speak_chunk(chunk):
         told = [shifted(turn, shift, len(wave)) for turn in told]
         measured.append({"samples": store(path, wave), "turns": told})
     marker = json.dumps({"key": chunk["key"], "clips": measured})
-    write_atomically(Path(chunk["marker"]), lambda temporary: temporary.write_text(marker))
+    write_atomically(Path(chunk["marker"]), marker)
 
 
 def main():
