@@ -10,7 +10,7 @@ import errno
 import logging
 import os
 import socket
-from contextlib import nullcontext, suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -25,7 +25,7 @@ class Taken(Exception):
 
 
 def take(path, unlocked):
-    """Holds the lock file `path`: a context manager that is left, or forgotten, to release it.
+    """Holds the lock file `path`: a context manager that is left, closed, or forgotten, to release it.
 
     unlocked: what the warning advises where the file system has no locks. Raises Taken where another process
     holds it, OSError where there can be no such file.
@@ -47,15 +47,17 @@ def _acquired(path, unlocked, **how):
     lock = FileLock(path, **ours)
     if lock.is_locked and _holder(path) != _signature():  # its folder was moved away, or deleted, meanwhile
         lock.release(force=True)
+    held = ExitStack()
     try:
-        return lock.acquire(**how)
+        lock.acquire(**how)
+        held.callback(lock.release)
     except Timeout:
         raise Taken(_holder(path) or "just started") from None
     except OSError as error:
         if error.errno not in NO_LOCKS:
             raise
         logger.warning("%s: this file system has no locks; %s.", Path(path).parent, unlocked)
-        return nullcontext()
+    return held
 
 
 def _sign(handle):
