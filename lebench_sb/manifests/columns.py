@@ -249,26 +249,32 @@ def build(path, target, sha256):
     """
     logger.info("%s: first opening; its rows are checked and copied to %s", path, target)
     remove_leftovers(target, IDLE)
-    problems, lines = Problems(path), array("q")
-    shown = {"total": os.path.getsize(path), "unit": "B", "unit_scale": True, "desc": Path(path).name}
+    problems = Problems(path)
     with new_file(target) as temporary:
         try:
-            with open(path, "rb") as raw, tqdm(**shown) as bar:
-                if not _write_plain(raw, temporary, sha256, bar):
-                    raw.seek(0)
-                    bar.reset()
-                    text = io.TextIOWrapper(raw, encoding="utf-8-sig", newline="")
-                    rows = manifest_rows(path, text, ROOT, problems)
-                    _write(_batches(rows, lines), temporary, sha256, raw, bar)
-                    if not lines:
-                        raise DataError(f"{path}: {NO_ROWS}")
-                    _add_doubles(problems, _mapped(temporary)["ID"], lines)
+            _fill(path, temporary, sha256, problems)
         except UnicodeDecodeError:
             read_text(path)  # raises DataError naming the line
             raise
         problems.raise_if_any()
         if manifest_hash(path) != sha256:
             raise DataError(f"{path}: changed while it was read; start again when it is finished.")
+
+
+def _fill(path, temporary, sha256, problems):
+    """Writes the rows of the manifest `path`, in blocks or, where they need a second look, one by one"""
+    lines = array("q")
+    shown = {"total": os.path.getsize(path), "unit": "B", "unit_scale": True, "desc": Path(path).name}
+    with open(path, "rb") as raw, tqdm(**shown) as bar:
+        if _write_plain(raw, temporary, sha256, bar):
+            return
+        raw.seek(0)
+        bar.reset()
+        text = io.TextIOWrapper(raw, encoding="utf-8-sig", newline="")
+        _write(_batches(manifest_rows(path, text, ROOT, problems), lines), temporary, sha256, raw, bar)
+        if not lines:
+            raise DataError(f"{path}: {NO_ROWS}")
+        _add_doubles(problems, _mapped(temporary)["ID"], lines)
 
 
 def _write_plain(raw, temporary, sha256, bar):
