@@ -7,30 +7,22 @@ answers a misspelt option with a traceback. Here each is one line with the neare
 import atexit
 import contextlib
 import difflib
-import importlib
-import inspect
 import io
-import json
 import os
-import re
 import sys
 import traceback
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import torch
-from hyperpyyaml import load_hyperpyyaml, resolve_references
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 from ruamel.yaml.nodes import MappingNode, ScalarNode, SequenceNode
-from ruamel.yaml.scalarbool import ScalarBoolean
 from speechbrain.utils.run_opts import RunOptions
 
 from lebench_sb.core import signals
-from lebench_sb.core.errors import DataError, UsageError, exit_code, one_line, printable_output, shorten
-from lebench_sb.core.guard import check_yaml, decode, read_small, too_deep
-from lebench_sb.core.tags import allowed as is_known
+from lebench_sb.core.errors import UsageError, exit_code, one_line, printable_output, shorten
+from lebench_sb.core.yaml_tree import compose_text, keys_of, names_inside
+from lebench_sb.core.yaml_values import compose, is_one_value, plain_value, quoted
 
 # What to do with a run folder that began otherwise: see training/begun.py
 REFUSE, BESIDE, RESUME = "refuse", "beside", "resume"
@@ -190,33 +182,7 @@ def unknown(name, known):
     return f"{name}: no such option or key; {hint}"
 
 
-# ---- the YAML as a tree
-
-
-def compose(path):
-    """YAML file -> its root node; raises UsageError with file and line for a YAML that does not parse."""
-    root = compose_any(path)
-    if not isinstance(root, MappingNode):
-        raise UsageError(f"{path}: not a mapping of keys to values.")
-    return root
-
-
-def compose_any(path):
-    """YAML file -> its root node of any kind"""
-    return compose_text(decode(read_small(path, UsageError), path, UsageError), path)
-
-
-def compose_text(text, where):
-    """YAML text -> its root node. Raises UsageError naming `where` for what does not parse or is too deep."""
-    check_yaml(text, where, UsageError)
-    try:
-        return YAML().compose(text)
-    except YAMLError as error:
-        raise UsageError(f"{where}: {' '.join(str(error).split())}") from error
-
-
-def keys_of(node):
-    return {key.value: value for key, value in node.value} if isinstance(node, MappingNode) else {}
+# ---- overrides
 
 
 def check_overrides(root, overrides, path):
@@ -251,11 +217,6 @@ def as_text(key, value, node):
     return value if str(read.tag).endswith(":str") else quoted(value)
 
 
-def quoted(text):
-    """A text in YAML's double quotation marks"""
-    return json.dumps(text, ensure_ascii=False)
-
-
 def check_kind(key, value, node):
     """A number stays a number, a truth value one, a list a list, unless the override is a YAML tag"""
     begins, value = value.lstrip()[:1], shorten(value, 80)
@@ -283,149 +244,11 @@ def is_number(text):
 def check_nested(name, written, node, folder):
     """Keys of a mapping on the command line against those of the YAML and of the object it makes"""
     known = keys_of(node)
-    tag = str(node.tag)
-    if tag.startswith(NAMING) and not is_known(tag):
-        return  # a check imports no module that a file names; the loading says what does not fit
-    allowed = set(known) | set(argument_names(tag))
-    if tag.startswith("!include:"):
-        included = compose_any(folder / tag.removeprefix("!include:"))
-        allowed |= set(keys_of(included)) | set(argument_names(str(included.tag)))
+    allowed = names_inside(str(node.tag), known, folder)
+    if allowed is None:
+        return
     for key, value in keys_of(written).items():
         if key not in allowed:
             raise UsageError(f"{name}: {unknown(key, sorted(allowed))}")
         if isinstance(value, MappingNode) and key in known:
             check_nested(f"{name}.{key}", value, known[key], folder)
-
-
-NAMING = ("!new:", "!name:", "!apply:", "!applyref:", "!module:")
-
-
-def argument_names(tag):
-    """`!new:module.Class`, `!name:...`, `!apply:...` -> the names of its arguments"""
-    match = re.match(r"!(?:new|name|apply):([\w.]+)\.(\w+)$", tag)
-    if not match:
-        return []
-    target = getattr(importlib.import_module(match[1]), match[2])
-    return [name for name in inspect.signature(target).parameters if name != "self"]
-
-
-def as_yaml(overrides):
-    """{key: value as typed} -> YAML text; a value that YAML would not read as one value is quoted"""
-    lines = []
-    for key, value in overrides.items():
-        text = absolute_include(value)
-        lines.append(f"{key}: {text if is_one_value(text) else quoted(text)}")
-    return "\n".join(lines)
-
-
-def is_one_value(text):
-    """Whether YAML reads a text as the one value that it looks like"""
-    if too_deep(text) or re.search(r"[\r\n]|\s#", text):
-        return False
-    try:
-        return len(YAML().compose(f"key: {text}\n").value) == 1
-    except YAMLError:
-        return False
-
-
-def absolute_include(value):
-    """Paths on the command line are relative to the shell, also those of `!include:`"""
-    match = re.match(r"\s*!include:(\S+)", value)
-    if match and Path(match[1]).is_file():
-        return value.replace(match[1], str(Path(match[1]).resolve()), 1)
-    return value
-
-
-def resolve(path, overrides):
-    """The text of a YAML with includes, references and overrides resolved; nothing is built. Raises
-    UsageError naming the file for what does not resolve."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            return resolve_references(file, as_yaml(overrides)).read()
-    except Exception as error:
-        if (fault := explained(path, error)) is error:
-            raise
-        raise fault from error
-
-
-def plain_values(resolved):
-    """{top-level key: value} of a resolved YAML, without building any object"""
-    return YAML().load(resolved)
-
-
-def plain_value(path, overrides, key):
-    """One resolved value of the YAML, without building any object"""
-    return plain_values(resolve(path, overrides))[key]
-
-
-def load_yaml(path, overrides):
-    """Loads the YAML with its overrides; raises UsageError naming the file for what cannot be built."""
-    return build(resolve(path, overrides), path)
-
-
-def build(resolved, path, only=None):
-    """The text of a resolved YAML -> {key: value}, its objects built; only: some of its keys.
-
-    Raises UsageError naming the file `path` where the YAML names what is not there or gives an argument that
-    is not taken; what goes wrong inside an object that is built stays as it is.
-    """
-    if only is not None:
-        values, part = plain_values(resolved), io.StringIO()
-        YAML().dump({key: values[key] for key in only}, part)
-        resolved = part.getvalue()
-    try:
-        return load_hyperpyyaml(resolved)
-    except Exception as error:
-        if (fault := explained(path, error)) is error:
-            raise
-        raise fault from error
-
-
-def explained(path, error):
-    """What to raise for an error of reading a YAML: a UsageError naming the file where the YAML is wrong, the
-    message of a ValueError of ours, and the error itself where the fault is in the code"""
-    if isinstance(error, DataError | UsageError | OSError):
-        return error
-    if isinstance(error, YAMLError) or raised_in_hyperpyyaml(error):
-        return UsageError(f"{path}: {' '.join(' '.join(map(str, error.args or [error])).split())}")
-    if isinstance(error, ValueError):
-        # one of ours names what is wrong, and the YAML may be innocent
-        return UsageError(str(error) if raised_in(error, ("lebench_sb",)) else f"{path}: {error}")
-    return error
-
-
-READERS_OF_YAML = ("hyperpyyaml", "ruamel", "inspect.py", "importlib", "pydoc.py")
-
-
-def raised_in_hyperpyyaml(error):
-    return raised_in(error, READERS_OF_YAML)
-
-
-def raised_in(error, places):
-    """Whether the innermost frame of an error lies in one of these packages or files"""
-    frames = traceback.extract_tb(error.__traceback__)
-    return bool(frames) and any(place in frames[-1].filename for place in places)
-
-
-def plain_settings(resolved, path):
-    """The text of a resolved YAML -> {key: plain value}, its manifests alone built (`<split>_csv`, which may
-    be a function's value).
-
-    What the YAML would make (`!new:`, `!name:`, `!apply:`) is the mapping or list of its arguments.
-    """
-    values = {str(key): plain(value) for key, value in plain_values(resolved).items()}
-    return values | build(resolved, path, only=[key for key in values if key.endswith("_csv")])
-
-
-def plain(value):
-    """A value as ruamel.yaml gives it -> mapping, list, text, number, truth value or None"""
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [plain(item) for item in value]
-    if value is None or isinstance(value, bool):
-        return value
-    if isinstance(value, ScalarBoolean):
-        return bool(value)
-    kind = next((kind for kind in (int, float) if isinstance(value, kind)), None)
-    return kind(value) if kind else str(value)

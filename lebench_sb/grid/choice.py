@@ -5,10 +5,10 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from lebench_sb.core.command_line import compose, keys_of
 from lebench_sb.core.errors import DataError
 from lebench_sb.core.guard import check_yaml, read_text, regular
 from lebench_sb.core.lines import read_records
+from lebench_sb.core.yaml_tree import compose_mapping, keys_of
 
 KEYS = ("key_metric", "key_metric_is_better")
 
@@ -51,8 +51,9 @@ def choose(cell, steps, outcomes):
 def declared_metric(folder):
     """Folder of a run -> (key_metric, "lower" or "higher"): what chose the checkpoint that was tested"""
     path = Path(folder) / "hyperparams.yaml"
-    check_yaml(read_text(path), path, DataError)
-    keys = keys_of(compose(path))
+    text = read_text(path)
+    check_yaml(text, path, DataError)
+    keys = keys_of(compose_mapping(text, path))
     if missing := [key for key in KEYS if key not in keys or not isinstance(keys[key].value, str)]:
         raise DataError(f"{path} has no {' and no '.join(missing)}.")
     return tuple(keys[key].value for key in KEYS)

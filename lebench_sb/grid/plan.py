@@ -16,10 +16,12 @@ from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 
-from lebench_sb.core.command_line import compose, keys_of, parse, plain_value
+from lebench_sb.core.command_line import parse
 from lebench_sb.core.errors import UsageError
 from lebench_sb.core.guard import read_json
 from lebench_sb.core.tags import foreign_in
+from lebench_sb.core.yaml_tree import keys_of
+from lebench_sb.core.yaml_values import compose, plain_value
 from lebench_sb.grid.grid import (
     ASR_FIRST,
     BASELINE,

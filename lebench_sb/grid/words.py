@@ -6,8 +6,10 @@ from pathlib import Path
 
 import yaml
 
-from lebench_sb.core.command_line import RunOptions, check_kind, compose, keys_of, split_words
+from lebench_sb.core.command_line import RunOptions, check_kind, split_words
 from lebench_sb.core.errors import UsageError
+from lebench_sb.core.yaml_tree import keys_of
+from lebench_sb.core.yaml_values import compose
 
 MISTAKES = (UsageError, FileNotFoundError)
 

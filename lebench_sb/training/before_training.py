@@ -55,7 +55,7 @@ class Checked:
 def check_before_training(settings, task):
     """Reads the manifests and checks them, on the main process; every process gets its verdict -> Checked.
 
-    settings: the resolved YAML as plain values (command_line.plain_settings): data_folder, <split>_csv,
+    settings: the resolved YAML as plain values (yaml_values.plain_settings): data_folder, <split>_csv,
     min_duration, max_duration, gender, languages, ssl_hub, max_bad_fraction, max_seconds, and the keys of the
     task; task: the YAML's. Raises DataError with all that is wrong with the data, UsageError for a setting,
     FileNotFoundError for a manifest, folder or encoder that is not there.

@@ -29,7 +29,8 @@ from pathlib import Path
 import yaml
 
 import lebench_sb
-from lebench_sb.core.command_line import parse, resolve
+from lebench_sb.core.command_line import parse
+from lebench_sb.core.yaml_values import resolve
 from lebench_sb.manifests.member_names import files_in, manifest_paths, named_in_manifest, yaml_values
 
 PACKAGE = Path(lebench_sb.__file__).parent

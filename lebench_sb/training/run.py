@@ -17,20 +17,12 @@ import torch
 from speechbrain.core import DEFAULT_LOG_CONFIG
 from speechbrain.utils.distributed import ddp_barrier, ddp_init_group, if_main_process
 
-from lebench_sb.core.command_line import (
-    BESIDE,
-    REFUSE,
-    build,
-    own_options,
-    parse,
-    plain_settings,
-    plain_values,
-    resolve,
-)
+from lebench_sb.core.command_line import BESIDE, REFUSE, own_options, parse
 from lebench_sb.core.errors import UsageError
 from lebench_sb.core.files import refuse_links, temporary_name, write_atomically
 from lebench_sb.core.lines import json_text
 from lebench_sb.core.locks import Taken, take
+from lebench_sb.core.yaml_values import build, plain_settings, plain_values, resolve
 from lebench_sb.evaluation import results
 from lebench_sb.manifests.markers import marker_path
 from lebench_sb.manifests.member_names import manifest_paths

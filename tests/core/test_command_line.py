@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from python_process import run_python
 
-from lebench_sb.core.command_line import as_yaml, build, parse, plain_values, resolve
+from lebench_sb.core.command_line import parse
 from lebench_sb.core.errors import UsageError
+from lebench_sb.core.yaml_values import as_yaml, build, plain_values, resolve
 from lebench_sb.training.run import start
 
 ROOT = Path(__file__).parents[2]

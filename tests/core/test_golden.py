@@ -12,7 +12,8 @@ import pytest
 from ruamel.yaml import YAML
 from ruamel.yaml.nodes import MappingNode, ScalarNode
 
-from lebench_sb.core.command_line import compose, keys_of, resolve
+from lebench_sb.core.yaml_tree import keys_of
+from lebench_sb.core.yaml_values import compose, resolve
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden" / "resolved.json"
@@ -20,7 +21,7 @@ YAMLS = sorted(ROOT.glob("recipes/*/*/hparams/*.yaml"))
 
 
 def hashes(path):
-    """YAML -> {top-level key: hash of its value}, whatever the order of the keys; placeholders have a value"""
+    """YAML -> {top-level key: hash of its value}, in whatever order they stand; placeholders have one"""
     missing = [key for key, node in keys_of(compose(path)).items() if str(node.tag) == "!PLACEHOLDER"]
     top = keys_of(YAML().compose(resolve(path, {key: f"the_{key}" for key in missing})))
     names = {id(node): key for key, node in reversed(top.items()) if not isinstance(node, ScalarNode)}

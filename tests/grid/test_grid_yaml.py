@@ -8,8 +8,8 @@ import yaml
 from python_process import run_python
 from toy_recipe import lebench, runs
 
-from lebench_sb.core.command_line import as_yaml
 from lebench_sb.core.errors import UsageError
+from lebench_sb.core.yaml_values import as_yaml
 from lebench_sb.grid.grid import canonical_mode, raw_grid, read_grid
 from lebench_sb.grid.plan import continued_from, make_plan
 from lebench_sb.grid.words import slug, word

@@ -16,8 +16,8 @@ import soundfile
 import torch
 from scripts import load
 
-from lebench_sb.core.command_line import plain_settings, resolve
 from lebench_sb.core.errors import DataError, UsageError
+from lebench_sb.core.yaml_values import plain_settings, resolve
 from lebench_sb.encoders import encoder as encoders
 from lebench_sb.manifests.targets import check_targets, steps_of
 from lebench_sb.manifests.trees import Tree, as_conllu

@@ -8,8 +8,9 @@ import pytest
 import soundfile
 from tiny import write_wav2vec2
 
-from lebench_sb.core.command_line import parse, plain_values, resolve
+from lebench_sb.core.command_line import parse
 from lebench_sb.core.errors import UsageError
+from lebench_sb.core.yaml_values import plain_values, resolve
 from lebench_sb.training import begun, folders
 from lebench_sb.training import run as run_module
 from lebench_sb.training.speech import content_of
