@@ -359,6 +359,20 @@ def table(
     _show_results(lambda module: (module.seeds_table if over_seeds else module.table)(results, format))
 
 
+@app.command(
+    "yaml",
+    help="Print a recipe's YAML with all that it extends and includes; --key value changes it.",
+    context_settings={"ignore_unknown_options": True, "token_normalize_func": None},
+)
+def show_yaml(
+    file: Annotated[Path, typer.Argument(help="recipes/TASK/Corpus/hparams/x.yaml")],
+    overrides: Annotated[list[str], typer.Argument(help="--key value, as for the recipe")] = None,
+):
+    from lebench_sb.core.command_line import shown
+
+    typer.echo(shown(file, overrides or []).rstrip("\n"))
+
+
 @app.command(help="Run a grid of encoders x tasks x modes x seeds; what has finished is reused.")
 def benchmark(
     grid: Annotated[Path, typer.Argument(help="YAML of the grid; recipes/grids/miniature.yaml is one")],

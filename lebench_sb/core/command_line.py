@@ -21,8 +21,9 @@ from speechbrain.utils.run_opts import RunOptions
 
 from lebench_sb.core import signals
 from lebench_sb.core.errors import UsageError, exit_code, one_line, printable_output, shorten
+from lebench_sb.core.extends import complete
 from lebench_sb.core.yaml_tree import compose_text, keys_of, names_inside
-from lebench_sb.core.yaml_values import compose, is_one_value, plain_value, quoted
+from lebench_sb.core.yaml_values import as_yaml, compose, is_one_value, plain_value, quoted
 
 # What to do with a run folder that began otherwise: see training/begun.py
 REFUSE, BESIDE, RESUME = "refuse", "beside", "resume"
@@ -107,11 +108,25 @@ def parse(argv):
     if "--distributed_backend" not in option_words and not torch.cuda.is_available():
         option_words += ["--distributed_backend", "gloo"]  # SpeechBrain's default, nccl, needs GPUs
     run_opts = read_options(path, option_words)
-    overrides = {key: as_text(key, value, keys_of(root)[key]) for key, value in overrides.items()}
-    check_overrides(root, overrides, path)
+    overrides = checked(root, overrides, path)
+    for key, node in keys_of(root).items():
+        if str(node.tag) == "!PLACEHOLDER" and key not in overrides:
+            raise UsageError(f"--{key} is missing: {path} needs it.")
     if run_opts.debug and not run_opts.debug_persistently and "output_folder" in keys_of(root):
         overrides["output_folder"] = str(Path(plain_value(path, overrides, "output_folder")) / "debug")
     return path, run_opts, overrides
+
+
+def shown(path, words):
+    """A recipe's YAML and overrides as on its command line -> the text of one YAML that says all of it.
+
+    References and placeholders stay, so that the text is a recipe's YAML, too. Raises UsageError as `parse`.
+    """
+    root = compose(path)
+    options, overrides = split_words(words, list(keys_of(root)))
+    if options:
+        raise UsageError(f"{options[0]}: an option of a run is not in its YAML.")
+    return complete(path, as_yaml(checked(root, overrides, path)))
 
 
 def read_options(path, words):
@@ -185,17 +200,17 @@ def unknown(name, known):
 # ---- overrides
 
 
-def check_overrides(root, overrides, path):
-    """Raises UsageError for placeholders left, wrong kinds of values and unknown nested keys."""
+def checked(root, overrides, path):
+    """Overrides as typed -> as YAML reads them; raises UsageError for wrong kinds of values and for
+    unknown nested keys."""
     nodes = keys_of(root)
+    overrides = {key: as_text(key, value, nodes[key]) for key, value in overrides.items()}
     for key, value in overrides.items():
         check_kind(key, value, nodes[key])
         written = compose_text(value, f"--{key}") if value.lstrip().startswith(("{", "[")) else None
         if isinstance(written, MappingNode):
             check_nested(f"--{key}", written, nodes[key], path.parent)
-    for key, node in nodes.items():
-        if str(node.tag) == "!PLACEHOLDER" and key not in overrides:
-            raise UsageError(f"--{key} is missing: {path} needs it.")
+    return overrides
 
 
 def is_text(key, node):

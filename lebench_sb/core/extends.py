@@ -13,8 +13,8 @@ from pathlib import Path
 from ruamel.yaml.nodes import MappingNode, ScalarNode, SequenceNode
 
 from lebench_sb.core.errors import UsageError
-from lebench_sb.core.yaml_lines import Document, opened, parsed, written
-from lebench_sb.core.yaml_tree import NAMING, keys_of, names_inside, read
+from lebench_sb.core.yaml_lines import Document, opened, parsed
+from lebench_sb.core.yaml_tree import NAMING, compose_text, keys_of, names_inside, read
 
 EXTENDS, ADDS = "extends", "adds"
 INCLUDE = re.compile(r"(!include:)([^\s,\]}#]+)")
@@ -29,8 +29,32 @@ def whole(path):
     *variants, made = chain(path, text)
     for own in reversed(variants):
         made = joined(made, own, path.parent)
-    lines = [*made.header, *written(made.entries), *made.tail]
-    return "\n".join(lines).strip("\n") + "\n"
+    return made.text()
+
+
+def complete(path, changes=""):
+    """YAML file -> its text with all that it extends and includes, and with `changes`, the text of a YAML"""
+    path = Path(path)
+    made = parsed(path, whole(path))
+    if changes:
+        made = joined(made, parsed(path, changes), path.parent)
+    entries = [included(entry, path.parent) for entry in made.entries]
+    return replace(made, entries=entries).text()
+
+
+def included(entry, folder):
+    """An entry with the mapping that it includes, if it does, in it; `folder`: of its YAML"""
+    match = INCLUDE.fullmatch(entry.tag)
+    if not match:
+        return entry
+    path = folder / match[2]
+    text = moved(read(path), path.parent, folder)
+    if not isinstance(root := compose_text(text, path), MappingNode):
+        return entry
+    own, inside = opened(entry, path).inside or [], parsed(path, text).entries
+    comment = entry.comment or entry.rest.partition(entry.tag)[2]
+    inside = merged(inside, own, "", "", Rules(path, path, {e.key for e in own}, folder))
+    return replace(entry, rest=f" {root.tag}", comment=comment, body=[], inside=inside)
 
 
 def chain(path, text):

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode
@@ -42,10 +43,15 @@ class Document:
     entries: list
     tail: list
 
+    def text(self):
+        lines = [*self.header, *written(self.entries), *self.tail]
+        return "\n".join(lines).strip("\n") + "\n"
+
     def line_of(self, key):
         return next(entry.line for entry in self.entries if entry.key == key)
 
 
+@lru_cache(64)  # many recipes extend the same few; nothing changes an entry
 def parsed(path, text):
     """The text of a YAML file -> Document"""
     root, lines = compose_mapping(text, path), text.splitlines()

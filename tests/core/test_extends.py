@@ -1,11 +1,14 @@
 """`extends`: what a variant may say, what is made of it, and what is refused with file and line."""
 
+import io
+import os
 import random
 import re
 
 import pytest
 from ruamel.yaml import YAML
 
+from lebench_sb.cli import run
 from lebench_sb.core.command_line import parse
 from lebench_sb.core.errors import UsageError
 from lebench_sb.core.extends import whole
@@ -148,12 +151,12 @@ def test_a_chain_is_followed_each_path_from_the_file_it_stands_in(tmp_path):
 
 
 @pytest.mark.parametrize(("own", "told"), [
-    ("extends: base.yaml\nsede: 1\n", r"own.yaml: line 2: sede: .*base.yaml has no such key; did you mean seed"),
+    ("extends: base.yaml\nsede: 1\n", "own.yaml: line 2: sede: .*base.yaml has no such key.* seed"),
     ("extends: base.yaml\nseed: 1\nwholly_other: 1\n", r"own.yaml: line 3: wholly_other: .*in `adds`"),
     ("extends: base.yaml\nplain:\n    on: 1\n", r"own.yaml: line 3: plain.on: .*did you mean one"),
     ("extends: base.yaml\nhead:\n    in_feature: 1\n", r"own.yaml: line 3: head.in_feature: .*in_features"),
     ("extends: base.yaml\nhead: {in_feature: 1}\n", r"own.yaml: line 2: head.in_feature: .*in_features"),
-    ("extends: base.yaml\nadds: [seed]\nseed: 1\n", r"own.yaml: line 2: adds: seed: .*base.yaml has that key"),
+    ("extends: base.yaml\nadds: [seed]\nseed: 1\n", "own.yaml: line 2: adds: seed: .*has that key"),
     ("extends: base.yaml\nadds: [a.b]\n", r"own.yaml: line 2: adds: a.b: no such key in this file"),
     ("extends: base.yaml\nadds: a\na: 1\n", "own.yaml: line 2: adds: a list"),
     ("extends: base.yaml\nseed: 1\nseed: 2\n", "own.yaml: line 3: seed stands on line 2, too"),
@@ -169,8 +172,6 @@ def test_a_chain_is_followed_each_path_from_the_file_it_stands_in(tmp_path):
     ("extends: base.yaml\nweights: {a: 1,\n    b: 2}\n", "own.yaml: line 2: weights: braces that end"),
 ])  # fmt: skip
 def test_what_is_wrong_is_refused_with_file_and_line(own, told, files, tmp_path):
-    import os
-
     os.mkfifo(tmp_path / "pipe")
     with open(tmp_path / "giant", "wb") as file:
         file.truncate(65 << 20)
@@ -202,6 +203,21 @@ def test_inherited_keys_are_overridden_and_checked_on_the_command_line(files):
                         (["--head={out_feature: 9}"], "did you mean out_features")):  # fmt: skip
         with pytest.raises(UsageError, match=told):
             parse([str(path), *(words[:2] if wrong else []), *wrong])
+
+
+def test_the_command_prints_one_yaml_that_says_all(files, tmp_path, capsys):
+    (tmp_path / "shape.yaml").write_text("# Its shape.\n!new:torch.nn.Linear\nin_features: 3 # few\n")
+    own = "extends: base.yaml\nadds: [shape]\nshape: !include:shape.yaml # ours\n    out_features: 9\n"
+    path = files(own=own)
+    assert run(["yaml", str(path), "--rate", "0.3", "--weights={b: 5}", "--folder", "my data"]) == 0
+    printed = capsys.readouterr().out
+    assert "\nrate: 0.3\n" in printed and "    b: 5\n" in printed and "\nfolder: my data\n" in printed
+    assert "\nshape: !new:torch.nn.Linear # ours\n    in_features: 3 # few\n    out_features: 9\n" in printed
+    assert "extends" not in printed and "include" not in printed and "!ref <folder>" in printed
+    for words, told in ((["--rat", "1"], "did you mean --rate"), (["--rate", "x"], "a number"),
+                        (["--device", "cpu"], "of a run"), (["x"], "without its option")):  # fmt: skip
+        assert run(["yaml", str(path), *words]) == 2 and told in capsys.readouterr().err
+    assert run(["yaml", str(tmp_path / "no.yaml")]) == 2 and "no.yaml" in capsys.readouterr().err
 
 
 def test_random_changes_of_values_are_found_again(files):
@@ -237,8 +253,6 @@ def updated(old, new):
 
 
 def dumped(value):
-    import io
-
     text = io.StringIO()
     YAML().dump(value, text)
     return text.getvalue()

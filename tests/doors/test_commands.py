@@ -32,7 +32,7 @@ COMMANDS = {
     "stats": ["stats", "FILE"], "validate": ["validate", "FILE", "--data_root", "DATA", "--report", "OUT"],
     "shard": ["shard", "FILE", "--data_root", "DATA", "--output", "OUT"], "table": ["table", "FILE"],
     "compare": ["compare", "FILE", "FILE"], "energy": ["energy", "FILE"], "benchmark": ["benchmark", "FILE"],
-    "dry run": ["benchmark", "FILE", "--dry_run"],
+    "dry run": ["benchmark", "FILE", "--dry_run"], "yaml": ["yaml", "FILE"],
     "import": ["import", "FILE", "--output", "OUT", "--config", "FILE"],
     "miniature": ["prepare", "miniature", "--output", "OUT", "--scale", "0"], **PREPARE,
 }  # fmt: skip
@@ -97,7 +97,7 @@ WRITING = {
             "--output", "out", "--split", "id"],
     "validate": ["validate", "m.csv", "--data_root", ".", "--report", "out"],
     "shard": ["shard", "m.csv", "--data_root", ".", "--output", "out"],
-    "benchmark": ["benchmark", "grid.yaml"],
+    "benchmark": ["benchmark", "grid.yaml"], "yaml": ["yaml", "grid.yaml"],
     "import": ["import", "model.ckpt", "--output", "out"],
     "stats": ["stats", "m.csv"], "table": ["table", "results.json"], "energy": ["energy", "."],
     "compare": ["compare", ".", "."],

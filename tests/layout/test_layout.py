@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from lebench_sb.core.extends import whole
+
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "lebench_sb"
 # each package may import these; all but core follow from the order in which data walk through them
@@ -68,7 +70,7 @@ def test_a_recipe_is_a_folder_with_readme_train_and_hparams(path):
 
 @pytest.mark.parametrize("path", sorted((ROOT / "recipes").rglob("hparams/*.yaml")), ids=str)
 def test_a_yaml_names_what_a_run_needs(path):
-    text = path.read_text(encoding="utf-8")
+    text = whole(path)
     for key in (
         "seed:",
         "data_folder: !PLACEHOLDER",

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from lebench_sb.core.errors import DataError, UsageError
+from lebench_sb.core.extends import whole
 from lebench_sb.manifests import columns
 from lebench_sb.manifests.utterance import Utterance
 from lebench_sb.manifests.writing import write_manifest
@@ -87,5 +88,5 @@ def test_a_subset_without_valid_speakers_says_so(hparams, tmp_path):
 
 @pytest.mark.parametrize("path", sorted((ROOT / "recipes").rglob("hparams/*.yaml")), ids=lambda p: p.stem)
 def test_every_recipe_takes_both_keys(path):
-    text = path.read_text(encoding="utf-8")
+    text = whole(path)
     assert re.search('^gender: ""', text, re.M) and re.search('^languages: ""', text, re.M)

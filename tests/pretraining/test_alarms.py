@@ -12,6 +12,7 @@ import torch
 import transformers
 from scripts import load
 
+from lebench_sb.core.extends import whole
 from lebench_sb.manifests.utterance import Utterance
 from lebench_sb.manifests.writing import write_manifest
 from lebench_sb.pretraining.brain import standardise
@@ -144,7 +145,7 @@ def test_too_many_of_them_stop_the_run(pretrain, corpus, tmp_path, unheard):
 
 
 def test_batch_far_below_the_recipe(root, pretrain, tmp_path):
-    text = (root / YAML).read_text()
+    text = whole(root / YAML)
     text = re.sub(r"^hours_per_update:.*\n", "", text, flags=re.M) + "\nhours_per_update: 1.6\n"
     (tmp_path / "other.yaml").write_text(text)
     alarms, lines, page = pretrain(yaml=tmp_path / "other.yaml", number_of_updates=12, valid_every_updates=12)

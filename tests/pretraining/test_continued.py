@@ -8,6 +8,8 @@ from hyperpyyaml import load_hyperpyyaml
 from python_process import run_python
 
 from lebench_sb.core.command_line import parse
+from lebench_sb.core.extends import whole
+from lebench_sb.core.yaml_values import load_yaml
 from lebench_sb.encoders.model_folders import save_encoder
 from lebench_sb.pretraining.brain import build_model, make_config
 from lebench_sb.training.schedules import linear_decay, linear_decay_from
@@ -39,9 +41,8 @@ def test_the_tail_is_the_end_of_the_whole_schedule():
 
 def test_the_yaml_says_what_it_is(root, tmp_path):
     tiny_model(tmp_path / "model")
-    with open(root / YAML) as file:
-        overrides = {"init_from": str(tmp_path / "model"), "data_folder": "D", "output_folder": str(tmp_path)}
-        hparams = load_hyperpyyaml(file, overrides)
+    overrides = {"init_from": str(tmp_path / "model"), "data_folder": "D", "output_folder": str(tmp_path)}
+    hparams = load_yaml(root / YAML, overrides)
     hours = hparams["max_batch_seconds"] * hparams["grad_accumulation_factor"] / 3600
     assert hours == pytest.approx(2.667, abs=1e-3) and hparams["do_normalize"] is True
     peak = hparams["encoder_lr"]
@@ -49,7 +50,7 @@ def test_the_yaml_says_what_it_is(root, tmp_path):
     assert rates == pytest.approx([2.049e-6, 1.0246e-6, 0], rel=1e-3)
     start, floor, decay = hparams["gumbel_temperature"]
     assert start == pytest.approx(2 * decay**500_000, rel=1e-3) and floor == 0.1
-    statuses = (root / YAML).read_text()
+    statuses = whole(root / YAML)
     assert all(word in statuses for word in ("confirmed", "inferred", "unknown"))
     assert hparams["model"].hf.config.hidden_size == 16
 

@@ -15,6 +15,7 @@ from killing import KILL
 from python_process import run_python
 from tiny import SIZES, write_wav2vec2
 
+from lebench_sb.core.extends import whole
 from lebench_sb.encoders.encoder import load_encoder
 from lebench_sb.pretraining.brain import make_config
 from lebench_sb.pretraining.distillation import SHARED, build_model, frame_losses, load_teacher, valid_pairs
@@ -193,7 +194,7 @@ def test_another_frame_rate_is_refused(teacher_folder):
 
 def config_of(path):
     """The Wav2Vec2Config of a YAML's `config`"""
-    text = path.read_text()
+    text = whole(path)
     block = text[text.index("config: !apply") :]
     lines = block.splitlines()
     end = next(k for k, line in enumerate(lines) if k and not line.startswith(" "))

@@ -13,11 +13,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from hyperpyyaml import load_hyperpyyaml
 from ruamel.yaml import YAML
 from scripts import pretrain
 
 from lebench_sb.core.errors import UsageError
+from lebench_sb.core.extends import complete
+from lebench_sb.core.yaml_values import load_yaml
 from lebench_sb.corpora.lebenchmark import TRAINED_ON, manifests, prepare_lebenchmark
 from lebench_sb.manifests.utterance import Utterance
 from lebench_sb.manifests.writing import write_manifest
@@ -66,9 +67,10 @@ def table(model):
 @functools.cache
 def loaded(model):
     """The YAML's objects, their weights without storage"""
-    overrides = {"data_folder": "/D", "output_folder": "/tmp/unused", "save_folder": "", "__set_seed": None}
-    with torch.device("meta"), open(HPARAMS / f"{model}.yaml", encoding="utf-8") as file:
-        return load_hyperpyyaml(file, {**overrides, "checkpointer": None, "train_logger": None})
+    overrides = {"data_folder": "/D", "output_folder": "/tmp/unused", "save_folder": "", "__set_seed": "null"}
+    overrides |= {"checkpointer": "null", "train_logger": "null"}
+    with torch.device("meta"):
+        return load_yaml(HPARAMS / f"{model}.yaml", overrides)
 
 
 def value_of(hparams, key):
@@ -88,28 +90,30 @@ def value_of(hparams, key):
     return list(value) if isinstance(value, tuple) else value
 
 
-def comments(path):
-    """-> {key, nested ones as parent.key: its comment}, those of an included file among them"""
+@functools.cache
+def text_of(model):
+    """The model's YAML, with what it extends and includes"""
+    return complete(HPARAMS / f"{model}.yaml")
+
+
+def comments(text):
+    """-> {key, nested ones as parent.key: its comment}"""
     found, parent = {}, ""
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in text.splitlines():
         match = re.match(r"( *)([\w]+):(.*)", line)
         if not match:
             continue
         name = f"{parent}.{match[2]}" if match[1] else match[2]
         parent = parent if match[1] else match[2]
         found[name] = match[3].partition(" #")[2]
-        if included := re.search(r"!include:(\S+)", match[3]):
-            inner = comments(path.parent / included[1])
-            found.update({f"{name}.{key}": comment for key, comment in inner.items()})
     return found
 
 
-def scientific(path):
+def scientific(text):
     """Keys between "# Data" and "# Evaluation", those of the included shape, and what leads up to them"""
-    text = path.read_text(encoding="utf-8")
     inside = text.split("# Data\n")[1].split("# Evaluation\n")[0]
     tops = set(re.findall(r"^(\w+):", inside, re.M)) - {"prepare", "model", "modules"}
-    return {key for key in comments(path) if key.split(".")[0] in tops} - OWN | {
+    return {key for key in comments(text) if key.split(".")[0] in tops} - OWN | {
         "corpora",
         "number_of_updates",
     }
@@ -117,11 +121,11 @@ def scientific(path):
 
 @pytest.mark.parametrize("model", MODELS)
 def test_every_value_and_status_is_that_of_the_table(model):
-    wanted, hparams, said = table(model), loaded(model), comments(HPARAMS / f"{model}.yaml")
+    wanted, hparams, said = table(model), loaded(model), comments(text_of(model))
     for key, (value, status) in wanted.items():
         assert value_of(hparams, key) == value, f"{model}: {key}"
         assert STATUS.findall(said[key])[:1] == [status], f"{model}: {key} has the comment {said[key]!r}"
-    assert scientific(HPARAMS / f"{model}.yaml") == set(wanted), "each value is in the table and the reverse"
+    assert scientific(text_of(model)) == set(wanted), "each value is in the table and the reverse"
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -131,7 +135,7 @@ def test_parameters_are_as_many_as_published(model):
     assert sum(p.numel() for p in hf.wav2vec2.parameters()) == encoder
     assert sum(p.numel() for p in hf.parameters()) == whole
     million = f"{whole / 1e6:.1f} million parameters"
-    assert million in (HPARAMS / f"{model}.yaml").read_text().splitlines()[0]
+    assert million in text_of(model).splitlines()[0]
 
 
 @pytest.mark.parametrize(("layers", "intermediate"), [(6, 2048), (9, 1024), (12, 512)])
@@ -146,8 +150,8 @@ def test_three_shapes_fit_the_light_models_file_and_ours_is_one(layers, intermed
 
 @pytest.mark.parametrize("model", MODELS)
 def test_the_original_number_of_gpus_reaches_the_hours(model):
-    text = (HPARAMS / f"{model}.yaml").read_text()
-    gpus, hparams = int(re.search(r"(\d+) GPUs", text.splitlines()[0])[1]), loaded(model)
+    gpus = int(re.search(r"(\d+) GPUs", text_of(model).splitlines()[0])[1])
+    hparams = loaded(model)
     hours = gpus * hparams["grad_accumulation_factor"] * hparams["max_batch_seconds"] / 3600
     assert hours == pytest.approx(hparams["hours_per_update"], rel=0.015)
 

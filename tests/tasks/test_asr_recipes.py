@@ -12,6 +12,7 @@ from scripts import load
 from tiny import write_wav2vec2
 
 from lebench_sb.core.errors import UsageError
+from lebench_sb.core.extends import whole
 from lebench_sb.manifests.reading import read_manifest
 from lebench_sb.manifests.utterance import Utterance
 from lebench_sb.manifests.writing import write_manifest
@@ -224,9 +225,7 @@ def test_the_two_corpora_have_the_same_recipe(root):
     for name in SMALL:
         keys = []
         for corpus in ("CommonVoice", "ETAPE"):
-            text = (root / "recipes" / "ASR" / corpus / "hparams" / f"{name}.yaml").read_text(
-                encoding="utf-8"
-            )
+            text = whole(root / "recipes" / "ASR" / corpus / "hparams" / f"{name}.yaml")
             keys.append([line.split(":")[0] for line in text.splitlines() if line and line[0] not in " #"])
         assert [key for key in keys[1] if key != "stm_encoding"] == keys[0]
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from python_process import run_python
 
+from lebench_sb.core.extends import whole
 from lebench_sb.corpora.own import prepare_own
 from lebench_sb.evaluation.results import read_results
 
@@ -132,6 +133,6 @@ def test_the_published_figures_of_the_readme_are_the_files(root):
 
 @pytest.mark.parametrize("name", ["transformer.yaml", "end_to_end.yaml"])
 def test_a_yaml_says_where_its_values_come_from(root, name):
-    text = (root / RECIPE / "hparams" / name).read_text(encoding="utf-8")
+    text = whole(root / RECIPE / "hparams" / name)
     for key in ("seed", "number_of_epochs", "head_lr", "subwords", "beam", "label_smoothing", "head"):
         assert re.search(rf"^{key}: .*\[C", text, re.M), key

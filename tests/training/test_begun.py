@@ -10,6 +10,7 @@ from tiny import write_wav2vec2
 
 from lebench_sb.core.command_line import parse
 from lebench_sb.core.errors import UsageError
+from lebench_sb.core.extends import whole
 from lebench_sb.core.yaml_values import plain_values, resolve
 from lebench_sb.training import begun, folders
 from lebench_sb.training import run as run_module
@@ -296,6 +297,6 @@ def test_every_recipe_names_what_decides_its_encoder():
     """A YAML whose encoder comes by another key would be resumed with another encoder unseen"""
     keys = set()
     for path in ROOT.glob("recipes/*/*/hparams/*.yaml"):
-        settings = begun.flat(path.read_text(encoding="utf-8"))
+        settings = begun.flat(whole(path))
         keys |= {value for key, value in settings.items() if key in SOURCES}
     assert {key.removeprefix("!ref <").removesuffix(">") for key in keys} == set(begun.ENCODERS)
