@@ -4,6 +4,7 @@ import io
 import os
 import random
 import re
+from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
@@ -13,6 +14,10 @@ from lebench_sb.core.command_line import parse
 from lebench_sb.core.errors import UsageError
 from lebench_sb.core.extends import whole
 from lebench_sb.core.yaml_values import plain_values, resolve
+from lebench_sb.training.fingerprint import changed as changed_parts
+from lebench_sb.training.fingerprint import fingerprint
+
+ROOT = Path(__file__).parents[2]
 
 BASE = """\
 # The base.
@@ -218,6 +223,25 @@ def test_the_command_prints_one_yaml_that_says_all(files, tmp_path, capsys):
                         (["--device", "cpu"], "of a run"), (["x"], "without its option")):  # fmt: skip
         assert run(["yaml", str(path), *words]) == 2 and told in capsys.readouterr().err
     assert run(["yaml", str(tmp_path / "no.yaml")]) == 2 and "no.yaml" in capsys.readouterr().err
+
+
+def test_another_base_is_another_fingerprint_of_a_grids_step(files, tmp_path):
+    path = files(own="extends: base.yaml\nrate: 0.2\n")
+    (tmp_path / "train.py").write_text("")
+    words = [str(tmp_path / "train.py"), str(path), "--folder", "f"]
+    first = fingerprint(words)
+    assert fingerprint(words) == first
+    (tmp_path / "base.yaml").write_text(BASE.replace("two: 2", "two: 3"))
+    assert changed_parts(first, fingerprint(words)) == ["YAML"]
+
+
+def test_the_example_for_contributors_is_a_model(tmp_path):
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").split("```yaml\n")[1].split("```")[0]
+    mini = ROOT / "recipes/pretraining/wav2vec2/hparams/mini.yaml"
+    (tmp_path / "half.yaml").write_text(text.replace("mini.yaml\n\n", f"{mini}\n\n"))
+    found = plain_values(resolve(tmp_path / "half.yaml", {"data_folder": "D"}))
+    assert found["config"]["hidden_size"] == 128 and found["config"]["num_hidden_layers"] == 6
+    assert found["number_of_updates"] == 2000 and found["seed"] == 1234
 
 
 def test_random_changes_of_values_are_found_again(files):
