@@ -57,15 +57,14 @@ def parsed(path, text):
     root, lines = compose_mapping(text, path), text.splitlines()
     if root.flow_style or not root.value:
         raise UsageError(f"{path}: a YAML that extends another, or is extended, has keys on their own lines.")
-    first, end = root.value[0][0].start_mark.line, len(lines)
-    while is_remark(lines[end - 1]):
-        end -= 1
+    first = root.value[0][0].start_mark.line
     header = [line for line in lines[:first] if line.strip() != "---"]
-    return Document(path, root, header, read_entries(path, root, lines, first, end), lines[end:])
+    entries, tail = read_entries(path, root, lines, first, len(lines))
+    return Document(path, root, header, entries, tail)
 
 
 def read_entries(path, node, lines, start, end):
-    """The entries of a block mapping, which takes the lines from `start` to `end`"""
+    """The entries of a block mapping, which takes the lines from `start` to `end`; the remarks after them"""
     starts = [key.start_mark.line for key, _ in node.value]
     found, above = {}, [line for line in lines[start : starts[0]] if is_remark(line)]
     for (key, value), begin, last in zip(node.value, starts, [*starts[1:], end], strict=True):
@@ -74,12 +73,8 @@ def read_entries(path, node, lines, start, end):
             raise UsageError(f"{where}: a plain key on its own line is expected.")
         if key.value in found:
             raise UsageError(f"{where}: {key.value} stands on line {found[key.value].line}, too.")
-        until = last
-        while (
-            until > begin + 1
-            and is_remark(lines[until - 1])
-            and getattr(value, "style", "") not in ("|", ">")
-        ):
+        least, until = column if ends_in_block(value) else None, last
+        while until > begin + 1 and is_remark(lines[until - 1], least):
             until -= 1
         colon = line.index(":", key.end_mark.column) + 1
         entry = Entry(key.value, begin + 1, value, cut(above, column), line[column:colon], line[colon:])
@@ -88,15 +83,25 @@ def read_entries(path, node, lines, start, end):
             tag, mark, comment = entry.rest.partition(" #")
             tags = [line.strip() for line in lines[begin + 1 : first] if not is_remark(line)]
             entry.rest, entry.comment = " ".join([tag.rstrip(), *tags]), mark + comment
-            entry.inside = read_entries(path, value, lines, begin + 1, until)
+            entry.inside, _ = read_entries(path, value, lines, begin + 1, until)
         else:
             entry.body = cut(lines[begin + 1 : until], column)
         found[key.value], above = entry, lines[until:last]
-    return list(found.values())
+    return list(found.values()), above
 
 
-def is_remark(line):
-    return not line.strip() or line.lstrip().startswith("#")
+def ends_in_block(node):
+    """Whether the last value of a node is a block of text, whose lines may look like comments"""
+    while not isinstance(node, ScalarNode) and node.value:
+        node = node.value[-1][1] if isinstance(node, MappingNode) else node.value[-1]
+    return getattr(node, "style", None) in ("|", ">")
+
+
+def is_remark(line, column=None):
+    """Whether a line is empty or a comment; given a column: a comment that begins no further right"""
+    if column is None:
+        return not line.strip() or line.lstrip().startswith("#")
+    return line.lstrip().startswith("#") and len(line) - len(line.lstrip()) <= column
 
 
 def cut(lines, column):

@@ -118,6 +118,28 @@ def test_an_argument_that_the_callable_has_may_be_new(files):
     assert text == "loss: !new:torch.nn.L1Loss\n    reduction: sum\n"
 
 
+def test_a_block_of_text_keeps_its_lines_and_leaves_the_heading_below_it(files):
+    base = "a: |\n    one\n    # two\n\n# Data\nb: 1\nlist:\n- c # d\n- e\n"
+    assert whole(files(own="extends: base.yaml\n", base=base)) == base
+    assert (
+        whole(files(own="extends: base.yaml\na: 2\n", base=base))
+        == "a: 2\n# Data\nb: 1\nlist:\n- c # d\n- e\n"
+    )
+    nested = (
+        "m:\n    n:\n        - 1\n        - |\n            # z\n            # z\n# Next\nlast: 1\n# fin\n"
+    )
+    assert whole(files(own="extends: base.yaml\nlast: 2\n", base=nested)) == nested.replace(
+        "last: 1", "last: 2"
+    )
+    text = whole(files(own="extends: base.yaml\nb: |\n  x\n   # y\n", base=base))
+    assert values(text)["a"] == "one\n# two\n" and values(text)["b"] == "x\n # y\n"
+
+
+def test_nothing_is_imported_to_check_the_arguments_of_a_foreign_class(files):
+    text = whole(files(own="extends: base.yaml\nx: {b: 2}\n", base="x: !new:no.such.Thing\n    a: 1\n"))
+    assert text == "x: !new:no.such.Thing\n    a: 1\n    b: 2\n"
+
+
 def test_new_keys_stand_in_their_section_behind_the_one_before(files):
     own = """\
 extends: base.yaml
