@@ -17,6 +17,7 @@ import torch
 from scripts import load
 
 from lebench_sb.core.errors import DataError, UsageError
+from lebench_sb.core.extends import whole
 from lebench_sb.core.yaml_values import plain_settings, resolve
 from lebench_sb.encoders import encoder as encoders
 from lebench_sb.manifests.targets import check_targets, steps_of
@@ -102,7 +103,7 @@ def utterance(name, split, number, wav, trace):
 def plain_yaml(yaml):
     """The settings of a recipe's YAML, all placeholders filled"""
     path = ROOT / "recipes" / yaml
-    keys = path.read_text(encoding="utf-8")
+    keys = whole(path)
     overrides = {"data_folder": "D", "output_folder": "O", **TASKS.get(yaml, {"asr_run": "R"})}
     if "ssl_hub: !PLACEHOLDER" in keys:
         overrides["ssl_hub"] = "mel_filterbank"
