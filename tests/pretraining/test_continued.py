@@ -4,7 +4,6 @@ import json
 
 import pytest
 import transformers
-from hyperpyyaml import load_hyperpyyaml
 from python_process import run_python
 
 from lebench_sb.core.command_line import parse
