@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from example_runs import make_record, make_rows
 
+from lebench_sb.core.extends import whole
 from lebench_sb.evaluation import plots
 from lebench_sb.evaluation.plots import (
     confusion_matrix,
@@ -274,5 +275,5 @@ def test_a_confusion_matrix_of_another_shape_is_refused(tmp_path, matrix):
 
 @pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*/*/hparams/*.yaml")), ids=str)
 def test_the_metric_that_chooses_checkpoints_is_drawn(path):
-    (key,) = re.findall(r"^key_metric: (\w+)", path.read_text(encoding="utf-8"), re.M)
+    (key,) = re.findall(r"^key_metric: (\w+)", whole(path), re.M)
     assert key in plots.USUAL

@@ -43,7 +43,7 @@ def train_lines(folder):
 BUSY = """
 import threading, time, torch
 from lebench_sb.core.command_line import launch
-from lebench_sb.manifests.utterance import DataError
+from lebench_sb.core.errors import DataError
 def main(argv):
     torch.distributed.init_process_group("gloo", init_method="file://" + {store!r}, rank=0, world_size=1)
     noise = torch.randn(300, 300)
