@@ -22,7 +22,7 @@ def prepared(tmp_path_factory):
 def test_losses_are_those_of_the_file(name, prepared):
     known = json.loads(GOLDEN.read_text(encoding="utf-8"))
     found = losses(name, prepared)
-    assert len(found) > 2
+    assert len(found) >= 2
     assert differences(known["losses"][name], found, exact=known["machine"] == machine()) == []
 
 
