@@ -475,7 +475,7 @@ def test_two_batches_on_the_miniature(
     assert all(np.isfinite(entry["value"]) for entry in record["metrics"].values())
 
 
-@pytest.mark.full
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe, yaml", [("RECOLA", "gru.yaml"), ("CaFE", "conv_pool.yaml")])
 def test_two_processes_score_each_recording_once(root, rated, acted, tmp_path, recipe, yaml):
     script = [str(root / "recipes" / "AER" / recipe / "train.py")]
@@ -498,7 +498,7 @@ def test_two_processes_score_each_recording_once(root, rated, acted, tmp_path, r
 # ---- by heart
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.parametrize("yaml, epochs, least", [("lintanh.yaml", "250", 0.9), ("gru.yaml", "25", 0.98)])
 def test_traces_can_be_overfitted(root, rated, tmp_path, monkeypatch, yaml, epochs, least):
     """What it was trained on, scored from files; frame by frame a pitch between two filters stays blurred"""
