@@ -22,7 +22,7 @@ POINTS = {
     "inside the export": ("transformers", ".PreTrainedModel", "save_pretrained", 1),
     "between utterances.csv and results.json": ("lebench_sb.evaluation.results", "", "write_atomically", 2),
     "before trivial.json": ("lebench_sb.training.run", "", "tell_trivial", 1),
-    "inside the pictures": ("lebench_sb.evaluation.plots", "", "_save", 1),
+    "inside the pictures": ("lebench_sb.evaluation.plots", "", "save_png", 1),
 }
 SOME = ("inside the export", "before trivial.json", "inside the pictures")  # that not every recipe has
 ALWAYS = set(POINTS) - set(SOME)
