@@ -68,9 +68,8 @@ def open_door(folder, preloaded):
     door = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     door.bind(path)
     door.listen(64)
-    process = subprocess.Popen(
-        [sys.executable, __file__, "door", str(door.fileno())], pass_fds=[door.fileno()]
-    )
+    words = [sys.executable, __file__, "door", str(door.fileno()), *preloaded]
+    process = subprocess.Popen(words, pass_fds=[door.fileno()])
     atexit.register(process.kill)
     return path
 

@@ -321,7 +321,6 @@ def test_a_run_on_ones_own_manifests(filterbank, voices):
     assert blind["EER"]["difference"] == pytest.approx(eer - 50)
 
 
-@pytest.mark.slow
 @pytest.mark.full
 def test_eight_voices_can_be_overfitted(root, voices, tmp_path):
     """Trials between the recordings that it was trained on, of six lengths and more"""
