@@ -22,6 +22,7 @@ from bisect import bisect_left
 from contextlib import contextmanager
 from functools import lru_cache
 
+from lebench_sb.audio.stream import Stream
 from lebench_sb.audio.tar_headers import BLOCK, damaged, tar_members
 from lebench_sb.core.guard import regular
 
@@ -92,36 +93,16 @@ def first_bytes(path, count):
     return os.pread(shard.file.fileno(), min(count, size), first)
 
 
-class Member(io.RawIOBase):
-    """`size` bytes of a Shard from byte `first` on, as a file with a position of its own.
-
-    Processes and threads share the open shard. `fault`: the OSError of a read, which soundfile cannot pass.
-    """
+class Member(Stream):
+    """`size` bytes of a Shard from byte `first` on; processes and threads share the open shard"""
 
     def __init__(self, shard, first, size):
-        self.shard, self.first, self.size, self.at, self.fault = shard, first, size, 0, None
+        super().__init__(size)
+        self.shard, self.first = shard, first
 
-    def readable(self):
-        return True
-
-    def seekable(self):
-        return True
-
-    def tell(self):
-        return self.at
-
-    def seek(self, offset, whence=os.SEEK_SET):
-        self.at = max(0, offset + {os.SEEK_SET: 0, os.SEEK_CUR: self.at, os.SEEK_END: self.size}[whence])
-        return self.at
-
-    def readinto(self, buffer):
-        view = memoryview(buffer)[: max(0, min(len(buffer), self.size - self.at))]
-        try:
-            count = os.preadv(self.shard.file.fileno(), [view], self.first + self.at) if len(view) else 0
-        except OSError as error:
-            self.fault, count = error, 0
-        self.at += count
-        return count
+    def read_into(self, view):
+        view = view[: max(0, min(len(view), self.size - self.at))]
+        return os.preadv(self.shard.file.fileno(), [view], self.first + self.at) if len(view) else 0
 
 
 class Shard:

@@ -1,10 +1,10 @@
 """The bytes of an audio file or of a member of a shard, with a head of ours where the file's own is wrong."""
 
-import io
 import os
 from contextlib import contextmanager
 
 from lebench_sb.audio.members import inside, opened
+from lebench_sb.audio.stream import Stream
 from lebench_sb.core.guard import regular
 
 
@@ -40,35 +40,16 @@ def open_source(path):
         yield Source(file.fileno(), 0, os.fstat(file.fileno()).st_size)
 
 
-class Spliced(io.RawIOBase):
-    """`head`, then the bytes of a Source from byte `skip` on, as a file; `fault`: the OSError of a read,
-    which soundfile cannot pass"""
+class Spliced(Stream):
+    """`head`, then the bytes of a Source from byte `skip` on"""
 
     def __init__(self, source, head, skip):
+        super().__init__(len(head) + max(0, source.size - skip))
         self.source, self.head, self.skip = source, head, skip
-        self.size, self.at, self.fault = len(head) + max(0, source.size - skip), 0, None
 
-    def readable(self):
-        return True
-
-    def seekable(self):
-        return True
-
-    def tell(self):
-        return self.at
-
-    def seek(self, offset, whence=os.SEEK_SET):
-        self.at = max(0, offset + {os.SEEK_SET: 0, os.SEEK_CUR: self.at, os.SEEK_END: self.size}[whence])
-        return self.at
-
-    def readinto(self, buffer):
-        view = memoryview(buffer)
-        try:
-            data = self.head[self.at : self.at + len(view)]
-            if not data:
-                data = self.source.read(self.at - len(self.head) + self.skip, len(view))
-        except OSError as error:
-            self.fault, data = error, b""
+    def read_into(self, view):
+        data = self.head[self.at : self.at + len(view)]
+        if not data:
+            data = self.source.read(self.at - len(self.head) + self.skip, len(view))
         view[: len(data)] = data
-        self.at += len(data)
         return len(data)

@@ -15,6 +15,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from lebench_sb.core.errors import UsageError
+
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 PATIENCE = 1.0  # seconds between two looks at a lock that is waited for
 logger = logging.getLogger(__name__)
@@ -31,6 +33,14 @@ def take(path, unlocked):
     holds it, OSError where there can be no such file.
     """
     return _acquired(path, unlocked, blocking=False)
+
+
+def take_or_refuse(path, unlocked, refusal):
+    """The same; raises UsageError where another process holds it. refusal: the holder -> the message"""
+    try:
+        return take(path, unlocked)
+    except Taken as holder:
+        raise UsageError(refusal(holder)) from None
 
 
 def wait_for(path, unlocked, waiting):

@@ -2,7 +2,6 @@
 
 import io
 import os
-from contextlib import contextmanager
 from pathlib import Path
 
 import typer
@@ -10,7 +9,7 @@ from ruamel.yaml import YAML
 
 from lebench_sb.core.errors import UsageError
 from lebench_sb.core.files import write_atomically
-from lebench_sb.core.locks import Taken, take
+from lebench_sb.core.locks import take_or_refuse
 from lebench_sb.grid.grid import raw_grid, read_grid
 from lebench_sb.grid.plan import make_plan
 from lebench_sb.grid.report import beaten_by_trivial, preview, write_report
@@ -64,12 +63,7 @@ def check_ours(output):
         )
 
 
-@contextmanager
 def only_one(output):
     """One grid at a time in a folder"""
-    try:
-        lock = take(output / LOCK, "see that nobody else runs this grid")
-    except Taken as holder:
-        raise UsageError(f"{output}: another `lebench benchmark` runs this grid ({holder}).") from None
-    with lock:
-        yield
+    refusal = lambda holder: f"{output}: another `lebench benchmark` runs this grid ({holder})."  # noqa: E731
+    return take_or_refuse(output / LOCK, "see that nobody else runs this grid", refusal)

@@ -13,7 +13,6 @@ import re
 import shutil
 import tarfile
 import zlib
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -25,7 +24,7 @@ from lebench_sb.audio.tar_headers import BLOCK
 from lebench_sb.core.errors import DataError, Problems, UsageError
 from lebench_sb.core.files import new_file, refuse_links, remove_leftovers, write_atomically
 from lebench_sb.core.guard import inside, read_json
-from lebench_sb.core.locks import Taken, take
+from lebench_sb.core.locks import take_or_refuse
 from lebench_sb.manifests.columns import open_utterances
 from lebench_sb.manifests.markers import is_prepared, manifest_hash, read_marker
 from lebench_sb.manifests.member_names import without_key
@@ -192,16 +191,11 @@ def fingerprint(files, limit):
     return digest.hexdigest()
 
 
-@contextmanager
 def locked(output):
     """Holds the folder; UsageError while another process packs into it."""
     refuse_links(output, [LOCK, PLAN])
-    try:
-        lock = take(output / LOCK, "see that nobody else packs there")
-    except Taken as holder:
-        raise UsageError(f"{output}: another `lebench shard` writes there ({holder}); wait for it.") from None
-    with lock:
-        yield
+    refusal = lambda holder: f"{output}: another `lebench shard` writes there ({holder}); wait for it."  # noqa: E731
+    return take_or_refuse(output / LOCK, "see that nobody else packs there", refusal)
 
 
 def claim(output, plan, size):

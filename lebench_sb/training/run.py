@@ -21,7 +21,7 @@ from lebench_sb.core.command_line import BESIDE, REFUSE, own_options, parse
 from lebench_sb.core.errors import UsageError
 from lebench_sb.core.files import refuse_links, temporary_name, write_atomically
 from lebench_sb.core.lines import json_text
-from lebench_sb.core.locks import Taken, take
+from lebench_sb.core.locks import take_or_refuse
 from lebench_sb.core.yaml_values import build, plain_settings, plain_values, resolve
 from lebench_sb.evaluation import results
 from lebench_sb.manifests.markers import marker_path
@@ -322,12 +322,11 @@ def logs_held():
 
 def lock(folder):
     """Holds `<folder>/.lock` until the process ends; raises UsageError if another run holds it"""
-    try:
-        return take(folder / ".lock", "see that no other run writes here")
-    except Taken as holder:
-        raise UsageError(
-            f"{folder}: another run writes here ({holder}); give another --output_folder."
-        ) from None
+    return take_or_refuse(
+        folder / ".lock",
+        "see that no other run writes here",
+        lambda holder: f"{folder}: another run writes here ({holder}); give another --output_folder.",
+    )
 
 
 def fit_and_test(brain, utterances, datasets):
