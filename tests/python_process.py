@@ -38,9 +38,13 @@ def run_python(words, cwd=None, env=None):
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         request = {"words": words, "cwd": str(cwd or os.getcwd()), "env": dict(environment)}
         connection = server()
-        socket.send_fds(connection, [json.dumps(request).encode()], [out.fileno(), err.fileno()])
-        answer = connection.recv(64)
-        assert answer, "the server of Python processes has died"
+        try:
+            socket.send_fds(connection, [json.dumps(request).encode()], [out.fileno(), err.fileno()])
+            answer = connection.recv(64)
+            assert answer, "the server of Python processes has died"
+        except BaseException:  # pytest's timeout: the answer still to come belongs to no later request
+            stop_server()
+            raise
         for file in (out, err):
             file.seek(0)
         texts = [file.read().decode("utf-8", "replace") for file in (out, err)]
@@ -53,12 +57,24 @@ def server():
         ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
         process = subprocess.Popen(
-            [sys.executable, __file__, str(its.fileno())], pass_fds=[its.fileno()], env=environment
+            [sys.executable, __file__, str(its.fileno())],
+            pass_fds=[its.fileno()],
+            env=environment,
+            process_group=0,
         )
         its.close()
         _server[:] = [os.getpid(), ours, process]
         atexit.register(ours.close)  # whose end it sees
     return _server[1]
+
+
+def stop_server():
+    """Ends the server and the program it runs; the next request starts another"""
+    _, connection, process = _server
+    _server.clear()
+    connection.close()
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def open_door(folder, preloaded):
@@ -115,11 +131,11 @@ def become(request, out, err, connection=None):
     """The child: runs the words as a new interpreter would, tells its exit code, and ends"""
     os.dup2(out, 1)
     os.dup2(err, 2)
-    os.chdir(request["cwd"])
-    os.environ.clear()
-    os.environ.update(request["env"])
     code = 1
     try:
+        os.chdir(request["cwd"])
+        os.environ.clear()
+        os.environ.update(request["env"])
         run(request["words"])
         code = 0
     except SystemExit as end:

@@ -83,8 +83,8 @@ def losses(name, folder):
     for path in sorted(output.rglob("steps.jsonl")):
         for line in path.read_text(encoding="utf-8").splitlines():
             step = json.loads(line)
-            place = "" if path.parent == output else f"{path.parent.relative_to(output)} "
-            found[f"{place}{step['stage']} {step['step']}"] = step.get("loss")
+            fold = "" if path.parent == output else f"{path.parent.relative_to(output)} "
+            found[f"{fold}{step['stage']} {step['step']}"] = step.get("loss")
     return found
 
 

@@ -17,7 +17,6 @@ def prepared(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("golden")
 @pytest.mark.parametrize("name", list(RUNS))
 def test_losses_are_those_of_the_file(name, prepared):
     known = json.loads(GOLDEN.read_text(encoding="utf-8"))

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import transformers
 import yaml
+from tiny import write_pretraining_model
 from toy_recipe import lebench
 
-from lebench_sb.encoders.model_folders import save_encoder
 from lebench_sb.evaluation.results import read_results
 from lebench_sb.grid.command import benchmark
 
@@ -23,13 +23,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture
 def place(tmp_path, monkeypatch):
     """A folder with a tiny pre-trained model, `tiny`, that is the working folder"""
-    config = transformers.Wav2Vec2Config(
-        conv_dim=[16, 16, 16], conv_kernel=[10, 8, 4], conv_stride=[5, 8, 8], hidden_size=16,
-        num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, num_conv_pos_embeddings=8,
-        num_conv_pos_embedding_groups=2, codevector_dim=8, proj_codevector_dim=8,
-        num_codevectors_per_group=20, feat_extract_norm="layer", do_stable_layer_norm=True, conv_bias=True,
-    )  # fmt: skip
-    save_encoder(transformers.Wav2Vec2ForPreTraining(config), tmp_path / "tiny", True)
+    write_pretraining_model(tmp_path / "tiny")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

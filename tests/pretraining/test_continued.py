@@ -3,30 +3,16 @@
 import json
 
 import pytest
-import transformers
 from python_process import run_python
+from tiny import write_pretraining_model
 
 from lebench_sb.core.command_line import parse
 from lebench_sb.core.extends import whole
 from lebench_sb.core.yaml_values import load_yaml
-from lebench_sb.encoders.model_folders import save_encoder
 from lebench_sb.pretraining.brain import build_model, make_config
 from lebench_sb.training.schedules import linear_decay, linear_decay_from
 
 YAML = "recipes/pretraining/wav2vec2/hparams/continued.yaml"
-
-
-def tiny_model(folder, do_normalize=True, heads=True):
-    """A wav2vec 2.0 of another shape than any YAML's, with random weights"""
-    config = transformers.Wav2Vec2Config(
-        conv_dim=[16, 16, 16], conv_kernel=[10, 8, 4], conv_stride=[5, 8, 8], hidden_size=16,
-        num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, num_conv_pos_embeddings=8,
-        num_conv_pos_embedding_groups=2, codevector_dim=8, proj_codevector_dim=8,
-        num_codevectors_per_group=20, feat_extract_norm="layer", do_stable_layer_norm=True, conv_bias=True,
-    )  # fmt: skip
-    model = transformers.Wav2Vec2ForPreTraining(config)
-    save_encoder(model if heads else model.wav2vec2, folder, do_normalize)
-    return folder
 
 
 def test_the_tail_is_the_end_of_the_whole_schedule():
@@ -39,7 +25,7 @@ def test_the_tail_is_the_end_of_the_whole_schedule():
 
 
 def test_the_yaml_says_what_it_is(root, tmp_path):
-    tiny_model(tmp_path / "model")
+    write_pretraining_model(tmp_path / "model")
     overrides = {"init_from": str(tmp_path / "model"), "data_folder": "D", "output_folder": str(tmp_path)}
     hparams = load_yaml(root / YAML, overrides)
     hours = hparams["max_batch_seconds"] * hparams["grad_accumulation_factor"] / 3600
@@ -58,7 +44,7 @@ def test_the_yaml_says_what_it_is(root, tmp_path):
     "heads", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["with quantiser", "encoder alone"]
 )
 def test_debug_run_from_a_random_checkpoint(root, manifests, tmp_path, heads):
-    tiny_model(tmp_path / "model", heads=heads)
+    write_pretraining_model(tmp_path / "model", heads=heads)
     words = [word for word in manifests if "test" not in word.rpartition("/")[2]]
     words += [
         "--init_from",
@@ -92,7 +78,7 @@ def test_debug_run_from_a_random_checkpoint(root, manifests, tmp_path, heads):
 
 
 def test_another_scale_of_the_waveform_is_refused(tmp_path):
-    folder = tiny_model(tmp_path / "model", do_normalize=False)
+    folder = write_pretraining_model(tmp_path / "model", do_normalize=False)
     with pytest.raises(ValueError, match="trained with do_normalize False: --do_normalize False"):
         build_model(make_config(), str(folder), 1.0, 0, do_normalize=True)
     build_model(make_config(), str(folder), 1.0, 0, do_normalize=False)

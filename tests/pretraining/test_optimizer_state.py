@@ -4,6 +4,7 @@ import pytest
 import torch
 from python_process import run_python
 from safetensors.torch import save_file
+from tiny import write_pretraining_model
 
 from lebench_sb.core.errors import UsageError
 from lebench_sb.pretraining.brain import build_model, make_config
@@ -79,9 +80,7 @@ def test_an_imported_state_is_looked_at(tmp_path, content):
 
 
 def test_there_must_be_something_to_take(tmp_path):
-    from test_continued import tiny_model
-
-    folder = tiny_model(tmp_path / "model")
+    folder = write_pretraining_model(tmp_path / "model")
     with pytest.raises(UsageError, match="has no optimiser state: .*--init_optimizer False"):
         build_model(make_config(), str(folder), 1.0, 0, do_normalize=True, init_optimizer=True)
     with pytest.raises(UsageError, match="needs --init_from"):
