@@ -356,7 +356,9 @@ def table(
         raise UsageError(f"--format {format}: md, csv or latex.")
     if over_seeds and format == "csv":
         raise UsageError("--over_seeds: md or latex; csv has mean and standard deviation in every row.")
-    _show_results(lambda module: (module.seeds_table if over_seeds else module.table)(results, format))
+    from lebench_sb.evaluation import tables
+
+    _show(tables.seeds_table if over_seeds else tables.table, results, format)
 
 
 @app.command(
@@ -393,14 +395,15 @@ def compare(
     b: Annotated[Path, typer.Argument(help="results.json or its folder")],
     metric: Annotated[str, typer.Option("--metric", help="only this one")] = None,
 ):
-    _show_results(lambda module: module.compare(a, b, metric))
+    from lebench_sb.evaluation import comparison
+
+    _show(comparison.compare, a, b, metric)
 
 
-def _show_results(function):
-    """Prints what a function of evaluation/results.py returns; its ValueErrors tell of the files' content."""
-    module = importlib.import_module("lebench_sb.evaluation.results")
+def _show(function, *arguments):
+    """Prints the text a function makes of results; its ValueErrors tell of the files' content"""
     try:
-        typer.echo(function(module).rstrip("\n"))
+        typer.echo(function(*arguments).rstrip("\n"))
     except ValueError as error:
         raise DataError(str(error)) from error
 

@@ -19,7 +19,7 @@ from lebench_sb.core import escape
 from lebench_sb.core.files import write_atomically
 from lebench_sb.core.guard import decode, parse_json, regular
 from lebench_sb.evaluation.metrics.verification import Ranking, det_points, equal_error_rate
-from lebench_sb.evaluation.results import cell, show, system_name
+from lebench_sb.evaluation.tables import cell, show, system_name
 
 logger = logging.getLogger(__name__)
 COLOURS = (

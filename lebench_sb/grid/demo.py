@@ -15,7 +15,7 @@ from pathlib import Path
 
 from lebench_sb.core.errors import exit_code, one_line, printable_output
 from lebench_sb.core.files import write_atomically
-from lebench_sb.evaluation import results
+from lebench_sb.evaluation import comparison, results, tables
 from lebench_sb.evaluation.plots import leaderboard_chart, learning_curves
 from lebench_sb.grid.command import benchmark
 from lebench_sb.grid.grid import FROZEN, raw_grid
@@ -38,9 +38,9 @@ def finish(output):
     if not folders:
         return ""
     overview = "\n\n".join(filter(None, [summary(cells), against_filterbank(cells)]))
-    text = f"{overview}\n\n{results.table(folders, format='md')}"
+    text = f"{overview}\n\n{tables.table(folders, format='md')}"
     write_atomically(output / "leaderboard.md", text)
-    write_atomically(output / "leaderboard.csv", results.table(folders, format="csv"))
+    write_atomically(output / "leaderboard.csv", tables.table(folders, format="csv"))
     draw(cells, output / "leaderboard.png")
     for task in dict.fromkeys(cell["task"] for cell in cells):
         ran = [cell for cell in cells if cell["task"] == task and cell["runs"]]
@@ -51,7 +51,7 @@ def finish(output):
     for (task, encoder), runs in frozen.items():
         if encoder == "random" and runs and (ours := frozen.get((task, "ours"))):
             print(f"\n{task}, frozen, pre-trained against untrained:")
-            print(results.compare(ours[0]["folder"], runs[0]["folder"]))
+            print(comparison.compare(ours[0]["folder"], runs[0]["folder"]))
     return overview
 
 

@@ -7,7 +7,7 @@ from lebench_sb.core.errors import DataError
 from lebench_sb.core.files import write_atomically
 from lebench_sb.core.guard import read_json
 from lebench_sb.core.lines import json_text
-from lebench_sb.evaluation import results
+from lebench_sb.evaluation import comparison, results, tables
 from lebench_sb.grid.choice import NothingToChoose, choose, declared_metric
 from lebench_sb.grid.execute import CONSOLE, FAILED, NOT_RUN, REUSED, Outcome, read_begun
 from lebench_sb.grid.grid import BASELINE
@@ -85,8 +85,8 @@ def table(cells, output):
     }
     if not extra:
         return "No cell has a result."
-    write_atomically(output / "table.csv", results.table(list(extra), "csv").encode())
-    return results.seeds_table(list(extra), "md", extra).rstrip()
+    write_atomically(output / "table.csv", tables.table(list(extra), "csv").encode())
+    return tables.seeds_table(list(extra), "md", extra).rstrip()
 
 
 def summary(cells):
@@ -99,13 +99,13 @@ def summary(cells):
         record = results.read_results(folder)
         metric = main_metric(folder, record["metrics"])
         entry = record["metrics"][metric]
-        title = (cell["task"], results.metric_title(metric, entry))
-        rows.setdefault(title, dict(systems))[name_of(cell)] = results.show(entry)
-        told = results.stamps_of(record, len(cell["runs"]) > 1)
+        title = (cell["task"], tables.metric_title(metric, entry))
+        rows.setdefault(title, dict(systems))[name_of(cell)] = tables.show(entry)
+        told = tables.stamps_of(record, len(cell["runs"]) > 1)
         stamps.setdefault(title, {}).update(dict.fromkeys(told))
     lines = [[*title, *row.values(), "; ".join(stamps[title])] for title, row in rows.items()]
     header = ["task", "metric", *systems, "stamps"]
-    return results.markdown_table(lines, header) if lines else ""
+    return tables.markdown_table(lines, header) if lines else ""
 
 
 def name_of(cell):
@@ -137,20 +137,20 @@ def against_filterbank(cells):
         metric = main_metric(folders[0], results.read_results(folders[0])["metrics"])
         told = [cell["task"], cell["encoder"], cell["mode"], metric]
         try:
-            entry = results.compare_records(*folders, metric)["metrics"][metric]
+            entry = comparison.compare_records(*folders, metric)["metrics"][metric]
         except ValueError as error:  # other test sets, or a metric that is no function of sums
             rows.append([*told, "", "", f"not compared: {error}"])
             continue
         verdict = {"A": "better", "B": "worse", None: "no difference shown"}[entry["better"]]
-        value = f"{entry['b']:.{results.digits_of(entry['unit'])}f}"
+        value = f"{entry['b']:.{tables.digits_of(entry['unit'])}f}"
         rows.append([*told, value, with_interval(entry), verdict])
     header = ["task", "encoder", "mode", "metric", "filterbank", "difference", ""]
     return section("Against filterbanks", header, rows)
 
 
 def with_interval(entry):
-    digits = results.digits_of(entry["unit"])
-    return f"{entry['difference']:+.{digits}f}{results.brackets(entry['ci95'], digits, '+')}"
+    digits = tables.digits_of(entry["unit"])
+    return f"{entry['difference']:+.{digits}f}{tables.brackets(entry['ci95'], digits, '+')}"
 
 
 def against_trivial(cells):
@@ -158,7 +158,7 @@ def against_trivial(cells):
     rows = []
     for cell in cells:
         for metric, entry in trivial(cell).items():
-            value = f"{entry['value']:.{results.digits_of(entry['unit'])}f}"
+            value = f"{entry['value']:.{tables.digits_of(entry['unit'])}f}"
             verdict = {True: "better", False: "not better", None: "no interval"}[entry["beats"]]
             told = [cell["task"], cell["encoder"], cell["mode"], metric]
             rows.append([*told, value, with_interval(entry), verdict])
@@ -168,7 +168,7 @@ def against_trivial(cells):
 
 def section(title, header, rows):
     """A Markdown table under its title, "" without rows"""
-    return f"### {title}\n\n{results.markdown_table(rows, header)}" if rows else ""
+    return f"### {title}\n\n{tables.markdown_table(rows, header)}" if rows else ""
 
 
 def trivial(cell):
@@ -236,7 +236,7 @@ def preview(grid, plan):
         for c in plan.cells
     ]
     header = ["task", "encoder", "mode", "seeds", "tried on the first seed", "runs"]
-    lines = [results.markdown_table(rows, header), ""]
+    lines = [tables.markdown_table(rows, header), ""]
     lines += [f"left out: {task} {encoder} {mode}: {why}" for encoder, task, mode, why in plan.left_out]
     standings = {name: standing(grid, step) for name, step in plan.steps.items()}
     for name, step in plan.steps.items():

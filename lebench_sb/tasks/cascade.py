@@ -17,7 +17,7 @@ from pathlib import Path
 from lebench_sb.core.command_line import launch
 from lebench_sb.core.errors import Problems, UsageError
 from lebench_sb.core.files import write_atomically
-from lebench_sb.evaluation import results
+from lebench_sb.evaluation import provenance, results, tables
 from lebench_sb.evaluation.metrics.bootstrap import interval
 from lebench_sb.evaluation.metrics.errors import count_errors
 from lebench_sb.evaluation.metrics.parsing import SCORES, count_parses, kind
@@ -54,7 +54,7 @@ def main(argv):
     blocks = [as_conllu(t, u.id) for u, t in zip(utterances, found, strict=True) if t]
     write_atomically(folder / "trees.conllu", "".join(block + "\n\n" for block in blocks))
     for name, entry in record["metrics"].items():
-        logger.info("test %s: %s", name, results.show(entry))
+        logger.info("test %s: %s", name, tables.show(entry))
 
 
 def read_options(argv):
@@ -170,7 +170,7 @@ def make_record(options, argv, asr, utterances, rows, nlp):
         "parameters": asr["parameters"],
         "stamps": list(asr["stamps"]),
         "time": asr["time"],
-        **results.provenance(options.seed, {k: str(v) for k, v in named.items()}, command),
+        **provenance.describe_run(options.seed, {k: str(v) for k, v in named.items()}, command),
         "energy": asr["energy"],
     }
 

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from lebench_sb.core.errors import DataError, Problems, nearest
 from lebench_sb.core.files import write_atomically
 from lebench_sb.core.masks import valid_mask
-from lebench_sb.evaluation import plots, results
+from lebench_sb.evaluation import plots
 from lebench_sb.evaluation.metrics import classification
 from lebench_sb.manifests.labels import require
 from lebench_sb.manifests.speakers import check_speakers
@@ -23,7 +23,7 @@ from lebench_sb.training.brain import TRAIN, SSLBrain
 from lebench_sb.training.data import as_dataset, audio_item
 
 logger = logging.getLogger(__name__)
-METRICS = results.CLASSIFICATION
+METRICS = classification.SCORES
 
 
 class MeanPooling(nn.Module):

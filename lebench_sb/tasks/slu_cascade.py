@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from lebench_sb.core.errors import DataError, Problems
-from lebench_sb.evaluation import results
+from lebench_sb.evaluation import results, tables
 from lebench_sb.manifests.utterance import CLOSE, TAG
 from lebench_sb.tasks.slu import SLUBrain, check_concepts
 from lebench_sb.training.brain import TEST, TRAIN
@@ -139,7 +139,7 @@ def cascade_brain(hparams, run_opts, utterances):
     again = ("one seed", "same speaker in train and test")  # said of every run where they hold
     stamps = [*hparams["stamps"], *(stamp for stamp in record["stamps"] if stamp not in again)]
     hparams |= {
-        "ssl_hub": f"cascade: {results.system_name(record['system'])}",
+        "ssl_hub": f"cascade: {tables.system_name(record['system'])}",
         **{"layer": record["layer"], "mode": record["mode"], "stamps": list(dict.fromkeys(stamps))},
     }
     labels = WordLabels([u.labels["semantics"] for u in utterances["train"]])

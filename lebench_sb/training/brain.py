@@ -27,6 +27,7 @@ from lebench_sb.core.files import remove_unfinished, write_atomically
 from lebench_sb.core.lines import append_whole, json_text, read_records, whole_or_not
 from lebench_sb.evaluation import results
 from lebench_sb.evaluation.metrics.bootstrap import interval, paired_interval
+from lebench_sb.evaluation.provenance import describe_run
 from lebench_sb.training import energy, sharding
 from lebench_sb.training.checkpoints import state_bytes
 from lebench_sb.training.data import (
@@ -616,7 +617,7 @@ class SSLBrain(sb.Brain):
                 "train_s": round(self.train_seconds, 1),
                 "device_h": round(self.device_seconds / 3600, 4),
             },
-            **results.provenance(hparams["seed"], hparams["run"]["overrides"], hparams["run"]["command"]),
+            **describe_run(hparams["seed"], hparams["run"]["overrides"], hparams["run"]["command"]),
             "energy": energy.of_run(self.folder),
         }
 

@@ -23,7 +23,7 @@ from lebench_sb.core.files import refuse_links, temporary_name, write_atomically
 from lebench_sb.core.lines import json_text
 from lebench_sb.core.locks import take_or_refuse
 from lebench_sb.core.yaml_values import build, plain_settings, plain_values, resolve
-from lebench_sb.evaluation import results
+from lebench_sb.evaluation import provenance, results, schema, tables
 from lebench_sb.manifests.markers import marker_path
 from lebench_sb.manifests.member_names import manifest_paths
 from lebench_sb.manifests.named import NOT_KNOWN, text_of
@@ -89,7 +89,7 @@ def check_settings(values, path):
     for key in ("output_folder", "save_folder", "data_folder"):
         if key in values and not isinstance(values[key], str):
             raise UsageError(f"{path}: {key}: {values[key]!r}: a text is expected, in quotation marks.")
-    results.check_begin(values)
+    schema.check_begin(values)
     if "normaliser" in values:
         normaliser(values["normaliser"])  # raises for a name that is none
 
@@ -176,13 +176,13 @@ class RunFolder:
         sb.utils.logger.setup_logging(self.log_config or DEFAULT_LOG_CONFIG, log)
         for name, level in QUIETER.items():
             logging.getLogger(name).setLevel(level)
-        write_atomically(folder / "env.log", results.environment() + accelerators())
+        write_atomically(folder / "env.log", provenance.environment() + accelerators())
         logger.info("Run folder: %s", folder)
         self.note_begun()
 
     def note_begun(self):
         """Writes `begun.json`: what is known by now"""
-        version = results.code_version()
+        version = provenance.code_version()
         if (then := self.old.get("version", version)) != version:
             logger.warning("The code is another than when the folder began: %s, now %s", then, version)
         record = {**self.record, "version": version, "changes": self.old.get("changes", [])}
@@ -347,7 +347,7 @@ def fit_and_test(brain, utterances, datasets):
         record = brain.record(utterances, rows, "test", str(brain.hparams.ssl_hub))
         results.write_results(brain.folder, record, rows)
         for name, entry in record["metrics"].items():
-            logger.info("test %s: %s", name, results.show(entry))
+            logger.info("test %s: %s", name, tables.show(entry))
         tell_trivial(brain, rows)
         brain.draw(rows)
     ddp_barrier()
@@ -358,7 +358,7 @@ def tell_trivial(brain, rows):
     """Logs, and writes to `trivial.json`, how the run does against a system that hears nothing"""
     found = brain.against_trivial(rows)
     for name, entry in found.items():
-        digits = results.digits_of(entry["unit"])
+        digits = tables.digits_of(entry["unit"])
         value, difference = f"{entry['value']:.{digits}f}", f"{entry['difference']:+.{digits}f}"
         verdict = "without interval"
         if entry["ci95"] is not None:

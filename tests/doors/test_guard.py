@@ -11,7 +11,7 @@ import pytest
 from lebench_sb.core import guard
 from lebench_sb.core.errors import DataError, UsageError, exit_code, one_line
 from lebench_sb.core.tags import foreign_in, foreign_tags
-from lebench_sb.evaluation.results import check_begin
+from lebench_sb.evaluation.schema import check_begin
 
 ROOT = Path(__file__).parents[2]
 YAMLS = sorted([*ROOT.glob("recipes/*/*/hparams/*.yaml"), *ROOT.glob("hparams/**/*.yaml")])

@@ -4,7 +4,8 @@ import numpy as np
 
 from lebench_sb.evaluation.metrics.bootstrap import interval
 from lebench_sb.evaluation.metrics.errors import count_errors, rate
-from lebench_sb.evaluation.results import metric_entry, provenance, write_results
+from lebench_sb.evaluation.provenance import describe_run
+from lebench_sb.evaluation.results import metric_entry, write_results
 
 COLUMNS = {"WER": ("word", "WER_errors", "WER_words"), "CER": ("char", "CER_errors", "CER_chars")}
 
@@ -39,7 +40,7 @@ def make_record(rows, system="results/demo/pretraining/encoder", seed=1234, **ch
     command = f"python recipes/ASR/CommonVoice/train.py hparams/ctc.yaml --seed {seed}"
     record = {
         "task": "ASR", "corpus": "CommonVoice", "split": "test", "system": system, "layer": "weighted",
-        "mode": "frozen", "metrics": metrics, **provenance(seed, {"seed": seed}, command),
+        "mode": "frozen", "metrics": metrics, **describe_run(seed, {"seed": seed}, command),
         "data": {"train": split, "valid": {}, "test": split}, "text_normaliser": "fr-1",
         "parameters": {"encoder": 94_371_712, "trained": 640}, "stamps": ["one seed"],
         "time": {"train_s": 61.4, "device_h": 0.02},

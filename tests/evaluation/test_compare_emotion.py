@@ -5,16 +5,10 @@ import pytest
 from example_runs import make_record, make_rows
 from sklearn.metrics import balanced_accuracy_score, f1_score
 
+from lebench_sb.evaluation.comparison import CONCORDANCE_COLUMNS, compare_records
 from lebench_sb.evaluation.metrics import classification, concordance
 from lebench_sb.evaluation.metrics.bootstrap import interval
-from lebench_sb.evaluation.results import (
-    CLASSIFICATION,
-    CONCORDANCE,
-    CONCORDANCE_COLUMNS,
-    compare_records,
-    metric_entry,
-    write_results,
-)
+from lebench_sb.evaluation.results import metric_entry, write_results
 
 EMOTIONS = ["anger", "fear", "joy", "neutral"]
 
@@ -41,7 +35,7 @@ def classified(folder, right, seed):
         rows.append({**described(number), **hits, "reference": str(emotion), "hypothesis": str(answer)})
     pair = [[row[key] for row in rows] for key in ("reference", "hypothesis")]
     cells = classification.statistics(*pair, [*EMOTIONS, "surprise"])  # a class of train that test lacks
-    write(folder, rows, CLASSIFICATION, cells, dict.fromkeys(CLASSIFICATION, "%"))
+    write(folder, rows, classification.SCORES, cells, dict.fromkeys(classification.SCORES, "%"))
     return pair
 
 
@@ -52,13 +46,13 @@ def traced(folder, noise, seed):
         sums = concordance.sums(x, x + noise * rng.standard_normal(50))
         rows.append({**described(number), **dict(zip(CONCORDANCE_COLUMNS, map(float, sums), strict=True))})
     statistics = [[row[name] for name in CONCORDANCE_COLUMNS] for row in rows]
-    write(folder, rows, CONCORDANCE, statistics, dict.fromkeys(CONCORDANCE, ""))
+    write(folder, rows, concordance.SCORES, statistics, dict.fromkeys(concordance.SCORES, ""))
 
 
 def test_classes(tmp_path):
     good, bad = classified(tmp_path / "good", 0.8, 0), classified(tmp_path / "bad", 0.3, 1)
     found = compare_records(tmp_path / "good", tmp_path / "bad")["metrics"]
-    assert set(found) == set(CLASSIFICATION)
+    assert set(found) == set(classification.SCORES)
     recalls = [100 * balanced_accuracy_score(*pair) for pair in (good, bad)]
     assert found["UAR"]["difference"] == pytest.approx(recalls[0] - recalls[1])
     f1 = [100 * f1_score(*pair, average="macro") for pair in (good, bad)]
@@ -70,6 +64,6 @@ def test_traces(tmp_path):
     traced(tmp_path / "good", 0.3, 0)
     traced(tmp_path / "bad", 1.5, 1)
     found = compare_records(tmp_path / "bad", tmp_path / "good")["metrics"]
-    assert set(found) == set(CONCORDANCE)
+    assert set(found) == set(concordance.SCORES)
     assert found["CCC"]["difference"] < 0 < found["RMSE"]["difference"]
     assert found["CCC"]["better"] == found["RMSE"]["better"] == "B"

@@ -6,9 +6,10 @@ import pytest
 from example_runs import make_record, make_rows
 from sacrebleu.metrics import BLEU
 
+from lebench_sb.evaluation.comparison import compare, compare_records
 from lebench_sb.evaluation.metrics import translation
 from lebench_sb.evaluation.metrics.bootstrap import interval
-from lebench_sb.evaluation.results import compare, compare_records, metric_entry, write_results
+from lebench_sb.evaluation.results import metric_entry, write_results
 
 WORDS = "the cat sat on a mat and saw two dogs".split()
 

@@ -14,7 +14,7 @@ from example_runs import make_record, make_rows, write_run
 from lebench_sb.cli import run
 from lebench_sb.core import escape
 from lebench_sb.core.errors import DataError
-from lebench_sb.evaluation import results
+from lebench_sb.evaluation import comparison, results, tables
 from lebench_sb.evaluation.plots import leaderboard_chart
 from lebench_sb.training import energy
 
@@ -54,12 +54,12 @@ def as_shown(text):
 @pytest.mark.parametrize("text", NASTY.values(), ids=NASTY)
 def test_no_text_does_anything_in_a_table(nasty_run, text):
     folder = nasty_run(text)
-    lines = as_shown(results.table([folder], "md"))
+    lines = as_shown(tables.table([folder], "md"))
     assert len(lines) == 7 and len({len(re.findall(r"(?<!\\)\|", line)) for line in lines[2:5]}) == 1
     for sign in ("<", ">", "`", "$", "!["):
         assert not re.search(rf"(?<!\\){re.escape(sign)}(?!\\)", "\n".join(lines).replace("![x]\\(", ""))
     assert "](" not in "\n".join(lines)
-    lines = as_shown(results.table([folder], "latex"))
+    lines = as_shown(tables.table([folder], "latex"))
     assert lines[0].startswith("% ") and lines[1].startswith("% ")
     body = [line for line in lines[2:] if line]
     assert {line.split("{")[0] for line in body if line.startswith("\\")} <= {
@@ -71,7 +71,7 @@ def test_no_text_does_anything_in_a_table(nasty_run, text):
 
 @pytest.mark.parametrize("text", NASTY.values(), ids=NASTY)
 def test_no_cell_of_the_csv_is_a_formula(nasty_run, text):
-    shown = results.table([nasty_run(text)], "csv")
+    shown = tables.table([nasty_run(text)], "csv")
     as_shown(shown)
     header, row = csv.reader(io.StringIO(shown))
     assert len(header) == len(row)
@@ -102,7 +102,7 @@ def test_compare_and_the_pictures_take_any_text(nasty_run, text, tmp_path):
     leaderboard_chart([record], tmp_path / "a.png")
     record["metrics"] = make_record(ROWS)["metrics"]
     (folder / "results.json").write_text(json.dumps(record))
-    as_shown(results.compare(folder, folder))
+    as_shown(comparison.compare(folder, folder))
 
 
 def test_energy_takes_any_text(tmp_path):
@@ -206,5 +206,5 @@ def test_rows_in_another_order_are_still_pairs(tmp_path):
     results.write_results(tmp_path / "a", GOOD, ROWS)
     shutil.copytree(tmp_path / "a", tmp_path / "b")
     changed(tmp_path / "b", lambda b: b"".join([b.splitlines(True)[0], *reversed(b.splitlines(True)[1:])]))
-    found = results.compare_records(tmp_path / "a", tmp_path / "b", "WER")["metrics"]["WER"]
+    found = comparison.compare_records(tmp_path / "a", tmp_path / "b", "WER")["metrics"]["WER"]
     assert found["difference"] == 0 and found["ci95"] == [0, 0]

@@ -13,21 +13,20 @@ import numpy as np
 import pytest
 from example_runs import make_record, make_rows, write_run
 
-from lebench_sb.evaluation import results
+from lebench_sb.evaluation import provenance, results, tables
+from lebench_sb.evaluation.comparison import compare, compare_records
 from lebench_sb.evaluation.metrics.bootstrap import interval
 from lebench_sb.evaluation.metrics.errors import mean, rate
+from lebench_sb.evaluation.provenance import describe_run
 from lebench_sb.evaluation.results import (
-    check_record,
-    compare,
-    compare_records,
     find_results,
     metric_entry,
-    provenance,
     read_results,
     read_utterances,
-    table,
     write_results,
 )
+from lebench_sb.evaluation.schema import check_record
+from lebench_sb.evaluation.tables import table
 
 
 def test_what_is_written_is_read(tmp_path):
@@ -213,40 +212,40 @@ def test_provenance_names_commit_and_changes(tmp_path):
         done = subprocess.run(["git", *identity, *arguments], cwd=tmp_path, capture_output=True, check=True)
         return done.stdout.decode().strip()
 
-    outside = provenance(1, {})
+    outside = describe_run(1, {})
     assert {"commit", "dirty", "seed", "overrides", "command", "versions", "energy"} == set(outside)
-    found = provenance(7, {"lr": 1}, "python train.py", root=tmp_path)
+    found = describe_run(7, {"lr": 1}, "python train.py", root=tmp_path)
     assert (found["commit"], found["dirty"]) == ("unknown", None)
     assert (found["seed"], found["overrides"], found["command"]) == (7, {"lr": 1}, "python train.py")
     git("init", "-q")
-    assert provenance(1, {}, root=tmp_path)["commit"] == "unknown"  # no commit yet
+    assert describe_run(1, {}, root=tmp_path)["commit"] == "unknown"  # no commit yet
     (tmp_path / "recipes").mkdir()
     (tmp_path / "recipes" / "train.py").write_text("pass\n")
     git("add", "recipes")
     git("commit", "-q", "-m", "first")
-    found = provenance(1, {}, root=tmp_path)
+    found = describe_run(1, {}, root=tmp_path)
     assert (found["commit"], found["dirty"]) == (git("rev-parse", "HEAD"), False)
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "log.txt").write_text("what a run writes is no change of the code\n")
-    assert provenance(1, {}, root=tmp_path)["dirty"] is False
+    assert describe_run(1, {}, root=tmp_path)["dirty"] is False
     (tmp_path / "recipes" / "new.yaml").write_text("seed: 1\n")
-    assert provenance(1, {}, root=tmp_path)["dirty"] is True
+    assert describe_run(1, {}, root=tmp_path)["dirty"] is True
     # an installed copy inside another repository does not take its commit
-    assert provenance(1, {}, root=tmp_path / "recipes")["commit"] == "unknown"
+    assert describe_run(1, {}, root=tmp_path / "recipes")["commit"] == "unknown"
 
 
 def test_provenance_without_git(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert provenance(1, {})["commit"] == "unknown"
+    assert describe_run(1, {})["commit"] == "unknown"
 
 
 def test_versions_are_those_installed():
     import torch
 
-    versions = provenance(1, {})["versions"]
+    versions = describe_run(1, {})["versions"]
     assert set(versions) == {"torch", "speechbrain", "transformers", "python", "lebench_sb"}
     assert versions["torch"].split("+")[0] == torch.__version__.split("+")[0]
-    assert results._version("no-such-package") == "not installed"
+    assert provenance._version("no-such-package") == "not installed"
 
 
 def test_results_import_without_torch():
@@ -307,11 +306,11 @@ def test_seeds_of_one_experiment_keep_their_rows(tmp_path):
 def test_another_setting_or_recipe_is_another_cell():
     rows = make_rows(0.2, per_speaker=1)
     record = make_record(rows, seed=1)
-    assert results.cell(record) == results.cell(make_record(rows, seed=2))
+    assert tables.cell(record) == tables.cell(make_record(rows, seed=2))
     moved = {**record, "overrides": {"seed": 5, "output_folder": "elsewhere"}}
-    assert results.cell(record) == results.cell(moved)
+    assert tables.cell(record) == tables.cell(moved)
     for changes in ({"overrides": {"head_lr": 1}}, {"layer": 3}, {"command": "python train.py other.yaml"}):
-        assert results.cell(record) != results.cell({**record, **changes})
+        assert tables.cell(record) != tables.cell({**record, **changes})
 
 
 def test_one_seed_run_twice_is_one_seed(tmp_path):
@@ -358,11 +357,11 @@ def test_latex_table_escapes(tmp_path):
 
 def test_system_names_lose_the_machine(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert results.system_name(str(tmp_path / "results/x/encoder")) == "results/x/encoder"
-    assert results.system_name("/home/somebody/lab/results/x/encoder") == "results/x/encoder"
-    assert results.system_name("/data/models/org/model/large") == "org/model/large"
-    assert results.system_name("random:/somewhere/results/x/encoder") == "random:results/x/encoder"
-    assert results.system_name("LeBenchmark/wav2vec2-FR-7K-large") == "LeBenchmark/wav2vec2-FR-7K-large"
+    assert tables.system_name(str(tmp_path / "results/x/encoder")) == "results/x/encoder"
+    assert tables.system_name("/home/somebody/lab/results/x/encoder") == "results/x/encoder"
+    assert tables.system_name("/data/models/org/model/large") == "org/model/large"
+    assert tables.system_name("random:/somewhere/results/x/encoder") == "random:results/x/encoder"
+    assert tables.system_name("LeBenchmark/wav2vec2-FR-7K-large") == "LeBenchmark/wav2vec2-FR-7K-large"
 
 
 def test_comparison_of_two_systems(tmp_path):
@@ -460,7 +459,7 @@ def test_one_row_for_all_seeds(tmp_path):
         folder = write_run(tmp_path / str(seed), share, noise=seed, seed=seed, overrides={"seed": str(seed)})
         values[seed] = read_results(folder)["metrics"]["WER"]
     write_run(tmp_path / "last", 0.4, seed=4, layer="last")
-    text = results.seeds_table(tmp_path, extra={tmp_path / "4" / "results.json": {"note": "hello"}})
+    text = tables.seeds_table(tmp_path, extra={tmp_path / "4" / "results.json": {"note": "hello"}})
     rows = [line for line in text.splitlines() if line.startswith("| ") and "system" not in line]
     assert len(rows) == 2
     row = next(row for row in rows if "weighted" in row)
@@ -472,6 +471,6 @@ def test_one_row_for_all_seeds(tmp_path):
     other = next(row for row in rows if "weighted" not in row)
     assert "±" not in other and "one seed" in other
     assert "training (s)" not in text and "of the smallest seed" in text
-    assert "tabular" in results.seeds_table(tmp_path, "latex")
+    assert "tabular" in tables.seeds_table(tmp_path, "latex")
     with pytest.raises(ValueError, match="'md' or 'latex'"):
-        results.seeds_table(tmp_path, "csv")
+        tables.seeds_table(tmp_path, "csv")

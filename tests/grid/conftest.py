@@ -32,7 +32,8 @@ class Toy:
 @pytest.fixture(scope="session")
 def door(tmp_path_factory):
     """Path of a server that starts the toy recipe in no time"""
-    return open_door(tmp_path_factory.mktemp("door"), ["lebench_sb.evaluation.results"])
+    modules = ["lebench_sb.evaluation.results", "lebench_sb.evaluation.provenance"]
+    return open_door(tmp_path_factory.mktemp("door"), modules)
 
 
 @pytest.fixture

@@ -16,7 +16,8 @@ from killing import KILL
 from python_process import run_python
 
 from lebench_sb.core.errors import DataError
-from lebench_sb.evaluation.results import read_results, show, table
+from lebench_sb.evaluation.results import read_results
+from lebench_sb.evaluation.tables import show, table
 from lebench_sb.manifests.reading import read_manifest
 from lebench_sb.manifests.utterance import Utterance
 from lebench_sb.manifests.writing import write_manifest

@@ -15,7 +15,7 @@ from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
 from tiny import write_wav2vec2
 
 from lebench_sb.core.errors import DataError
-from lebench_sb.evaluation import plots, results
+from lebench_sb.evaluation import comparison, plots, results
 from lebench_sb.evaluation.metrics.verification import Ranking, equal_error_rate
 from lebench_sb.manifests.reading import read_manifest
 from lebench_sb.manifests.trials import Trials
@@ -366,7 +366,7 @@ def test_s_norm_takes_its_cohort_from_training(root, voices, filterbank, tmp_pat
     assert record["metrics"]["EER"]["n"] == 144
     a, b = (np.array([float(row["score"]) for row in found]) for found in (rows, plain))
     assert abs(b).max() <= 1 + 1e-6 < abs(a).max() and not np.allclose(a, b)
-    text = results.compare(tmp_path / "r", filterbank[0])
+    text = comparison.compare(tmp_path / "r", filterbank[0])
     assert "EER (%): A" in text and "144 trials of 12 speakers" in text
     assert "minDCF_norm (Ptar 0.01" in text
 

@@ -11,7 +11,7 @@ import pytest
 import soundfile
 
 from lebench_sb.core.errors import DataError, UsageError
-from lebench_sb.evaluation import results
+from lebench_sb.evaluation import provenance, results, tables
 from lebench_sb.manifests.trees import NO_WORDS, Tree, as_conllu, read_blocks, tree_faults
 from lebench_sb.manifests.utterance import Utterance
 from lebench_sb.manifests.writing import write_manifest
@@ -52,7 +52,7 @@ def finished(tmp_path):
         "task": "ASR", "corpus": "ORFEO", "split": "test", "system": "mel_filterbank", "layer": "last",
         "mode": "frozen", "metrics": {}, "data": {"train": {}, "valid": {}, "test": {}},
         "text_normaliser": "fr-1", "parameters": {"encoder": 0, "trained": 12}, "stamps": ["one seed"],
-        "time": {"train_s": 1.0, "device_h": 0.1}, **results.provenance(1, {}, "python train.py"),
+        "time": {"train_s": 1.0, "device_h": 0.1}, **provenance.describe_run(1, {}, "python train.py"),
     }  # fmt: skip
     results.write_results(tmp_path / "asr", record, rows)
     words = ["--asr", str(tmp_path / "asr"), "--test_csv", str(tmp_path / "test.csv")]
@@ -94,7 +94,7 @@ def test_a_finished_recognition_becomes_an_ordinary_result(nlp, finished, tmp_pa
     assert (rows["b"]["UPOS_correct"], rows["b"]["UPOS_words"]) == ("0", "4")
     blocks = {b.name: b for b in read_blocks(tmp_path / "out" / "trees.conllu", None)}
     assert set(blocks) == {"a", "b"} and [t["form"] for t in blocks["b"].nodes] == ["elle", "range", "pomme"]
-    assert "SA" in results.table(tmp_path / "out")
+    assert "SA" in tables.table(tmp_path / "out")
     main([*finished, "--root_quirk"])
     assert results.read_utterances(tmp_path / "out")[2]["UAS_correct"] == "1"
 

@@ -14,7 +14,7 @@ from killing import KILL
 
 from lebench_sb import cli
 from lebench_sb.core.errors import UsageError
-from lebench_sb.evaluation.results import check_record
+from lebench_sb.evaluation.schema import check_record
 from lebench_sb.training import energy
 
 PRETRAIN = ["recipes/pretraining/wav2vec2/train.py", "recipes/pretraining/wav2vec2/hparams/mini.yaml"]
