@@ -153,16 +153,16 @@ class SSLEncoder(nn.Module):
         self._set_trained_weights(freeze_extractor)
         self.train()
 
-    def forward(self, wavs, wav_lens):
+    def forward(self, wavs=None, wav_lens=None, states=None, frame_lens=None):
         """wavs (B, T) at 16 kHz, wav_lens (B,) relative -> frames (B, F, D) float32, frame_lens (B,) int64
 
-        Instead of waveforms it takes the states (B, F, K, D) and frame_lens that `states` gave for them.
+        Instead of waveforms it takes the states (B, F, K, D) and frame_lens (B,) that `states` gave for them.
         Frames beyond frame_lens are zeros. Raises ValueError for lengths outside (0, 1] or under min_samples.
         """
-        if wavs.ndim == 4:
-            frames, frame_lens = self.mix(wavs.float().unbind(2)), wav_lens
-        else:
+        if states is None:
             frames, frame_lens = self._run(wavs, wav_lens, self._mixed)
+        else:
+            frames = self.mix(states.float().unbind(2))
         return FRAME_NORMS[self.frame_norm](frames.float(), frame_lens), frame_lens
 
     def states(self, wavs, wav_lens):

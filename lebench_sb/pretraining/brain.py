@@ -50,6 +50,7 @@ from lebench_sb.training.data import (
     sample_lengths,
     send,
 )
+from lebench_sb.training.record import record_of
 
 logger = logging.getLogger(__name__)
 STARTS = {"random": lambda extractor: None, "filterbank": filterbank_start}
@@ -269,7 +270,7 @@ class PretrainingBrain(SSLBrain):
     watch = None  # lebench_sb.pretraining.monitor.watch.Watch of the main process, from fit on
     probe = None  # lebench_sb.pretraining.monitor.probes.Probe, if the YAML asks for one
     balanced = True  # False until `balance_codes` has fitted the quantiser, where it shall
-    kept = (*SSLBrain.kept, "balanced")
+    saved = (*SSLBrain.saved, "balanced")
 
     def log_mel_updates(self):
         """How many updates teach a model of random weights log-mel energies before its first one"""
@@ -425,11 +426,10 @@ class PretrainingBrain(SSLBrain):
         right, lost = out.correct.cpu().split(counts), out.frame_losses.float().cpu().split(counts)
         return [
             {
-                "ID": batch.id[k], "spk_id": batch.spk_id[k], "gender": batch.gender[k],
-                "duration": float(batch.duration[k]), "accuracy_correct": int(right[k].sum()),
-                "accuracy_masked": n, "contrastive_sum": float(lost[k].sum()), "contrastive_masked": n,
+                **row, "accuracy_correct": int(right[k].sum()), "accuracy_masked": n,
+                "contrastive_sum": float(lost[k].sum()), "contrastive_masked": n,
             }
-            for k, n in enumerate(counts) if n > 0
+            for k, (row, n) in enumerate(zip(self.described(batch), counts, strict=True)) if n > 0
         ]  # fmt: skip
 
     def statistics(self, rows):
@@ -515,7 +515,7 @@ def pretrain_and_export(brain, utterances, made):
     whole = brain.whole_model()
     if if_main_process():
         export(brain, whole, best)
-        record = brain.record(utterances, brain.rows, "valid", str(brain.folder / "encoder"))
+        record = record_of(brain, utterances, brain.rows, "valid", str(brain.folder / "encoder"))
         results.write_results(brain.folder, record, brain.rows)
         plot(brain, best)
         logger.info("Encoder of update %s in %s", best["update"], brain.folder / "encoder")

@@ -26,6 +26,7 @@ from lebench_sb.evaluation.plots import attempt, learning_curves
 from lebench_sb.pretraining.brain import PretrainingBrain, check_same_scale, datasets, story_of
 from lebench_sb.training.brain import TRAIN, VALID, SSLBrain
 from lebench_sb.training.data import send
+from lebench_sb.training.record import record_of
 
 logger = logging.getLogger(__name__)
 # What two models must share for the layers of one to compute the same in the other
@@ -253,7 +254,7 @@ class DistillationBrain(SSLBrain):
 
     def details(self):
         source, layers = str(self.hparams.teacher), list(self.hparams.teacher_layers)
-        return {**super().details(), "teacher": source, "teacher_layers": layers}
+        return {"teacher": source, "teacher_layers": layers}
 
 
 def per_frame(sums):
@@ -277,7 +278,7 @@ def distil_and_export(brain, utterances, made):
     if if_main_process():
         folder = brain.folder / "encoder"
         brain.model.student.export(folder, story_of(brain, best))
-        record = brain.record(utterances, brain.rows, "valid", str(folder))
+        record = record_of(brain, utterances, brain.rows, "valid", str(folder))
         results.write_results(brain.folder, record, brain.rows)
         keys = ["loss", "l1", "cosine", "lr"]
         curves = {"distillation": brain.folder / "steps.jsonl"}

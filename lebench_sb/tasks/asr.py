@@ -17,10 +17,11 @@ from lebench_sb.core.errors import DataError, UsageError
 from lebench_sb.core.files import write_atomically
 from lebench_sb.evaluation.metrics.errors import count_errors, rate
 from lebench_sb.manifests.labels import check_texts, label_names
+from lebench_sb.tasks.brain import TaskBrain
 from lebench_sb.text.normaliser import UnreadableText
 from lebench_sb.text.normaliser import normaliser as text_normaliser
 from lebench_sb.text.subwords import check_size
-from lebench_sb.training.brain import TRAIN, SSLBrain
+from lebench_sb.training.brain import TRAIN
 from lebench_sb.training.data import as_dataset, audio_item
 
 logger = logging.getLogger(__name__)
@@ -128,7 +129,7 @@ def readable(normalise, text):
         return normalise("".join(" " if c in error.characters else c for c in text))
 
 
-class TranscriptionBrain(SSLBrain):
+class TranscriptionBrain(TaskBrain):
     """Scores of recognised texts. `batch.wrd` is what the model learns to write.
 
     normalise: None where that is normalised already, else the function; WER and CER are then of the
@@ -182,7 +183,7 @@ class TranscriptionBrain(SSLBrain):
         }
 
     def evaluate(self, test_set):
-        """As SSLBrain; texts that utterances.csv has no column for go to TRANSCRIPTS"""
+        """As TaskBrain; texts that utterances.csv has no column for go to TRANSCRIPTS"""
         rows = super().evaluate(test_set)
         extra = [key for key in (rows[0] if rows else ()) if key.endswith(("_written", "_lm"))]
         if extra and if_main_process():

@@ -18,6 +18,7 @@ from lebench_sb.tasks.asr import ASRBrain, Characters, columns
 from lebench_sb.tasks.decoding.ctc_search import Weights, search
 from lebench_sb.tasks.decoding.language_model import LanguageModel, prepare_language_model
 from lebench_sb.text.normaliser import normaliser as text_normaliser
+from lebench_sb.training import processes
 from lebench_sb.training.brain import TEST, VALID
 
 logger = logging.getLogger(__name__)
@@ -109,7 +110,7 @@ class CTCBrain(ASRBrain):
                 for k, weights in enumerate(grid):
                     counts = count_errors(batch.wrd, self.decode(log_probs, lens, weights)).statistics
                     sums[k] += torch.from_numpy(counts).sum(0)
-        totals = [[self.total(float(x)) for x in pair] for pair in sums]
+        totals = [[processes.total(float(x), self.device) for x in pair] for pair in sums]
         wers = [float(rate(pair)) for pair in totals]
         best = min(range(len(grid)), key=lambda k: (totals[k][0], k))
         self.note(grid, wers, best, len(chosen.data_ids))

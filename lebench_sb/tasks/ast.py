@@ -15,8 +15,9 @@ from torch.nn import functional
 from lebench_sb.core.errors import DataError, nearest
 from lebench_sb.evaluation.metrics import translation
 from lebench_sb.manifests.labels import check_texts
+from lebench_sb.tasks.brain import TaskBrain
 from lebench_sb.text.subwords import check_size, learn, load
-from lebench_sb.training.brain import TEST, TRAIN, VALID, SSLBrain
+from lebench_sb.training.brain import TEST, TRAIN, VALID
 from lebench_sb.training.checkpoints import SafeCheckpointer, fault, load_trained, put_trained, save_trained
 from lebench_sb.training.data import as_dataset, audio_item
 
@@ -80,7 +81,7 @@ def best_constant(texts, seed, candidates=100, judges=300):
     return max(said, key=lambda text: translation.score("BLEU", references, [text] * len(references)))
 
 
-class ASTBrain(SSLBrain):
+class ASTBrain(TaskBrain):
     """modules: encoder (the contract of lebench_sb.encoders.encoder) and head (heads.translation.Translator).
     texts: the training texts, of which `subwords` were learnt."""
 
@@ -154,7 +155,7 @@ class ASTBrain(SSLBrain):
     def details(self):
         known = {"target_language": self.hparams.target_language, "beam": self.hparams.beam}
         subwords = {"subwords": len(self.subwords), "subwords_sha256": self.subwords.sha256}
-        return {**super().details(), **known, **subwords}
+        return {**known, **subwords}
 
     def on_stage_end(self, stage, stage_loss, epoch=None):
         if stage == VALID:

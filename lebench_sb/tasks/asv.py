@@ -23,10 +23,11 @@ from torch.nn import functional as F
 
 from lebench_sb.core.errors import DataError, Problems, UsageError
 from lebench_sb.core.files import write_atomically
-from lebench_sb.evaluation import plots, results
+from lebench_sb.evaluation import intervals, plots, results
 from lebench_sb.evaluation.metrics import verification
 from lebench_sb.manifests.trials import Trials, make_trials, read_trials, trials_csv
-from lebench_sb.training.brain import TEST, TRAIN, VALID, SSLBrain
+from lebench_sb.tasks.brain import TaskBrain
+from lebench_sb.training.brain import TEST, TRAIN, VALID
 from lebench_sb.training.data import (
     SAMPLE_RATE,
     EpochPlan,
@@ -191,7 +192,7 @@ def trial_lists(utterances, hparams):
     return {VALID: valid, TEST: test}
 
 
-class ASVBrain(SSLBrain):
+class ASVBrain(TaskBrain):
     """modules: encoder, head (SpeakerEmbedder), classifier (SpeechBrain's: cosines with S speakers).
 
     names: the S training speakers, in the classifier's order; trials: as `trial_lists`; shared: as
@@ -239,7 +240,7 @@ class ASVBrain(SSLBrain):
         return super().plan(dataset, stage)
 
     def loader(self, dataset, stage):
-        """As SSLBrain; from a cache, which holds whole utterances, chunks are cut out of their frames"""
+        """As TaskBrain; from a cache, which holds whole utterances, chunks are cut out of their frames"""
         if self.cache is None or stage != TRAIN:
             return super().loader(dataset, stage)
         loader = super().loader(self.whole, stage)
@@ -279,7 +280,7 @@ class ASVBrain(SSLBrain):
         self.stage = stage
 
     def run_stage(self, loader, stage, epoch):
-        """As SSLBrain, with no loss (None) where no utterance is of a training speaker"""
+        """As TaskBrain, with no loss (None) where no utterance is of a training speaker"""
         if self.world > 1:  # statistics of batch normalisation that processes kept for themselves
             with self.unwrapped():
                 for buffer in self.modules.head.buffers():
@@ -344,19 +345,15 @@ class ASVBrain(SSLBrain):
         return "the same score for every trial", [{**row, "score": 0.0} for row in rows]
 
     def against_trivial(self, rows):
-        """As SSLBrain, paired over the speakers of both sides of a trial"""
+        """As TaskBrain, paired over the speakers of both sides of a trial"""
         what, trivial = self.trivial(rows)
         scores, *design = self.trial_columns(rows)
         blind, *_ = self.trial_columns(trivial)
         pairs = verification.differences(scores, blind, *design, seed=self.hparams.seed)
         counts, found = verification.Ranking(blind, design[0]).counts(), {}
-        for name, (function, unit, _) in self.measures.items():
-            pair = pairs[name]
-            found[name] = {
-                "system": what, "value": float(function(*counts)), "unit": unit, "difference": pair.value,
-                "ci95": None if pair.low is None else [pair.low, pair.high],
-                "beats": None if pair.low is None else pair.high < 0,
-            }  # fmt: skip
+        for name, (function, unit, better) in self.measures.items():
+            value = float(function(*counts))
+            found[name] = intervals.difference_entry(what, value, unit, pairs[name], better)
         return found
 
     def trial_columns(self, rows):
@@ -374,11 +371,8 @@ class ASVBrain(SSLBrain):
             entries |= results.metric_entry(name, found[name].value, unit, found[name], better)
         return entries
 
-    def record(self, utterances, rows, split, system):
-        record = super().record(utterances, rows, split, system)
-        if self.shared:
-            record["stamps"].insert(0, "speaker overlap allowed")
-        return record
+    def stamps(self):
+        return ["speaker overlap allowed"] if self.shared else []
 
 
 def unit(vectors):

@@ -19,7 +19,8 @@ from lebench_sb.evaluation import plots
 from lebench_sb.evaluation.metrics import classification
 from lebench_sb.manifests.labels import require
 from lebench_sb.manifests.speakers import check_speakers
-from lebench_sb.training.brain import TRAIN, SSLBrain
+from lebench_sb.tasks.brain import TaskBrain
+from lebench_sb.training.brain import TRAIN
 from lebench_sb.training.data import as_dataset, audio_item
 
 logger = logging.getLogger(__name__)
@@ -143,7 +144,7 @@ def datasets(utterances, hparams):
     return {split: as_dataset(found, [audio_item], keys) for split, found in utterances.items()}, classes
 
 
-class CategoricalEmotionBrain(SSLBrain):
+class CategoricalEmotionBrain(TaskBrain):
     """modules: encoder (see encoders/encoder.py) and head (frames -> scores of the classes)."""
 
     def __init__(self, modules, hparams, run_opts, checkpointer, classes):

@@ -24,7 +24,8 @@ from lebench_sb.evaluation.metrics import concordance
 from lebench_sb.manifests.labels import require
 from lebench_sb.manifests.speakers import check_speakers
 from lebench_sb.manifests.traces import read_traces
-from lebench_sb.training.brain import TRAIN, VALID, SSLBrain
+from lebench_sb.tasks.brain import TaskBrain
+from lebench_sb.training.brain import TRAIN, VALID
 from lebench_sb.training.data import SAMPLE_RATE, EpochPlan, as_dataset, audio_item
 
 logger = logging.getLogger(__name__)
@@ -178,7 +179,7 @@ class RecordingPlan(EpochPlan):
         return [positions[k : k + size] for k in range(0, len(positions), size)]
 
 
-class ContinuousEmotionBrain(SSLBrain):
+class ContinuousEmotionBrain(TaskBrain):
     """modules: encoder (see encoders/encoder.py) and head (frames (1, N, D) -> values (1, N)).
 
     A batch is one recording, whose loss is the unit. traces: {path: Trace}. `trace_range` of the YAML is

@@ -22,6 +22,8 @@ from lebench_sb.core import escape
 from lebench_sb.core.errors import DataError, UsageError, nearest
 from lebench_sb.core.guard import regular
 from lebench_sb.core.lines import append_whole, json_text, read_records
+from lebench_sb.training import processes
+from lebench_sb.training.logs import warn_if_full
 
 logger = logging.getLogger(__name__)
 FILE = "energy.jsonl"
@@ -242,6 +244,15 @@ def check_part(line, where):
     for key in ("part", "method"):
         if not isinstance(line.get(key), str):
             raise DataError(f"{where}: {key} is {line.get(key)!r}, expected a text.")
+
+
+def note(brain):
+    """Writes down what a Brain's run has used by now; all its processes call it"""
+    seconds = 0.0 if brain.cache is None else brain.cache.seconds
+    try:
+        brain.meter.write(lambda value: processes.total(value, brain.device), seconds)
+    except OSError as error:
+        warn_if_full(error)
 
 
 def of_run(folder):

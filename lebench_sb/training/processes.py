@@ -1,4 +1,4 @@
-"""What one of several processes does for all."""
+"""What one of several processes does for all, and what they add up or collect."""
 
 import torch
 from speechbrain.utils.distributed import MainProcessContext, if_main_process
@@ -32,3 +32,21 @@ def on_main(function, *arguments):
     if outcome[1] is not None:
         raise outcome[1]
     return outcome[0]
+
+
+def total(value, device):
+    """Sum of a number over the processes; device: where their collectives work"""
+    if processes() == 1:
+        return value
+    tensor = torch.tensor([value], dtype=torch.float64, device=device)
+    torch.distributed.all_reduce(tensor)
+    return float(tensor)
+
+
+def gather(items):
+    """The lists of all processes, one after the other, on every process"""
+    if processes() == 1:
+        return items
+    shares = [None] * processes()
+    torch.distributed.all_gather_object(shares, items)
+    return [item for share in shares for item in share]

@@ -32,6 +32,7 @@ from lebench_sb.training import begun
 from lebench_sb.training.before_training import check_before_training
 from lebench_sb.training.features import FeatureCache
 from lebench_sb.training.processes import on_main, processes
+from lebench_sb.training.record import record_of
 from lebench_sb.training.speech import speech_of
 
 logger = logging.getLogger(__name__)
@@ -344,7 +345,7 @@ def fit_and_test(brain, utterances, datasets):
     if brain.trains_encoder:
         export_encoder(brain)
     if if_main_process():
-        record = brain.record(utterances, rows, "test", str(brain.hparams.ssl_hub))
+        record = record_of(brain, utterances, rows, "test", str(brain.hparams.ssl_hub))
         results.write_results(brain.folder, record, rows)
         for name, entry in record["metrics"].items():
             logger.info("test %s: %s", name, tables.show(entry))

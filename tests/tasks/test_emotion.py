@@ -424,13 +424,13 @@ def test_what_is_trained_moves_and_what_is_frozen_does_not(
     root, rated, acted, encoder_folder, tmp_path, monkeypatch, recipe, yaml, freeze
 ):
     before = {}
-    real = continuous.SSLBrain.init_optimizers
+    real = continuous.TaskBrain.init_optimizers
 
     def watched(self):
         real(self)
         before.update({n: p.detach().clone() for n, p in self.modules.named_parameters()})
 
-    monkeypatch.setattr(continuous.SSLBrain, "init_optimizers", watched)
+    monkeypatch.setattr(continuous.TaskBrain, "init_optimizers", watched)
     words = [*named(rated if recipe == "RECOLA" else acted), "--ssl_hub", str(encoder_folder)]
     words += ["--freeze", str(freeze), "--layer", "weighted", "--encoder_warmup_steps", "0"]
     words += ["--trace_column", "calm", "--chunk_seconds", "2.0"] if recipe == "RECOLA" else []

@@ -18,7 +18,7 @@ from watched_runs import ROOT, has_data, name_of, recipes, recognise, words, wri
 # are met one after the other by the same command: a run that was killed later never trains again.
 POINTS = {
     "after the last checkpoint": ("lebench_sb.training.checkpoints", ".SafeCheckpointer", "require_saved", 1),
-    "inside the test": ("lebench_sb.training.brain", ".SSLBrain", "gather", 1),
+    "inside the test": ("lebench_sb.training.processes", "", "gather", 1),
     "inside the export": ("transformers", ".PreTrainedModel", "save_pretrained", 1),
     "between utterances.csv and results.json": ("lebench_sb.evaluation.results", "", "write_atomically", 2),
     "before trivial.json": ("lebench_sb.training.run", "", "tell_trivial", 1),

@@ -12,7 +12,7 @@ import torch
 
 from lebench_sb.core import lines
 from lebench_sb.core.errors import UsageError
-from lebench_sb.training import brain, checkpoints
+from lebench_sb.training import checkpoints
 from lebench_sb.training.checkpoints import (
     FILES,
     SafeCheckpointer,
@@ -186,7 +186,8 @@ def test_free_space_is_checked_at_the_start(tmp_path, monkeypatch):
 
 def test_steps_wait_for_room(tmp_path, monkeypatch, caplog):
     path = tmp_path / "steps.jsonl"
-    assert brain.append(path, '{"step": 1}\n')
+    log = logs.StepLog(path)
+    log.add({"step": 1})
 
     class Full:
         def __init__(self, *arguments, **options):
@@ -204,10 +205,10 @@ def test_steps_wait_for_room(tmp_path, monkeypatch, caplog):
             no_room()
 
     monkeypatch.setattr(lines, "open", Full, raising=False)
-    assert not brain.append(path, '{"step": 2}\n')
+    log.add({"step": 2})
     monkeypatch.undo()
     assert path.read_text() == '{"step": 1}\n' and "No space left" in caplog.text
-    assert brain.append(path, '{"step": 2}\n{"step": 3}\n')
+    log.add({"step": 3})
     assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [1, 2, 3]
 
 

@@ -56,7 +56,7 @@ def test_the_cache_gives_the_frames_of_the_encoder_on_the_utterance_alone(
         assert "sig" not in row and row["wrd"] == plain["wrd"]
         frames, lens = encoder(plain["sig"][None], torch.ones(1))
         assert len(row["features"]) == int(lens)
-        cached, same = encoder(row["features"][None], lens)
+        cached, same = encoder(states=row["features"][None], frame_lens=lens)
         torch.testing.assert_close(cached, frames, rtol=0, atol=1e-5 * float(frames.detach().abs().max()))
         assert same.tolist() == lens.tolist()
 

@@ -15,6 +15,7 @@ from lebench_sb.evaluation import plots
 from lebench_sb.evaluation.plots import learning_curves
 from lebench_sb.pretraining.brain import virtual_epochs
 from lebench_sb.training import energy
+from lebench_sb.training import state as checkpointed
 from lebench_sb.training.brain import TRAIN, VALID
 from lebench_sb.training.data import EpochPlan, PlannedLoader, StreamPlan
 
@@ -123,15 +124,19 @@ def test_a_resumed_epoch_knows_which_updates_it_left_out(tmp_path, stopped_after
     class Kill(BaseException):
         pass
 
+    save_is_due = checkpointed.save_is_due
+
     def saves_and_dies(brain, last):
         if brain.optimizer_step == stopped_after:
-            brain.settle()
-            brain._save_intra_epoch_ckpt()
+            brain.updates.flush()
+            checkpointed.save_inside_epoch(brain)
             raise Kill
-        return last
+        return save_is_due(brain, last)
 
+    monkeypatch.setattr(checkpointed, "save_is_due", saves_and_dies)
     with pytest.raises(Kill):
-        trained(tmp_path / "run", epochs=1, kind=kind(broken=("train0",), save_inside_epoch=saves_and_dies))
+        trained(tmp_path / "run", epochs=1, kind=broken)
+    monkeypatch.undo()
     resumed, _ = trained(tmp_path / "run", epochs=1, kind=broken)
     assert resumed.train_loss == whole.train_loss
     assert steps(tmp_path / "run") == steps(tmp_path / "whole")
