@@ -12,7 +12,7 @@ import torch
 
 from lebench_sb.core import lines
 from lebench_sb.core.errors import UsageError
-from lebench_sb.training import checkpoints
+from lebench_sb.training import checkpoints, logs
 from lebench_sb.training.checkpoints import (
     FILES,
     SafeCheckpointer,
