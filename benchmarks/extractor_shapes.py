@@ -17,10 +17,11 @@ from pathlib import Path
 import torch
 
 from lebench_sb.manifests.reading import read_manifest
-from lebench_sb.pretraining.brain import build_model, make_config, standardise
+from lebench_sb.pretraining.build import build_model, make_config
 from lebench_sb.pretraining.initialise import balance_codes
 from lebench_sb.pretraining.log_mel import Frames, teach_log_mel
 from lebench_sb.pretraining.losses import perplexity
+from lebench_sb.pretraining.stream import standardise
 from lebench_sb.training.data import PlannedLoader, StreamPlan, as_dataset, cropped_audio_item
 
 FOUR = dict(conv_dim=[96, 128, 192, 192], conv_stride=[20, 4, 2, 2])

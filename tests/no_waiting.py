@@ -38,9 +38,9 @@ def watch_steps(patch, guard):
     def guarded(self, batch):
         if self.optimizer_step < 1:
             return fit_batch(self, batch)
-        on_host(self, batch, TRAIN)
+        drawn = on_host(self, batch, TRAIN)
         with patch.context() as inside, guard():
-            inside.setattr(PretrainingBrain, "on_host", lambda *_: None)
+            inside.setattr(PretrainingBrain, "on_host", lambda *_: drawn)
             fit_batch(self, batch)
         watched.append(self.step)
 

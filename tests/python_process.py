@@ -22,7 +22,7 @@ from pathlib import Path
 
 PRELOADED = (
     "torch", "torchaudio", "transformers", "speechbrain", "matplotlib.pyplot", "scipy.stats", "pyarrow",
-    "lebench_sb.training.run", "lebench_sb.pretraining.brain", "lebench_sb.tasks.asr",
+    "lebench_sb.training.run", "lebench_sb.pretraining.export", "lebench_sb.tasks.asr",
     "lebench_sb.tasks.ast", "lebench_sb.tasks.asv", "lebench_sb.tasks.sa", "lebench_sb.tasks.slu",
 )  # fmt: skip
 _server = []  # of this process

@@ -39,7 +39,7 @@ from lebench_sb.grid.words import MISTAKES, slug, word
 from lebench_sb.training.fingerprint import NO_BARS, digest
 
 RUN = "results.json"  # a recipe writes it last
-# Those of pretraining.brain.MODELS, which imports transformers
+# Those of pretraining.build.MODELS, which imports transformers
 CONTINUED_KINDS = ("wav2vec2", "wav2vec2-conformer")
 PREPARED = "prepared.json"  # for `lebench prepare`, whose manifests have no order, it is written for it
 

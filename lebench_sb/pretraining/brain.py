@@ -1,179 +1,41 @@
-"""The loop of wav2vec 2.0 pre-training: crops, masks, loss per masked frame, health figures, export.
+"""The Brain of wav2vec 2.0 pre-training: loss per masked frame, figures of an update, health.
 
 Letters: B utterances, T samples, F frames, M masked frames, G groups of V codes.
 """
 
-import difflib
 import logging
 import time
-from pathlib import Path
 
 import torch
-from speechbrain.utils.distributed import ddp_barrier, ddp_broadcast, if_main_process
-from transformers import (
-    Wav2Vec2Config,
-    Wav2Vec2ConformerConfig,
-    Wav2Vec2ConformerForPreTraining,
-    Wav2Vec2ForPreTraining,
-)
+from speechbrain.utils.distributed import ddp_broadcast, if_main_process
 
-from lebench_sb.core.errors import DataError, UsageError
-from lebench_sb.encoders.folders.settings import (
-    architecture_of,
-    check_preprocessor,
-    config_of,
-    find_preprocessor,
-)
-from lebench_sb.encoders.model_folders import check_size, load_model, locate, read_config, save_encoder
-from lebench_sb.evaluation import results
+from lebench_sb.core.errors import UsageError
 from lebench_sb.evaluation.metrics.errors import mean, rate
-from lebench_sb.evaluation.plots import attempt, learning_curves
 from lebench_sb.pretraining import log_mel
+from lebench_sb.pretraining.batch import draw_batch
 from lebench_sb.pretraining.batch_hours import describe_hours, seconds_per_batch
-from lebench_sb.pretraining.initialise import balance_codes, filterbank_start
-from lebench_sb.pretraining.languages import BalancedPlan, check_exponent
+from lebench_sb.pretraining.initialise import balance_codes
 from lebench_sb.pretraining.losses import perplexity
-from lebench_sb.pretraining.masking import chance_hits, draw_masks
-from lebench_sb.pretraining.model import PretrainingModel
-from lebench_sb.pretraining.monitor.drawing import codebook_usage
 from lebench_sb.pretraining.monitor.probes import Probe, effective_rank
 from lebench_sb.pretraining.monitor.watch import Watch, facts_of
-from lebench_sb.pretraining.optimizer_state import load_optimizer_state, name_parameters, read_optimizer_state
+from lebench_sb.pretraining.optimizer_state import load_optimizer_state, name_parameters
+from lebench_sb.pretraining.stream import standardise, training_plan, unchanged
 from lebench_sb.training import sharding
 from lebench_sb.training.brain import TRAIN, VALID, SSLBrain
 from lebench_sb.training.data import (
     EpochPlan,
     PlannedLoader,
     StreamPlan,
-    as_dataset,
-    cropped_audio_item,
     sample_lengths,
     send,
 )
-from lebench_sb.training.record import record_of
 
 logger = logging.getLogger(__name__)
-STARTS = {"random": lambda extractor: None, "filterbank": filterbank_start}
-MODELS = {"wav2vec2": Wav2Vec2ForPreTraining, "wav2vec2-conformer": Wav2Vec2ConformerForPreTraining}
-FRESH = ("quantizer.", "project_hid.", "project_q.")
 # summed over an update: seconds of waiting for data, masked frames, all frames, seconds of audio, frames that
 # chance gets right; then over the masked frames
 SUMS = (
     "waited", "masked", "frames", "seconds", "chance_hits", "contrastive", "correct", "diversity", "penalty",
 )  # fmt: skip
-
-
-def make_config(**values):
-    """Wav2Vec2Config that refuses names it does not know (transformers takes any)."""
-    return checked_config(Wav2Vec2Config, values)
-
-
-def make_conformer_config(**values):
-    """The same of a Wav2Vec2ConformerConfig"""
-    return checked_config(Wav2Vec2ConformerConfig, values)
-
-
-def checked_config(kind, values):
-    """Raises UsageError for a name that is no setting of the architecture, and a value out of its range"""
-    known = architecture_of(kind)
-    for name in values:
-        if name not in known:
-            near = difflib.get_close_matches(str(name), known, n=1)
-            raise UsageError(f"config: {name} is no setting of {kind.__name__}; did you mean {near}?")
-    return config_of(kind, values, "config", UsageError)
-
-
-def stored_config(init_from, mask_time_prob):
-    """Config of a Hugging Face folder, with another mask; UsageError for a model of another kind"""
-    stored = read_config(Path(init_from))
-    if stored.model_type not in MODELS:
-        raise UsageError(
-            f"init_from {init_from} is a {stored.model_type}: this recipe continues {' and '.join(MODELS)}."
-        )
-    stored.mask_time_prob = mask_time_prob
-    return stored
-
-
-def build_model(
-    config, init_from, feature_grad_mult, seed, start="random", do_normalize=None,
-    activation_checkpointing=False, init_optimizer=False,
-):  # fmt: skip
-    """-> PretrainingModel with random weights (`init_from` empty) or those of a Hugging Face folder or id.
-
-    A folder without quantiser, projections or mask embedding is accepted: the log says what starts fresh.
-    Raises DataError for any other missing weight and one that does not fit or is not finite, UsageError when
-    `do_normalize` is not what its preprocessor_config.json says. Of `config` a folder takes the mask alone:
-    its shape and dropout are its own. init_optimizer: the optimiser's state beside `init_from` goes on as
-    well (see `read_optimizer_state`; UsageError where there is none).
-    """
-    torch.manual_seed(seed)
-    if init_optimizer and not init_from:
-        raise UsageError("init_optimizer True needs --init_from, with an optimiser's state beside it.")
-    if not init_from:
-        check_size(MODELS[config.model_type], config, UsageError, "config")
-        hf = MODELS[config.model_type](config)
-        STARTS[start](hf.base_model.feature_extractor)
-        return PretrainingModel(hf, feature_grad_mult, activation_checkpointing)
-    folder = locate(init_from, with_weights=True)
-    stored = stored_config(folder, config.mask_time_prob)
-    check_normalisation(folder, do_normalize)
-    hf, missing = load_model(MODELS[stored.model_type], folder, stored)
-    missing = sorted(missing)
-    fresh = (*FRESH, f"{hf.base_model_prefix}.masked_spec_embed")
-    lost = [name for name in missing if not name.startswith(fresh)]
-    if lost:
-        raise DataError(f"init_from {init_from}: {len(lost)} encoder weights are missing, first {lost[:5]}.")
-    logger.info("init_from %s: weights that start fresh: %s", init_from, ", ".join(missing) or "none")
-    model = PretrainingModel(hf, feature_grad_mult, activation_checkpointing)
-    model.fresh = frozenset(missing)
-    if init_optimizer:
-        model.optimizer_state = read_optimizer_state(init_from, model)
-    return model
-
-
-def check_normalisation(init_from, do_normalize):
-    """Raises UsageError if the encoder in a folder was trained on waveforms of another scale; one that does
-    not say passes"""
-    values, where = find_preprocessor(Path(init_from))
-    if values is None:
-        return
-    values = check_preprocessor(values, read_config(Path(init_from)), where)
-    check_same_scale(init_from, values.get("do_normalize", True), do_normalize)
-
-
-def check_same_scale(source, stored, do_normalize):
-    if do_normalize is not None and do_normalize != stored:
-        raise UsageError(f"{source} was trained with do_normalize {stored}: --do_normalize {stored}.")
-
-
-def datasets(utterances, hparams):
-    """Utterances of each split -> SpeechDataset with `sig` (T,): crops of at most `max_crop` seconds, in
-    valid always the same ones; each of mean 0 and variance 1 if `do_normalize`."""
-    normalise = standardise if hparams["do_normalize"] else unchanged
-    made = {}
-    for split in ("train", "valid"):
-        item = cropped_audio_item(hparams["seed"], hparams["max_crop"], normalise)
-        made[split] = as_dataset(utterances[split], [item], ["sig", "spk_id", "gender", "duration"])
-    return made
-
-
-def standardise(sig):
-    """sig (T,) -> mean 0, variance 1, as Wav2Vec2FeatureExtractor does"""
-    return (sig - sig.mean()) / torch.sqrt(sig.var(unbiased=False) + 1e-7)
-
-
-def unchanged(sig):
-    return sig
-
-
-def training_plan(dataset, exponent, stream):
-    """stream: the arguments of StreamPlan -> one, or a BalancedPlan where `exponent` changes the shares"""
-    check_exponent(exponent)
-    if exponent == 1:
-        return StreamPlan(*stream)
-    plan = BalancedPlan(dataset.languages, exponent, *stream)
-    plan.tell()
-    return plan
 
 
 class PretrainingBrain(SSLBrain):
@@ -373,30 +235,25 @@ class PretrainingBrain(SSLBrain):
             self.gram = torch.zeros(size, size, dtype=torch.float64, device=self.device)
 
     def on_host(self, batch, stage):
-        """Draws masks and negatives. Those of valid (step 0) are the same in every run with this seed."""
-        self.sample_lens = sample_lens = sample_lengths(batch.sig)
-        frame_lens = self.model.frame_lengths(sample_lens)
+        """-> PretrainingBatch"""
         hparams = self.hparams
-        mask, negatives = draw_masks(
-            frame_lens, batch.id, hparams.seed, self.optimizer_step + 1 if stage == TRAIN else 0,
-            hparams.mask_prob, hparams.mask_length, hparams.min_masks, hparams.num_negatives,
-        )  # fmt: skip
-        self.masked_per_utterance = mask.sum(dim=1).tolist()
-        seconds = float(sample_lens.sum()) / 16000
-        chance = chance_hits(self.masked_per_utterance, hparams.num_negatives)
-        self.seen = [0.0, float(mask.sum()), float(frame_lens.sum()), seconds, float(chance)]
-        self.layout = self.model.layout(sample_lens, mask, negatives)
+        masks = {
+            "prob": hparams.mask_prob, "length": hparams.mask_length,
+            "min_masks": hparams.min_masks, "num_negatives": hparams.num_negatives,
+        }  # fmt: skip
+        update = self.optimizer_step + 1 if stage == TRAIN else 0
+        rows, lens = self.described(batch), sample_lengths(batch.sig)
+        return draw_batch(batch, rows, lens, self.model, hparams.seed, update, masks)
 
     def compute_forward(self, batch, stage):
         """-> StepOutput"""
-        wavs, _ = batch.sig
         if stage == TRAIN and not self.balanced:
-            self.balanced = balance_codes(self.model, wavs, self.sample_lens)
-        return self.modules.model(wavs, self.layout, self.temperature())
+            self.balanced = balance_codes(self.model, batch.wavs, batch.sample_lens)
+        return self.modules.model(batch.wavs, batch.layout, self.temperature())
 
     def compute_objectives(self, out, batch, stage):
         """Mean over masked frames of the contrastive loss, + diversity and penalty with their weights"""
-        self.add_up(out)
+        self.add_up(batch, out)
         if stage != TRAIN:
             self.rows += self.score(batch, out)
             contexts = out.contexts.double()
@@ -407,12 +264,13 @@ class PretrainingBrain(SSLBrain):
     def units(self, out, batch):
         return out.num_masked
 
-    def add_up(self, out):
+    def add_up(self, batch, out):
         """Adds a micro-batch to `self.sums`, on the device"""
         losses = [out.contrastive, out.correct.sum(), out.diversity * out.num_masked]
         losses = [value.detach().double() for value in (*losses, out.penalty * out.num_masked)]
-        seen = send(torch.tensor(self.seen, dtype=torch.float64), self.device)
-        self.sums += torch.cat([seen, torch.stack(losses), out.code_counts.double().flatten()])
+        counts = [0.0, sum(batch.masked), batch.frames, batch.seconds, batch.chance_hits]
+        counts = send(torch.tensor(counts, dtype=torch.float64), self.device)
+        self.sums += torch.cat([counts, torch.stack(losses), out.code_counts.double().flatten()])
 
     def no_sums(self):
         """Zeros (len(SUMS) + G V), so that a process without a batch adds up with the others"""
@@ -422,14 +280,13 @@ class PretrainingBrain(SSLBrain):
 
     def score(self, batch, out):
         """One row per utterance with a mask: masked frames, how many are right, their summed loss"""
-        counts = self.masked_per_utterance
-        right, lost = out.correct.cpu().split(counts), out.frame_losses.float().cpu().split(counts)
+        right, lost = (x.cpu().split(batch.masked) for x in (out.correct, out.frame_losses.float()))
         return [
             {
                 **row, "accuracy_correct": int(right[k].sum()), "accuracy_masked": n,
                 "contrastive_sum": float(lost[k].sum()), "contrastive_masked": n,
             }
-            for k, (row, n) in enumerate(zip(self.described(batch), counts, strict=True)) if n > 0
+            for k, (row, n) in enumerate(zip(batch.rows, batch.masked, strict=True)) if n > 0
         ]  # fmt: skip
 
     def statistics(self, rows):
@@ -493,56 +350,3 @@ def summary(sums):
         "masked_share": 100 * sums["masked"] / max(sums["frames"], 1.0),
         **{f"perplexity_{g}": float(perplexity(codes[g])) for g in range(len(codes))},
     }
-
-
-def virtual_epochs(number_of_updates, valid_every_updates):
-    """Stretches between validations, the last one possibly shorter; UsageError for less than one update"""
-    updates, every = int(number_of_updates), int(valid_every_updates)
-    if updates < 1 or every < 1:
-        raise UsageError(f"number_of_updates {updates}, valid_every_updates {every}: 1 is the least of each.")
-    return -(-updates // every)
-
-
-def pretrain_and_export(brain, utterances, made):
-    """Trains; from the checkpoint with the lowest validation loss writes `pretraining/`, `encoder/`,
-    results.json and the plots.
-
-    All of it is made of that checkpoint and of files: a run stopped here finishes with the same command.
-    """
-    brain.fit(made["train"], made["valid"])
-    best = brain.load_best()
-    brain.run_stage(brain.loader(made["valid"], VALID), VALID, None)
-    whole = brain.whole_model()
-    if if_main_process():
-        export(brain, whole, best)
-        record = record_of(brain, utterances, brain.rows, "valid", str(brain.folder / "encoder"))
-        results.write_results(brain.folder, record, brain.rows)
-        plot(brain, best)
-        logger.info("Encoder of update %s in %s", best["update"], brain.folder / "encoder")
-    ddp_barrier()
-
-
-def export(brain, hf, best):
-    """`pretraining/` with all heads and `encoder/` without, each saying which update it is"""
-    normalise = brain.hparams.do_normalize
-    story = story_of(brain, best)
-    save_encoder(hf, brain.folder / "pretraining", normalise, story)
-    save_encoder(hf.base_model, brain.folder / "encoder", normalise, story)
-
-
-def story_of(brain, best):
-    """{file: text} that says which checkpoint is exported; best: its metadata"""
-    key = brain.hparams.key_metric
-    best_is = "Lowest" if brain.hparams.key_metric_is_better == "lower" else "Highest"
-    return {"CHECKPOINT.txt": f"{best_is} validation {key}: {best[key]:.4f} at update {best['update']}.\n"}
-
-
-def plot(brain, best):
-    """Learning curves, and how often the exported weights choose each code on valid, also on the dashboard"""
-    codes, what = brain.valid_sums["codes"].numpy(), f"exported checkpoint, update {best['update']}"
-    if brain.watch is not None:
-        brain.watch.show_codes(codes, what)
-        brain.watch.write("finished")
-    curves = {"pre-training": brain.folder / "steps.jsonl"}
-    attempt(learning_curves, curves, brain.folder / "learning_curves.png")
-    attempt(codebook_usage, codes, brain.folder / "codebook_usage.png", what)

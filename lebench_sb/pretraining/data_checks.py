@@ -5,12 +5,12 @@ import math
 import numpy as np
 from transformers import Wav2Vec2Config
 
+from lebench_sb.audio.waveforms import SAMPLE_RATE
 from lebench_sb.encoders.encoder import geometry
 from lebench_sb.manifests.audio_checks import survey_audio
 from lebench_sb.manifests.columns import durations_of
 from lebench_sb.manifests.labels import ids_of
 from lebench_sb.pretraining.monitor.probes import Probe
-from lebench_sb.training.data import SAMPLE_RATE
 
 
 def check_labels(splits, settings, found):

@@ -23,7 +23,10 @@ from lebench_sb.encoders.model_folders import check_size
 from lebench_sb.evaluation import results
 from lebench_sb.evaluation.metrics.errors import mean
 from lebench_sb.evaluation.plots import attempt, learning_curves
-from lebench_sb.pretraining.brain import PretrainingBrain, check_same_scale, datasets, story_of
+from lebench_sb.pretraining.brain import PretrainingBrain
+from lebench_sb.pretraining.build import check_same_scale
+from lebench_sb.pretraining.export import story_of
+from lebench_sb.pretraining.stream import datasets
 from lebench_sb.training.brain import TRAIN, VALID, SSLBrain
 from lebench_sb.training.data import send
 from lebench_sb.training.record import record_of
@@ -199,14 +202,15 @@ class DistillationBrain(SSLBrain):
             targets = self.teacher.hidden_states(wavs, wav_lens, self.hparams.teacher_layers)
         predictions, targets, lens = valid_pairs(*self.modules.model(wavs, wav_lens), *targets)
         found = frame_losses(predictions, targets, self.hparams.cosine_weight)
-        self.seconds = float((wav_lens * wavs.shape[1]).sum()) / 16000
         return StepOutput(*found, lens.tolist())
 
     def compute_objectives(self, out, batch, stage):
         """Mean over valid frames of the loss summed over layers"""
-        seen = torch.tensor([0.0, len(out.losses), self.seconds], dtype=torch.float64)
+        wavs, wav_lens = batch.sig
+        seconds = float((wav_lens * wavs.shape[1]).sum()) / 16000
+        counts = torch.tensor([0.0, len(out.losses), seconds], dtype=torch.float64)
         found = [out.losses.sum(), out.l1.mean(dim=1).sum(), out.cosine.mean(dim=1).sum()]
-        self.sums += torch.cat([send(seen, self.device), torch.stack(found).detach().double()])
+        self.sums += torch.cat([send(counts, self.device), torch.stack(found).detach().double()])
         if stage != TRAIN:
             self.rows += self.score(batch, out)
         return out.losses.mean()

@@ -11,7 +11,7 @@ import math
 
 import torch
 
-SAMPLE_RATE = 16000
+from lebench_sb.audio.waveforms import SAMPLE_RATE
 
 
 @torch.no_grad()

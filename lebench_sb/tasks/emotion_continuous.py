@@ -19,6 +19,7 @@ from speechbrain.dataio.batch import PaddedData
 from speechbrain.utils.epoch_loop import EpochCounterWithStopper
 from torch import nn
 
+from lebench_sb.audio.waveforms import SAMPLE_RATE
 from lebench_sb.core.errors import DataError, UsageError
 from lebench_sb.evaluation.metrics import concordance
 from lebench_sb.manifests.labels import require
@@ -26,7 +27,7 @@ from lebench_sb.manifests.speakers import check_speakers
 from lebench_sb.manifests.traces import read_traces
 from lebench_sb.tasks.brain import TaskBrain
 from lebench_sb.training.brain import TRAIN, VALID
-from lebench_sb.training.data import SAMPLE_RATE, EpochPlan, as_dataset, audio_item
+from lebench_sb.training.data import EpochPlan, as_dataset, audio_item
 
 logger = logging.getLogger(__name__)
 SUMS = tuple(f"CCC_{name}" for name in concordance.COLUMNS)

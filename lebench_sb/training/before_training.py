@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from lebench_sb.audio.heads import MISSING
+from lebench_sb.audio.waveforms import SAMPLE_RATE
 from lebench_sb.core.errors import UsageError
 from lebench_sb.encoders.encoder import geometry
 from lebench_sb.manifests.audio_checks import MAX_BAD_FRACTION, NEVER_LEFT_OUT, survey_audio
@@ -24,7 +25,7 @@ from lebench_sb.manifests.columns import Utterances, durations_of
 from lebench_sb.manifests.findings import Findings
 from lebench_sb.manifests.labels import ids_of
 from lebench_sb.manifests.member_names import manifest_paths
-from lebench_sb.training.data import SAMPLE_RATE, open_splits
+from lebench_sb.training.data import open_splits
 from lebench_sb.training.processes import on_main
 
 logger = logging.getLogger(__name__)

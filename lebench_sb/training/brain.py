@@ -196,8 +196,7 @@ class SSLBrain(Hooks, sb.Brain):
         """One micro-batch forward and backward; the last of an update also steps. No value is read back from
         the device (tasks may do so): its statistics come with `updates.flush`."""
         last = self.ends_update() or (self.debug and self.step >= self.debug_batches)
-        self.on_host(batch, TRAIN)
-        batch = batch.to(self.device, non_blocking=True)
+        batch = self.on_host(batch, TRAIN).to(self.device, non_blocking=True)
         self.on_fit_batch_start(batch, last)
         with self.no_sync(not last):
             with self.training_ctx:
@@ -255,8 +254,7 @@ class SSLBrain(Hooks, sb.Brain):
         with self.unwrapped(), torch.no_grad():
             self.modules.eval()
             for number, batch in enumerate(bar, 1):
-                self.on_host(batch, stage)
-                batch = batch.to(self.device)
+                batch = self.on_host(batch, stage).to(self.device)
                 with self.evaluation_ctx:
                     predictions = self.compute_forward(batch, stage)
                     loss = self.compute_objectives(predictions, batch, stage)

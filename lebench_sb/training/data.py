@@ -19,6 +19,7 @@ from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.utils.data_pipeline import DataPipeline, DynamicItem
 
 from lebench_sb.audio.sound import OVERSHOOT, open_sound
+from lebench_sb.audio.waveforms import SAMPLE_RATE
 from lebench_sb.core import signals
 from lebench_sb.core.errors import DataError, UsageError
 from lebench_sb.manifests.columns import RowsById, Utterances, durations_of, open_utterances
@@ -27,7 +28,6 @@ from lebench_sb.manifests.member_names import manifest_paths
 from lebench_sb.manifests.selection import select
 
 logger = logging.getLogger(__name__)
-SAMPLE_RATE = 16000
 SHARED_MEMORY = Path("/dev/shm")
 
 

@@ -50,7 +50,8 @@ class Hooks:
         return EpochPlan(dataset.durations, seconds, self.hparams.seed, shuffle=stage == Stage.TRAIN)
 
     def on_host(self, batch, stage):
-        """What a task wants to know of a batch before it goes to the device"""
+        """The batch as it goes to the device, after what is drawn or counted on the host"""
+        return batch
 
     def details(self):
         """What results.json says of this task alone: {name: JSON value}"""

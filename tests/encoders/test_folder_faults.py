@@ -19,7 +19,7 @@ from lebench_sb.core.errors import DataError, UsageError
 from lebench_sb.encoders.encoder import load_encoder
 from lebench_sb.encoders.folders.settings import config_of, read_object
 from lebench_sb.encoders.model_folders import read_config
-from lebench_sb.pretraining.brain import build_model, make_config
+from lebench_sb.pretraining.build import build_model, make_config
 from lebench_sb.pretraining.distillation import load_teacher
 
 PACKAGE = Path(lebench_sb.__file__).parent

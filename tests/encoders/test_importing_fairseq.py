@@ -16,7 +16,7 @@ from lebench_sb.core.errors import UsageError
 from lebench_sb.encoders.encoder import load_encoder
 from lebench_sb.encoders.importing.command import import_checkpoint
 from lebench_sb.encoders.importing.fairseq import convolutions
-from lebench_sb.pretraining.brain import build_model, make_config
+from lebench_sb.pretraining.build import build_model, make_config
 from lebench_sb.training.checkpoints import best_checkpoint
 
 CONV, HIDDEN, INNER, FINAL, CODES = 12, 16, 24, 10, 5

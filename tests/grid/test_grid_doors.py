@@ -197,7 +197,7 @@ def test_kinds_that_the_pretraining_cannot_continue_are_told_when_planning(tmp_p
 
 
 def test_the_kinds_are_those_of_the_pretraining():
-    tree = ast.parse((ROOT / "lebench_sb/pretraining/brain.py").read_text(encoding="utf-8"))
+    tree = ast.parse((ROOT / "lebench_sb/pretraining/build.py").read_text(encoding="utf-8"))
     models = next(
         node.value for node in tree.body if isinstance(node, ast.Assign) and node.targets[0].id == "MODELS"
     )

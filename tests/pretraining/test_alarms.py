@@ -15,10 +15,10 @@ from scripts import load
 from lebench_sb.core.extends import whole
 from lebench_sb.manifests.utterance import Utterance
 from lebench_sb.manifests.writing import write_manifest
-from lebench_sb.pretraining.brain import standardise
 from lebench_sb.pretraining.monitor.health import RULES, Facts, Monitor, read_lines
 from lebench_sb.pretraining.monitor.probes import Probe
 from lebench_sb.pretraining.monitor.watch import OWN_CURVES
+from lebench_sb.pretraining.stream import standardise
 from lebench_sb.training import before_training, data
 
 YAML = "recipes/pretraining/wav2vec2/hparams/mini.yaml"

@@ -14,7 +14,7 @@ from test_parity import NO_DROPOUT, gradient, reference_step
 
 from lebench_sb.encoders.encoder import load_encoder
 from lebench_sb.encoders.model_folders import save_encoder
-from lebench_sb.pretraining.brain import build_model, make_conformer_config
+from lebench_sb.pretraining.build import build_model, make_conformer_config
 from lebench_sb.pretraining.conformer import relative_scores
 from lebench_sb.pretraining.masking import draw_masks
 from lebench_sb.pretraining.model import PretrainingModel

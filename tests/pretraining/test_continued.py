@@ -9,7 +9,7 @@ from tiny import write_pretraining_model
 from lebench_sb.core.command_line import parse
 from lebench_sb.core.extends import whole
 from lebench_sb.core.yaml_values import load_yaml
-from lebench_sb.pretraining.brain import build_model, make_config
+from lebench_sb.pretraining.build import build_model, make_config
 from lebench_sb.training.schedules import linear_decay, linear_decay_from
 
 YAML = "recipes/pretraining/wav2vec2/hparams/continued.yaml"

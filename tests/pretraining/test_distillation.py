@@ -17,7 +17,7 @@ from tiny import SIZES, write_wav2vec2
 
 from lebench_sb.core.extends import whole
 from lebench_sb.encoders.encoder import load_encoder
-from lebench_sb.pretraining.brain import make_config
+from lebench_sb.pretraining.build import make_config
 from lebench_sb.pretraining.distillation import SHARED, build_model, frame_losses, load_teacher, valid_pairs
 
 FOLDER = "recipes/pretraining/distillation"

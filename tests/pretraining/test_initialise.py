@@ -5,7 +5,7 @@ from safetensors.torch import load_file
 from scripts import pretrain
 from transformers import Wav2Vec2ForPreTraining
 
-from lebench_sb.pretraining.brain import build_model, make_config
+from lebench_sb.pretraining.build import build_model, make_config
 from lebench_sb.pretraining.initialise import balance_codes, band_pass_filters
 from lebench_sb.pretraining.losses import perplexity
 

@@ -8,7 +8,7 @@ from scripts import pretrain
 from test_initialise import CONFIG
 
 from lebench_sb.encoders.encoder import load_encoder
-from lebench_sb.pretraining.brain import build_model, make_config
+from lebench_sb.pretraining.build import build_model, make_config
 from lebench_sb.pretraining.log_mel import Frames, teach_log_mel, weights_of
 from lebench_sb.training.data import PlannedLoader, StreamPlan
 

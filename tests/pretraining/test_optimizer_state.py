@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 from tiny import write_pretraining_model
 
 from lebench_sb.core.errors import UsageError
-from lebench_sb.pretraining.brain import build_model, make_config
+from lebench_sb.pretraining.build import build_model, make_config
 from lebench_sb.pretraining.optimizer_state import load_optimizer_state, name_parameters, read_optimizer_state
 from lebench_sb.training.checkpoints import best_checkpoint
 

@@ -7,8 +7,9 @@ from test_initialise import CONFIG, noise
 from transformers import Wav2Vec2ForPreTraining
 
 from lebench_sb.encoders.model_folders import save_encoder
-from lebench_sb.pretraining.brain import PretrainingBrain, build_model, make_config
+from lebench_sb.pretraining.build import build_model, make_config
 from lebench_sb.pretraining.initialise import balance_codes
+from lebench_sb.training.updates import Updates
 
 LENS = torch.tensor([16000, 16000, 12000, 8000])
 QUANTISER = ("quantizer.weight_proj.weight", "quantizer.weight_proj.bias", "quantizer.codevectors")
@@ -58,11 +59,11 @@ def test_mini_begins_with_every_weight_it_was_given(root, manifests, tmp_path, m
     """All that mini.yaml does at the start: filterbank, log-mel, balanced codes, up to the first update"""
     kept, seen = given(tmp_path / "model", without), {}
 
-    def noted(brain, norm):
-        seen.update({name: value.clone() for name, value in brain.model.hf.state_dict().items()})
+    def noted(updates, norm):
+        seen.update({name: value.clone() for name, value in updates.brain.model.hf.state_dict().items()})
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(PretrainingBrain, "step_if_finite", noted)
+    monkeypatch.setattr(Updates, "step_if_finite", noted)
     words = [word for word in manifests if "test" not in word.rpartition("/")[2]]
     options = {"init_from": tmp_path / "model", "num_workers": 0, "max_batch_seconds": 6, "max_crop": 1.0,
                "number_of_updates": 1, "precision": "fp32", "eval_precision": "fp32"}  # fmt: skip

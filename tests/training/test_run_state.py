@@ -13,7 +13,7 @@ from lebench_sb.core.files import temporary_name
 from lebench_sb.core.lines import append_whole, json_text, read_records
 from lebench_sb.evaluation import plots
 from lebench_sb.evaluation.plots import learning_curves
-from lebench_sb.pretraining.brain import virtual_epochs
+from lebench_sb.pretraining.stream import virtual_epochs
 from lebench_sb.training import energy
 from lebench_sb.training import state as checkpointed
 from lebench_sb.training.brain import TRAIN, VALID

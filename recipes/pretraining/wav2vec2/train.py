@@ -4,7 +4,9 @@ python recipes/pretraining/wav2vec2/train.py recipes/pretraining/wav2vec2/hparam
 """
 
 from lebench_sb.core.command_line import launch
-from lebench_sb.pretraining.brain import PretrainingBrain, datasets, pretrain_and_export
+from lebench_sb.pretraining.brain import PretrainingBrain
+from lebench_sb.pretraining.export import pretrain_and_export
+from lebench_sb.pretraining.stream import datasets
 from lebench_sb.training.data import load_utterances
 from lebench_sb.training.run import start
 
