@@ -1,11 +1,14 @@
 """Manifests of millions of utterances: columns mapped into memory, in place of one object per row.
 
-The CSV stays what users see and write. When a large one is first opened, its rows are checked once and copied
-to `<manifest>.arrow`, an Arrow file that names the CSV's sha256, with a digest of its own bytes behind it.
-Later openings compare both and map the file: rows are made when they are asked for, and processes on one
-machine share its pages. A copy that is damaged, of another manifest or of another format is built anew.
+The CSV stays what users see and write. Beside a large one lies `<manifest>.arrow`, an Arrow file that names
+the CSV's sha256, with a digest of its own bytes behind it. A preparation writes both from the same checked
+rows. The first opening of a manifest that somebody else wrote or changed checks its rows and makes the copy,
+in about a minute for millions of them. Later openings compare both digests and map the file: rows are made
+when they are asked for, and processes on one machine share its pages. A copy that is damaged, of another
+manifest or of another format is built anew.
 """
 
+import hashlib
 import io
 import logging
 import mmap
@@ -28,7 +31,6 @@ from lebench_sb.core.locks import wait_for
 from lebench_sb.manifests.digests import digest_of
 from lebench_sb.manifests.formats import refuse_other_formats
 from lebench_sb.manifests.markers import ROOT, manifest_hash
-from lebench_sb.manifests.plain_csv import NotPlain, plain_tables
 from lebench_sb.manifests.reading import (
     NO_ROWS,
     add_double,
@@ -262,33 +264,33 @@ def build(path, target, sha256):
 
 
 def _fill(path, temporary, sha256, problems):
-    """Writes the rows of the manifest `path`, in blocks or, where they need a second look, one by one"""
+    """Writes the rows of the manifest `path`, checked one by one"""
     lines = array("q")
     shown = {"total": os.path.getsize(path), "unit": "B", "unit_scale": True, "desc": Path(path).name}
     with open(path, "rb") as raw, tqdm(**shown) as bar:
-        if _write_plain(raw, temporary, sha256, bar):
-            return
-        raw.seek(0)
-        bar.reset()
         text = io.TextIOWrapper(raw, encoding="utf-8-sig", newline="")
-        _write(_batches(manifest_rows(path, text, ROOT, problems), lines), temporary, sha256, raw, bar)
+        rows = manifest_rows(path, text, ROOT, problems)
+        _write(_batches(rows, lines), temporary, sha256, lambda: bar.update(raw.tell() - bar.n))
         if not lines:
             raise DataError(f"{path}: {NO_ROWS}")
         _add_doubles(problems, _mapped(temporary)["ID"], lines)
 
 
-def _write_plain(raw, temporary, sha256, bar):
-    """Writes a manifest in which nothing needs a second look; returns False for any other."""
-    try:
-        _write(plain_tables(raw), temporary, sha256, raw, bar)
-        ids = _mapped(temporary)["ID"]
-        return 0 < len(ids) == len(ids.unique())
-    except NotPlain:
-        return False
+def write_copy(path, content, utterances):
+    """Writes the columnar copy of the manifest just written to `path`, if it is large: its first opening then
+    finds it.
+
+    content: its bytes; utterances: what they say, paths beginning with `$data_root/`, each with all labels.
+    """
+    if len(content) < LARGE:
+        return
+    sha256 = hashlib.sha256(content).hexdigest()
+    with new_file(copy_path(path, sha256)) as temporary:
+        _write(_batches(enumerate(utterances, 2), array("q")), temporary, sha256, lambda: None)
 
 
-def _write(tables, temporary, sha256, raw, bar):
-    """Writes tables below each other; moves the bar to the place in `raw`."""
+def _write(tables, temporary, sha256, after_each):
+    """Writes tables below each other; calls `after_each`"""
     import pyarrow as pa  # here: small manifests do without
 
     writer = None
@@ -297,7 +299,7 @@ def _write(tables, temporary, sha256, raw, bar):
             written_of = {"format": str(FORMAT), "sha256": sha256}
             writer = writer or pa.ipc.new_file(sink, table.schema.with_metadata(written_of))
             writer.write_table(table, max_chunksize=ROWS)
-            bar.update(raw.tell() - bar.n)
+            after_each()
         if writer is not None:
             writer.close()
             sink.flush()

@@ -12,11 +12,14 @@ Only `wav`, `trace` and `tree` are expanded: a transcript may say "5 $US".
 
 import os
 import re
+from dataclasses import replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
 from lebench_sb.audio.heads import MISSING, audio_fault
 from lebench_sb.core.errors import DataError, Problems
+from lebench_sb.manifests.columns import write_copy
 from lebench_sb.manifests.durations import pooled
 from lebench_sb.manifests.markers import (
     ROOT,
@@ -64,7 +67,14 @@ def write_manifest(path, utterances, data_root, parameters, required=(), dropped
     marker = _marker(path, utterances, parameters, data_root, files)
     marker |= {"dropped": dict(dropped or {}), "changed": _counted(dropped), "stamps": list(stamps)}
     content = "".join(map(_csv_line, chain([[*COLUMNS, *labels]], rows))).encode()
-    return write_marked(path, content, marker)
+    marker = write_marked(path, content, marker)
+    write_copy(path, content, map(partial(_with_paths, labels), utterances, rows))
+    return marker
+
+
+def _with_paths(labels, u, row):
+    """An Utterance as its CSV fields say it: paths beginning with `$data_root/`, every label"""
+    return replace(u, wav=row[2], labels=dict(zip(labels, row[len(COLUMNS) :], strict=True)))
 
 
 def _counted(dropped):

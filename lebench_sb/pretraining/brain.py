@@ -19,7 +19,7 @@ from lebench_sb.pretraining.losses import perplexity
 from lebench_sb.pretraining.monitor.probes import Probe, effective_rank
 from lebench_sb.pretraining.monitor.watch import Watch, facts_of
 from lebench_sb.pretraining.optimizer_state import load_optimizer_state, name_parameters
-from lebench_sb.pretraining.stream import standardise, training_plan, unchanged
+from lebench_sb.pretraining.stream import datasets, standardise, training_plan, unchanged
 from lebench_sb.training import sharding
 from lebench_sb.training.brain import TRAIN, VALID, SSLBrain
 from lebench_sb.training.data import (
@@ -36,6 +36,12 @@ logger = logging.getLogger(__name__)
 SUMS = (
     "waited", "masked", "frames", "seconds", "chance_hits", "contrastive", "correct", "diversity", "penalty",
 )  # fmt: skip
+
+
+def pretraining_brain(hparams, run_opts, utterances):
+    """A loaded YAML -> (PretrainingBrain, datasets)"""
+    brain = PretrainingBrain(hparams["modules"], hparams, run_opts, hparams["checkpointer"])
+    return brain, datasets(utterances, hparams)
 
 
 class PretrainingBrain(SSLBrain):

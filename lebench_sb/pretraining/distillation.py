@@ -176,6 +176,12 @@ def valid_pairs(predictions, lens, targets, target_lens):
 SUMS = ("waited", "frames", "seconds", "loss", "l1", "cosine")  # over the valid frames of an update
 
 
+def distillation_brain(hparams, run_opts, utterances):
+    """A loaded YAML -> (DistillationBrain, datasets of crops as recorded: each model scales them itself)"""
+    brain = DistillationBrain(hparams["modules"], hparams, run_opts, hparams["checkpointer"])
+    return brain, datasets(utterances, {**hparams, "do_normalize": False})
+
+
 class DistillationBrain(SSLBrain):
     """modules: {"model": DistillationModel}. One unit of the loss is one valid frame."""
 
@@ -266,11 +272,6 @@ def per_frame(sums):
     frames = max(sums["frames"], 1.0)
     figures = {"distillation": "loss", "l1": "l1", "cosine": "cosine"}
     return {name: sums[key] / frames for name, key in figures.items()}
-
-
-def waveforms(utterances, hparams):
-    """Utterances of each split -> SpeechDataset of crops as recorded: each model normalises them itself"""
-    return datasets(utterances, {**hparams, "do_normalize": False})
 
 
 def distil_and_export(brain, utterances, made):

@@ -7,15 +7,17 @@ from speechbrain.utils.distributed import run_on_main
 from torch.nn import functional as F
 
 from lebench_sb.manifests.targets import check_targets
-from lebench_sb.tasks.asr import TranscriptionBrain
+from lebench_sb.tasks.asr import TranscriptionBrain, datasets
 from lebench_sb.tasks.asr_ctc import normalise_of
+from lebench_sb.tasks.brain import with_modules
 from lebench_sb.tasks.decoding.beam import beam_search
 from lebench_sb.text import subwords
 from lebench_sb.training.brain import TEST, TRAIN
 
 
-def attention_brain(utterances, hparams, run_opts):
-    """The Brain of an attention recipe: subwords learnt from the training texts, the head sized for them.
+def attention_brain(hparams, run_opts, utterances):
+    """A loaded YAML -> (AttentionBrain, datasets): subwords learnt from the training texts, the head sized
+    for them.
 
     Raises UsageError or DataError as lebench_sb.text.subwords does.
     """
@@ -23,12 +25,11 @@ def attention_brain(utterances, hparams, run_opts):
     folder = hparams["output_folder"]
     run_on_main(subwords.learn, args=(texts, hparams["vocabulary_size"], folder))
     pieces = subwords.load(folder)
-    hparams["modules"]["head"] = hparams["head"](output_size=len(pieces))
-    check_targets(utterances, "wrd", pieces.encode, hparams["modules"]["head"], hparams)
-    hparams["checkpointer"].add_recoverable("head", hparams["modules"]["head"])
-    brain = AttentionBrain(hparams["modules"], hparams, run_opts, hparams["checkpointer"])
+    head = hparams["head"](output_size=len(pieces))
+    check_targets(utterances, "wrd", pieces.encode, head, hparams)
+    brain = AttentionBrain(with_modules(hparams, head=head), hparams, run_opts, hparams["checkpointer"])
     brain.subwords, brain.normalise = pieces, normalise_of(hparams)
-    return brain
+    return brain, datasets(utterances)
 
 
 class AttentionBrain(TranscriptionBrain):

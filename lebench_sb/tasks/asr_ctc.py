@@ -14,7 +14,8 @@ from lebench_sb.core.files import write_atomically
 from lebench_sb.core.lines import json_text
 from lebench_sb.evaluation.metrics.errors import count_errors, rate
 from lebench_sb.manifests.targets import check_targets
-from lebench_sb.tasks.asr import ASRBrain, Characters, columns
+from lebench_sb.tasks.asr import ASRBrain, Characters, columns, datasets
+from lebench_sb.tasks.brain import with_modules
 from lebench_sb.tasks.decoding.ctc_search import Weights, search
 from lebench_sb.tasks.decoding.language_model import LanguageModel, prepare_language_model
 from lebench_sb.text.normaliser import normaliser as text_normaliser
@@ -25,19 +26,20 @@ logger = logging.getLogger(__name__)
 NOTE = "language_model.json"  # in the run folder: which model, which weights, and how they were chosen
 
 
-def ctc_brain(utterances, hparams, run_opts):
-    """The Brain of a CTC recipe, its head sized for the characters of training, its n-grams estimated.
+def ctc_brain(hparams, run_opts, utterances):
+    """A loaded YAML -> (CTCBrain, datasets): its head sized for the characters of training, its n-grams
+    estimated.
 
     Raises UsageError, DataError or FileNotFoundError for the keys `target`, `lm` and what they name.
     """
     characters = Characters.of(utterances["train"])
-    hparams["modules"]["head"] = hparams["head"](output_size=len(characters))
-    check_targets(utterances, characters.column, characters.encode, hparams["modules"]["head"], hparams)
-    hparams["checkpointer"].add_recoverable("head", hparams["modules"]["head"])
-    brain = CTCBrain(hparams["modules"], hparams, run_opts, hparams["checkpointer"], characters)
+    head = hparams["head"](output_size=len(characters))
+    check_targets(utterances, characters.column, characters.encode, head, hparams)
+    modules = with_modules(hparams, head=head)
+    brain = CTCBrain(modules, hparams, run_opts, hparams["checkpointer"], characters)
     brain.normalise = normalise_of(hparams)
     brain.lm = language_model_of(hparams, utterances["train"])
-    return brain
+    return brain, datasets(utterances)
 
 
 def normalise_of(hparams):

@@ -15,7 +15,7 @@ from torch.nn import functional
 from lebench_sb.core.errors import DataError, nearest
 from lebench_sb.evaluation.metrics import translation
 from lebench_sb.manifests.labels import check_texts
-from lebench_sb.tasks.brain import TaskBrain
+from lebench_sb.tasks.brain import TaskBrain, with_modules
 from lebench_sb.text.subwords import check_size, learn, load
 from lebench_sb.training.brain import TEST, TRAIN, VALID
 from lebench_sb.training.checkpoints import SafeCheckpointer, fault, load_trained, put_trained, save_trained
@@ -79,6 +79,16 @@ def best_constant(texts, seed, candidates=100, judges=300):
     said = rng.sample(sorted(set(texts)), min(candidates, len(set(texts))))
     references = rng.sample(texts, min(judges, len(texts)))
     return max(said, key=lambda text: translation.score("BLEU", references, [text] * len(references)))
+
+
+def translation_brain(hparams, run_opts, utterances):
+    """A loaded YAML and Utterances (`with_targets`) -> (ASTBrain, datasets): subwords learnt from the
+    training texts, the head sized for them"""
+    texts = targets(utterances, hparams)
+    subwords = learn_subwords(texts, hparams)
+    modules = with_modules(hparams, head=hparams["head"](output_size=len(subwords)))
+    brain = ASTBrain(modules, hparams, run_opts, hparams["checkpointer"], subwords, texts)
+    return brain, datasets(utterances, hparams["target_language"])
 
 
 class ASTBrain(TaskBrain):

@@ -26,7 +26,7 @@ from lebench_sb.core.files import write_atomically
 from lebench_sb.evaluation import intervals, plots, results
 from lebench_sb.evaluation.metrics import verification
 from lebench_sb.manifests.trials import Trials, make_trials, read_trials, trials_csv
-from lebench_sb.tasks.brain import TaskBrain
+from lebench_sb.tasks.brain import TaskBrain, with_modules
 from lebench_sb.training.brain import TEST, TRAIN, VALID
 from lebench_sb.training.data import (
     SAMPLE_RATE,
@@ -190,6 +190,18 @@ def trial_lists(utterances, hparams):
     test = make_trials(utterances["test"], hparams["seed"], hparams["valid_trials"])
     logger.info("test: %d trials made of the speakers of test", len(test))
     return {VALID: valid, TEST: test}
+
+
+def speaker_brain(hparams, run_opts, utterances):
+    """A loaded YAML -> (ASVBrain, datasets): a classifier of the training speakers, the trials of valid and
+    test"""
+    shared = check_speakers(utterances, hparams["allow_speaker_overlap"])
+    trials = trial_lists(utterances, hparams)
+    names = sorted({u.speaker for u in utterances["train"]})
+    modules = with_modules(hparams, classifier=hparams["classifier"](out_neurons=len(names)))
+    data = datasets(utterances, hparams)
+    brain = ASVBrain(modules, hparams, run_opts, hparams["checkpointer"], names, trials, shared, data)
+    return brain, data
 
 
 class ASVBrain(TaskBrain):

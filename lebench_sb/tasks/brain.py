@@ -10,6 +10,13 @@ from lebench_sb.training.data import sample_lengths
 from lebench_sb.training.wrapping import pretrained_parameters
 
 
+def with_modules(hparams, **made):
+    """The modules of a loaded YAML and those made for these data, {name: module}; checkpoints hold both"""
+    for name, module in made.items():
+        hparams["checkpointer"].add_recoverable(name, module)
+    return {**hparams["modules"], **made}
+
+
 class TaskBrain(SSLBrain):
     """modules: {"encoder": a waveform encoder, "head": ..., others of the task}"""
 

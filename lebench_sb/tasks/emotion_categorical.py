@@ -19,7 +19,7 @@ from lebench_sb.evaluation import plots
 from lebench_sb.evaluation.metrics import classification
 from lebench_sb.manifests.labels import require
 from lebench_sb.manifests.speakers import check_speakers
-from lebench_sb.tasks.brain import TaskBrain
+from lebench_sb.tasks.brain import TaskBrain, with_modules
 from lebench_sb.training.brain import TRAIN
 from lebench_sb.training.data import as_dataset, audio_item
 
@@ -142,6 +142,13 @@ def datasets(utterances, hparams):
     check_speakers(utterances, hparams)
     keys = ["sig", "emotion", "spk_id", "gender", "duration"]
     return {split: as_dataset(found, [audio_item], keys) for split, found in utterances.items()}, classes
+
+
+def categorical_brain(hparams, run_opts, utterances):
+    """A loaded YAML -> (CategoricalEmotionBrain, datasets): a head with an output per emotion"""
+    splits, classes = datasets(utterances, hparams)
+    modules = with_modules(hparams, head=hparams["head"](output_size=len(classes)))
+    return CategoricalEmotionBrain(modules, hparams, run_opts, hparams["checkpointer"], classes), splits
 
 
 class CategoricalEmotionBrain(TaskBrain):

@@ -180,6 +180,13 @@ class RecordingPlan(EpochPlan):
         return [positions[k : k + size] for k in range(0, len(positions), size)]
 
 
+def continuous_brain(hparams, run_opts, utterances):
+    """A loaded YAML -> (ContinuousEmotionBrain, datasets)"""
+    splits, traces = datasets(utterances, hparams)
+    modules, checkpointer = hparams["modules"], hparams["checkpointer"]
+    return ContinuousEmotionBrain(modules, hparams, run_opts, checkpointer, traces), splits
+
+
 class ContinuousEmotionBrain(TaskBrain):
     """modules: encoder (see encoders/encoder.py) and head (frames (1, N, D) -> values (1, N)).
 

@@ -19,6 +19,7 @@ from lebench_sb.manifests.labels import check_texts, require
 from lebench_sb.manifests.targets import check_targets
 from lebench_sb.manifests.trees import NO_WORDS, Tree, as_conllu, trees_of
 from lebench_sb.tasks.asr import COLUMNS, ASRBrain, Characters
+from lebench_sb.tasks.brain import with_modules
 from lebench_sb.tasks.heads.parser import best_heads, reference_path, words_of_path
 from lebench_sb.training.brain import TRAIN
 from lebench_sb.training.data import as_dataset, audio_item, load_utterances
@@ -124,19 +125,19 @@ def datasets(utterances):
     return {split: as_dataset(found, [audio_item], keys) for split, found in utterances.items()}
 
 
-def build_modules(hparams, symbols, sentences):
-    """Makes `recogniser` and `parser` for these symbols, and lets the checkpointer keep them.
+def tree_brain(hparams, run_opts, sentences):
+    """A loaded YAML -> (SABrain, datasets): `recogniser` and `parser` for the symbols of the training trees.
 
     Raises DataError for sentences whose words need more steps than their audio has.
     """
+    symbols = Symbols.of(sentences["train"])
     recogniser = hparams["recogniser"](output_size=len(symbols.characters))
     check_targets(sentences, "wrd", symbols.characters.encode, recogniser, hparams)
     parser = hparams["parser"](
         input_size=recogniser.output_size, relations=len(symbols.relations), upos=len(symbols.upos)
     )
-    for name, module in (("recogniser", recogniser), ("parser", parser)):
-        hparams["modules"][name] = module
-        hparams["checkpointer"].add_recoverable(name, module)
+    modules = with_modules(hparams, recogniser=recogniser, parser=parser)
+    return SABrain(modules, hparams, run_opts, hparams["checkpointer"], symbols), datasets(sentences)
 
 
 class SABrain(ASRBrain):

@@ -17,6 +17,7 @@ from lebench_sb.manifests.tables import read_table
 from lebench_sb.manifests.targets import check_targets
 from lebench_sb.manifests.utterance import TAG
 from lebench_sb.tasks.asr import ASRBrain, Characters, datasets
+from lebench_sb.tasks.brain import with_modules
 from lebench_sb.tasks.curriculum import start_from_run
 
 AROUND_TAGS = re.compile(rf" *({TAG.pattern}|>) *")
@@ -108,23 +109,22 @@ def concepts_brain(hparams, run_opts, utterances):
     """A loaded YAML -> (SLUBrain, datasets), targets from `semantics`; DataError for concepts that cannot be
     learned"""
     check_concepts(hparams, utterances)
-    return assemble(SLUBrain, TaggedCharacters, hparams, run_opts, utterances)
+    return characters_brain(SLUBrain, TaggedCharacters, hparams, run_opts, utterances)
 
 
 def words_brain(hparams, run_opts, utterances):
     """A loaded YAML -> (ASRBrain, datasets), targets from `wrd`: the first step of the curriculum"""
-    return assemble(ASRBrain, Characters, hparams, run_opts, utterances)
+    return characters_brain(ASRBrain, Characters, hparams, run_opts, utterances)
 
 
-def assemble(brain_class, symbols_class, hparams, run_opts, utterances):
+def characters_brain(brain_class, symbols_class, hparams, run_opts, utterances):
     """Symbols from the training texts, a head of that size, started from `init_from_run` if it names a run"""
     characters = symbols_class.of(utterances["train"])
     encoder, head = hparams["modules"]["encoder"], hparams["head"](output_size=len(characters))
     check_targets(utterances, characters.column, characters.encode, head, hparams)
     start_from_run(hparams["init_from_run"], encoder, head, characters, hparams["ssl_hub"])
-    hparams["modules"]["head"] = head
-    hparams["checkpointer"].add_recoverable("head", head)
-    brain = brain_class(hparams["modules"], hparams, run_opts, hparams["checkpointer"], characters)
+    modules = with_modules(hparams, head=head)
+    brain = brain_class(modules, hparams, run_opts, hparams["checkpointer"], characters)
     return brain, datasets(utterances, symbols_class.column)
 
 

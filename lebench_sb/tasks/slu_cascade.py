@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from lebench_sb.core.errors import DataError, Problems
 from lebench_sb.evaluation import results, tables
 from lebench_sb.manifests.utterance import CLOSE, TAG
+from lebench_sb.tasks.brain import with_modules
 from lebench_sb.tasks.slu import SLUBrain, check_concepts
 from lebench_sb.training.brain import TEST, TRAIN
 from lebench_sb.training.data import as_dataset
@@ -138,15 +139,14 @@ def cascade_brain(hparams, run_opts, utterances):
     heard = hypotheses(hparams["asr_run"], utterances["test"])
     again = ("one seed", "same speaker in train and test")  # said of every run where they hold
     stamps = [*hparams["stamps"], *(stamp for stamp in record["stamps"] if stamp not in again)]
-    hparams |= {
-        "ssl_hub": f"cascade: {tables.system_name(record['system'])}",
-        **{"layer": record["layer"], "mode": record["mode"], "stamps": list(dict.fromkeys(stamps))},
-    }
+    hparams = {
+        **hparams, "ssl_hub": f"cascade: {tables.system_name(record['system'])}",
+        "layer": record["layer"], "mode": record["mode"], "stamps": list(dict.fromkeys(stamps)),
+    }  # fmt: skip
     labels = WordLabels([u.labels["semantics"] for u in utterances["train"]])
     head = hparams["head"](words=len(labels.words) + 1, output_size=len(labels.symbols))
-    hparams["modules"]["head"] = head
-    hparams["checkpointer"].add_recoverable("head", head)
-    brain = CascadeBrain(hparams["modules"], hparams, run_opts, hparams["checkpointer"], labels)
+    modules = with_modules(hparams, head=head)
+    brain = CascadeBrain(modules, hparams, run_opts, hparams["checkpointer"], labels)
     return brain, {split: texts(split, part, heard) for split, part in utterances.items()}
 
 

@@ -8,15 +8,17 @@ import shutil
 
 import numpy as np
 import pytest
+import soundfile as sf
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lebench_sb.core.errors import DataError
-from lebench_sb.manifests import columns, plain_csv
+from lebench_sb.manifests import columns
 from lebench_sb.manifests.columns import Utterances, columnar, durations_of, open_utterances
 from lebench_sb.manifests.reading import read_manifest
-from lebench_sb.manifests.utterance import COLUMNS
+from lebench_sb.manifests.utterance import COLUMNS, Utterance
+from lebench_sb.manifests.writing import write_manifest
 from lebench_sb.training.data import (
     EpochPlan,
     StreamPlan,
@@ -143,7 +145,6 @@ def opened_both_ways(path):
     for limit in (1 << 30, 0):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(columns, "LARGE", limit)
-            patch.setattr(plain_csv, "BLOCK", 60)
             try:
                 found.append(list(open_utterances([path], path.parent)))
             except DataError as error:
@@ -153,7 +154,7 @@ def opened_both_ways(path):
 
 @settings(deadline=None, max_examples=400)
 @given(st.lists(LINES, max_size=6), SPOILT, st.floats(0, 1), ENDS, st.booleans())
-def test_blocks_and_rows_are_read_alike(tmp_path_factory, lines, spoilt, place, end, closed):
+def test_columns_and_lists_are_read_alike(tmp_path_factory, lines, spoilt, place, end, closed):
     folder = tmp_path_factory.mktemp("alike")
     text = end.join([f"{HEADER},wrd", *lines]) + (end if closed else "")
     place = round(place * len(text))
@@ -183,16 +184,25 @@ def test_a_single_oddity_is_read_alike(tmp_path, row, labels):
     assert opened == listed
 
 
-def test_plain_rows_are_checked_in_blocks(tmp_path, large, monkeypatch):
-    monkeypatch.setattr(plain_csv, "BLOCK", 60)
-    texts = ["l'été", "", '"un, deux"', '"trois"', "$data_root/x 5 $US"]
-    rows = [f"u{k},1.5,$data_root/{k}.wav,{k},{k + 1.5},s,F,fr,{texts[k % 5]},t" for k in range(8)]
-    written = write(tmp_path / "m.csv", [*rows, ""]).read_text("utf-8")
-    listed = read_manifest(tmp_path / "m.csv", tmp_path)
-    monkeypatch.setattr(columns, "manifest_rows", None)  # reads rows one at a time
-    assert list(open_utterances([tmp_path / "m.csv"], tmp_path)) == listed and len(listed) == 8
-    (tmp_path / "w.csv").write_text(written, encoding="utf-8-sig", newline="\r\n")  # as Windows writes it
-    assert list(open_utterances([tmp_path / "w.csv"], tmp_path)) == listed
+def test_a_preparation_writes_the_copy_that_reading_would_make(tmp_path, large, monkeypatch):
+    texts = ["l'été", "", "un, deux", 'dit "oui"\r\nnon', "$data_root/x 5 $US"]
+    utterances = []
+    for k in range(8):
+        wav, times = tmp_path / f"{k}.wav", (k / 10, k / 10 + 1.5) if k % 2 else (None, None)
+        sf.write(wav, np.zeros(16000 * 10), 16000)
+        labels = {"wrd": texts[k % 5]} | ({"trace": str(wav)} if k % 3 else {})
+        utterances.append(Utterance(f"u{k}", str(wav), 1.5, *times, "s", "F", "fr", labels))
+    path = tmp_path / "m.csv"
+    write_manifest(path, utterances, tmp_path, {})
+    written = (tmp_path / "m.csv.arrow").read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(columns, "manifest_rows", None)  # reads rows
+        assert list(open_utterances([path], tmp_path)) == read_manifest(path, tmp_path)
+    (tmp_path / "m.csv.arrow").unlink()
+    open_utterances([path], tmp_path)
+    assert (tmp_path / "m.csv.arrow").read_bytes() == written
+    write(path, [line for line in path.read_text("utf-8").splitlines()[1:] if line.startswith("u0")])
+    assert len(open_utterances([path], tmp_path)) == 1  # changed by hand: read again
 
 
 def test_encoding_and_absence_are_said_alike(tmp_path, large):

@@ -4,7 +4,7 @@ python recipes/ASR/ETAPE/train.py recipes/ASR/ETAPE/hparams/ctc.yaml --data_fold
 """
 
 from lebench_sb.core.command_line import launch
-from lebench_sb.tasks.asr import datasets, targets
+from lebench_sb.tasks.asr import targets
 from lebench_sb.training.data import load_utterances
 from lebench_sb.training.run import fit_and_test, start
 
@@ -12,8 +12,8 @@ from lebench_sb.training.run import fit_and_test, start
 def main(argv):
     hparams, run_opts = start(argv)
     utterances = targets(load_utterances(hparams), hparams["target"])
-    brain = hparams["brain"](utterances, hparams, run_opts)
-    fit_and_test(brain, utterances, datasets(utterances))
+    brain, datasets = hparams["brain"](hparams, run_opts, utterances)
+    fit_and_test(brain, utterances, datasets)
 
 
 if __name__ == "__main__":

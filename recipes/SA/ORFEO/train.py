@@ -4,17 +4,15 @@ python recipes/SA/ORFEO/train.py recipes/SA/ORFEO/hparams/wav2tree.yaml --data_f
 """
 
 from lebench_sb.core.command_line import launch
-from lebench_sb.tasks.sa import SABrain, Symbols, build_modules, datasets, load_sentences
+from lebench_sb.tasks.sa import load_sentences
 from lebench_sb.training.run import fit_and_test, start
 
 
 def main(argv):
     hparams, run_opts = start(argv)
-    sentences = load_sentences(hparams)
-    symbols = Symbols.of(sentences["train"])
-    build_modules(hparams, symbols, sentences)
-    brain = SABrain(hparams["modules"], hparams, run_opts, hparams["checkpointer"], symbols)
-    fit_and_test(brain, sentences, datasets(sentences))
+    utterances = load_sentences(hparams)
+    brain, datasets = hparams["brain"](hparams, run_opts, utterances)
+    fit_and_test(brain, utterances, datasets)
 
 
 if __name__ == "__main__":

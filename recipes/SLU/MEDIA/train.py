@@ -11,7 +11,7 @@ from lebench_sb.training.run import fit_and_test, start
 def main(argv):
     hparams, run_opts = start(argv)
     utterances = load_utterances(hparams)
-    brain, datasets = hparams["assemble"](hparams, run_opts, utterances)
+    brain, datasets = hparams["brain"](hparams, run_opts, utterances)
     fit_and_test(brain, utterances, datasets)
 
 

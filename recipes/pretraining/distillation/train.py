@@ -5,7 +5,7 @@ python recipes/pretraining/distillation/train.py recipes/pretraining/distillatio
 """
 
 from lebench_sb.core.command_line import launch
-from lebench_sb.pretraining.distillation import DistillationBrain, distil_and_export, waveforms
+from lebench_sb.pretraining.distillation import distil_and_export
 from lebench_sb.training.data import load_utterances
 from lebench_sb.training.run import start
 
@@ -13,8 +13,8 @@ from lebench_sb.training.run import start
 def main(argv):
     hparams, run_opts = start(argv)
     utterances = load_utterances(hparams)
-    brain = DistillationBrain(hparams["modules"], hparams, run_opts, hparams["checkpointer"])
-    distil_and_export(brain, utterances, waveforms(utterances, hparams))
+    brain, datasets = hparams["brain"](hparams, run_opts, utterances)
+    distil_and_export(brain, utterances, datasets)
 
 
 if __name__ == "__main__":

@@ -4,9 +4,7 @@ python recipes/pretraining/wav2vec2/train.py recipes/pretraining/wav2vec2/hparam
 """
 
 from lebench_sb.core.command_line import launch
-from lebench_sb.pretraining.brain import PretrainingBrain
 from lebench_sb.pretraining.export import pretrain_and_export
-from lebench_sb.pretraining.stream import datasets
 from lebench_sb.training.data import load_utterances
 from lebench_sb.training.run import start
 
@@ -14,8 +12,8 @@ from lebench_sb.training.run import start
 def main(argv):
     hparams, run_opts = start(argv)
     utterances = load_utterances(hparams)
-    brain = PretrainingBrain(hparams["modules"], hparams, run_opts, hparams["checkpointer"])
-    pretrain_and_export(brain, utterances, datasets(utterances, hparams))
+    brain, datasets = hparams["brain"](hparams, run_opts, utterances)
+    pretrain_and_export(brain, utterances, datasets)
 
 
 if __name__ == "__main__":
