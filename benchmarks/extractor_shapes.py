@@ -5,7 +5,7 @@
 FOLDER holds train.csv and valid.csv. For each shape and start, a ridge regression on frames of train predicts
 the log-mel energies around frames of valid: the share of their variance that it explains, before and after
 `--updates` updates of `teach_log_mel`; then the perplexity on valid of codes chosen by a quantiser that
-`balance_codes` has fitted to a batch. Prints a table in Markdown.
+`init_quantizer` has fitted to a batch. Prints a table in Markdown.
 """
 
 import argparse
@@ -18,7 +18,7 @@ import torch
 
 from lebench_sb.manifests.reading import read_manifest
 from lebench_sb.pretraining.build import build_model, make_config
-from lebench_sb.pretraining.initialise import balance_codes
+from lebench_sb.pretraining.initialise import init_quantizer
 from lebench_sb.pretraining.log_mel import Frames, teach_log_mel
 from lebench_sb.pretraining.losses import perplexity
 from lebench_sb.pretraining.stream import standardise
@@ -81,8 +81,8 @@ def explained(model, train, valid):
 
 @torch.no_grad()
 def codes_in_use(model, train, valid):
-    """Perplexities of the codes of valid after `balance_codes` on ten utterances"""
-    balance_codes(model, *batch_of(train, 0, 10))
+    """Perplexities of the codes of valid after `init_quantizer` on ten utterances"""
+    init_quantizer(model, *batch_of(train, 0, 10))
     chosen = model.quantizer_logits(model.valid_features(*batch_of(valid, 0, 60))).argmax(-1)
     counts = torch.nn.functional.one_hot(chosen, model.hf.config.num_codevectors_per_group).float().mean(0)
     return [round(float(perplexity(group))) for group in counts]

@@ -6,7 +6,8 @@ Writes a manifest of LeBenchmark's 14K size (2,669,869 utterances; lengths and p
 audio) and measures, each in a process of its own:
 
 - columns: the first opening of a manifest that no preparation wrote, which checks every row and makes the
-  columnar copy; a later opening with the training limits applied; the batch plan of one pass; workers that read rows, forked and spawned;
+  columnar copy; a later opening with the training limits applied; the batch plan of one pass; workers that
+  read rows, forked and spawned;
 - dicts: the same manifest as the list of checked Utterances and dict of dicts that small ones are held in;
 - speechbrain: `DynamicItemDataset.from_csv`, which checks nothing, and `DynamicBatchSampler`.
 

@@ -112,6 +112,6 @@ def tiny_pretraining(manifests):
         "checkpoint_every_updates": 2, "grad_accumulation_factor": 2, "num_workers": 2,
         "max_batch_seconds": 6, "max_crop": 2.0, "precision": "fp32", "eval_precision": "fp32",
         "mask_length": 4, "feature_grad_mult": 0.5,
-        "targets_learn_after": 3, "log_mel_updates": 2,
+        "freeze_targets_updates": 3, "log_mel_updates": 2,
     }  # fmt: skip
     return words + [f"--{key}={value}" for key, value in options.items()]

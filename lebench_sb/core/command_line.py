@@ -25,7 +25,7 @@ from lebench_sb.core.extends import complete
 from lebench_sb.core.yaml_tree import compose_text, keys_of, names_inside
 from lebench_sb.core.yaml_values import as_yaml, compose, is_one_value, plain_value, quoted
 
-# What to do with a run folder that began otherwise: see training/begun.py
+# What to do with a run folder that began otherwise: see training/inputs.py
 REFUSE, BESIDE, RESUME = "refuse", "beside", "resume"
 OWN_OPTIONS = {"--if_changed": (REFUSE, BESIDE, RESUME), "--reset_missing": ("True", "False")}
 # Texts of the YAMLs that may be numbers, too
@@ -80,7 +80,7 @@ def leave(code):
 
 def own_options(argv):
     """argv -> (the words that `parse` takes, {own option: value}). `--if_changed` says what to do with a
-    folder that began otherwise (see training/begun.py), `--reset_missing` lets parts start anew that a
+    folder that began otherwise (see training/inputs.py), `--reset_missing` lets parts start anew that a
     checkpoint lacks. Raises UsageError for another value."""
     given, kept, words = {"if_changed": REFUSE, "reset_missing": False}, [], iter(argv)
     for word in words:

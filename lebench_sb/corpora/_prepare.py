@@ -22,13 +22,13 @@ SPLITS = ("train", "valid", "test")
 THEIRS = {"train": "train", "valid": "dev", "test": "test"}  # ours: what most corpora call them
 
 
-def prepare(data_folder, manifest_folder, parameters, read, required=(), stamps=(), splits=SPLITS):
+def prepare(data_folder, manifest_folder, parameters, read, required=(), caveats=(), splits=SPLITS):
     """Writes `<split>.csv` of the splits into `manifest_folder` and returns {split: marker}; at once where
     all are there, made with these parameters.
 
     parameters: everything the manifests depend on, with hashes of the files that are read; read:
     {split: Told} -> {split: Utterances}, called before anything is written; required: labels that must not be
-    empty; stamps: what weakens a score on any of the splits, before what `read` adds to `Told.stamps`.
+    empty; caveats: what weakens a score on any of the splits, before what `read` adds to `Told.caveats`.
     """
     manifests = {split: Path(manifest_folder) / f"{split}.csv" for split in splits}
     if done := prepared(manifests, parameters, data_folder):
@@ -37,7 +37,13 @@ def prepare(data_folder, manifest_folder, parameters, read, required=(), stamps=
     found = read(told)
     return {
         split: write_manifest(
-            path, found[split], data_folder, parameters, required, told[split], [*stamps, *told[split].stamps]
+            path,
+            found[split],
+            data_folder,
+            parameters,
+            required,
+            told[split],
+            [*caveats, *told[split].caveats],
         )
         for split, path in manifests.items()
     }

@@ -1,4 +1,4 @@
-"""The stamps that weaken a score: speakers in train and test, and what preparations say of the miniature."""
+"""The caveats that weaken a score: speakers in train and test, and what preparations say of the miniature."""
 
 from pathlib import Path
 
@@ -15,5 +15,5 @@ def synthetic(folder, above=1):
 
 def synthetic_emotion(folder):
     """The same of emotions, which the miniature only imitates"""
-    stamps = synthetic(folder)
-    return [*stamps, "emotion by prosody presets: plumbing check"] if stamps else []
+    caveats = synthetic(folder)
+    return [*caveats, "emotion by prosody presets: plumbing check"] if caveats else []

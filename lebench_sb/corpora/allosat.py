@@ -13,6 +13,7 @@ from pathlib import Path
 
 from lebench_sb.core.errors import Problems
 from lebench_sb.core.paths import below, files_below
+from lebench_sb.corpora._caveats import synthetic_emotion
 from lebench_sb.corpora._prepare import (
     THEIRS,
     check_split,
@@ -23,7 +24,6 @@ from lebench_sb.corpora._prepare import (
     sizes,
     traced,
 )
-from lebench_sb.corpora._stamps import synthetic_emotion
 from lebench_sb.manifests.durations import measure_durations
 from lebench_sb.manifests.tables import read_text
 from lebench_sb.manifests.utterance import Utterance

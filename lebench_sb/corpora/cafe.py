@@ -13,9 +13,9 @@ import re
 
 from lebench_sb.core.errors import Problems
 from lebench_sb.core.paths import files_below
+from lebench_sb.corpora._caveats import synthetic_emotion
 from lebench_sb.corpora._prepare import SPLITS, corpus_folder, prepare, sizes
 from lebench_sb.corpora._splits import deal
-from lebench_sb.corpora._stamps import synthetic_emotion
 from lebench_sb.manifests.durations import measure_durations
 from lebench_sb.manifests.utterance import Utterance
 
@@ -50,8 +50,8 @@ def prepare_cafe(data_folder, manifest_folder, fold=1, folds=6):
         groups = deal({(u.speaker, u.gender) for u in found}, fold, folds)
         return {split: [u for u in found if u.speaker in groups[split]] for split in SPLITS}
 
-    stamps = synthetic_emotion(data_folder)
-    return prepare(data_folder, manifest_folder, parameters, read, ("emotion",), stamps)
+    caveats = synthetic_emotion(data_folder)
+    return prepare(data_folder, manifest_folder, parameters, read, ("emotion",), caveats)
 
 
 def utterances(data_folder):

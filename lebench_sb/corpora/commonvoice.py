@@ -15,8 +15,8 @@ from pathlib import Path
 
 from lebench_sb.core.errors import DataError, Problems, nearest
 from lebench_sb.core.paths import Finder, below
+from lebench_sb.corpora._caveats import SAME_SPEAKER, synthetic
 from lebench_sb.corpora._prepare import THEIRS, check_split, hashes, prepare
-from lebench_sb.corpora._stamps import SAME_SPEAKER, synthetic
 from lebench_sb.corpora._text import EMPTY, gender, readable
 from lebench_sb.manifests.durations import probe_durations
 from lebench_sb.manifests.markers import Told
@@ -53,7 +53,7 @@ def prepare_commonvoice(data_folder, manifest_folder, normaliser="fr-1", languag
         found = {s: list(utterances(data_folder, s, normaliser, language, each)) for s, each in told.items()}
         if {u.speaker for u in found["train"]} & {u.speaker for u in found["test"]}:
             for each in told.values():
-                each.stamps.append(SAME_SPEAKER)
+                each.caveats.append(SAME_SPEAKER)
         return found
 
     return prepare(data_folder, manifest_folder, parameters, read, ("wrd",), synthetic(locale))

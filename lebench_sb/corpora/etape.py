@@ -22,8 +22,8 @@ from dataclasses import dataclass
 
 from lebench_sb.core.errors import Problems
 from lebench_sb.core.paths import below, files_below
+from lebench_sb.corpora._caveats import synthetic
 from lebench_sb.corpora._prepare import SPLITS, THEIRS, by_split, check_split, corpus_folder, hashes, prepare
-from lebench_sb.corpora._stamps import synthetic
 from lebench_sb.corpora._text import readable
 from lebench_sb.corpora.formats.stm import read_stm
 from lebench_sb.corpora.formats.stretches import EMPTY

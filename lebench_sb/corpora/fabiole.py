@@ -21,9 +21,9 @@ from pathlib import Path
 from lebench_sb.core.errors import DataError, Problems, UsageError
 from lebench_sb.core.files import write_atomically
 from lebench_sb.core.paths import below, files_below
+from lebench_sb.corpora._caveats import synthetic
 from lebench_sb.corpora._prepare import corpus_folder, demand, hashes, prepare
 from lebench_sb.corpora._splits import hold_out
-from lebench_sb.corpora._stamps import synthetic
 from lebench_sb.corpora._text import gender as read_gender
 from lebench_sb.manifests.durations import measure_durations
 from lebench_sb.manifests.markers import manifest_hash, read_marker
@@ -50,15 +50,15 @@ def prepare_fabiole(data_folder, manifest_folder, training="", training_root=Non
     roots = _paths(training_root or data_folder)
     roots = roots * len(manifests) if len(roots) == 1 else roots
     parameters = _parameters(root, data_folder, manifests, roots, valid_share, seed)
-    stamps = synthetic(root)
+    caveats = synthetic(root)
 
     def read(told):
         train, valid = hold_out(_training(manifests, roots), valid_share, seed)
         test = list(utterances(data_folder))
         _trials(root, test)
-        heard = set(stamps).union(*(read_marker(path).get("stamps", []) for path in manifests))
-        for split, names in (("train", heard), ("valid", heard), ("test", stamps)):
-            told[split].stamps += sorted(names)
+        heard = set(caveats).union(*(read_marker(path).get("caveats", []) for path in manifests))
+        for split, names in (("train", heard), ("valid", heard), ("test", caveats)):
+            told[split].caveats += sorted(names)
         return {"train": train, "valid": valid, "test": test}
 
     markers = prepare(data_folder, manifest_folder, parameters, read)

@@ -36,8 +36,8 @@ from lebench_sb.audio.heads import kind_of
 from lebench_sb.audio.verdict import from_header
 from lebench_sb.core.errors import Problems, UsageError
 from lebench_sb.core.paths import below, files_below, listed
+from lebench_sb.corpora._caveats import synthetic
 from lebench_sb.corpora._prepare import SPLITS, demand, hashes, prepare
-from lebench_sb.corpora._stamps import synthetic
 from lebench_sb.corpora.formats.media import FLAT, LATE, MARKS, read_channels, read_segments
 from lebench_sb.manifests.markers import Told
 from lebench_sb.manifests.utterance import Utterance

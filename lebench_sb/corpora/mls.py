@@ -15,8 +15,8 @@ from pathlib import Path
 from lebench_sb.audio.heads import MISSING
 from lebench_sb.core.errors import Problems
 from lebench_sb.core.paths import Finder
+from lebench_sb.corpora._caveats import synthetic
 from lebench_sb.corpora._prepare import THEIRS, by_split, check_split, corpus_folder, demand, hashes, prepare
-from lebench_sb.corpora._stamps import synthetic
 from lebench_sb.corpora._text import readable
 from lebench_sb.manifests.markers import Told
 from lebench_sb.manifests.tables import read_text
@@ -41,7 +41,7 @@ def prepare_mls(data_folder, manifest_folder, normaliser="fr-1"):
     parameters = {"corpus": "mls", "normaliser": normaliser, "root": os.path.relpath(root, data_folder)}
     parameters["sha256"] = hashes(_tables(root), root)
     read = by_split(lambda split, told: utterances(data_folder, split, normaliser, told))
-    return prepare(data_folder, manifest_folder, parameters, read, stamps=synthetic(root))
+    return prepare(data_folder, manifest_folder, parameters, read, caveats=synthetic(root))
 
 
 def utterances(data_folder, split, normaliser="fr-1", dropped=None):

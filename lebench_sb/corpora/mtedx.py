@@ -21,8 +21,8 @@ import yaml
 
 from lebench_sb.core.errors import DataError, Problems, UsageError
 from lebench_sb.core.paths import Finder, below
+from lebench_sb.corpora._caveats import synthetic
 from lebench_sb.corpora._prepare import SPLITS, by_split, check_split, demand, hashes, prepare
-from lebench_sb.corpora._stamps import synthetic
 from lebench_sb.manifests.durations import measure_durations
 from lebench_sb.manifests.tables import read_text
 from lebench_sb.manifests.utterance import SECONDS, Utterance
@@ -58,8 +58,8 @@ def prepare_mtedx(data_folder, manifest_folder, target_language="en", normaliser
         "sha256": hashes(_texts(root, target_language), root),
     }
     read = by_split(lambda split, told: utterances(data_folder, split, target_language, normaliser, told))
-    stamps = synthetic(root.parent, above=2)
-    return prepare(data_folder, manifest_folder, parameters, read, stamps=stamps)
+    caveats = synthetic(root.parent, above=2)
+    return prepare(data_folder, manifest_folder, parameters, read, caveats=caveats)
 
 
 def utterances(data_folder, split, target_language, normaliser="fr-1", dropped=None):

@@ -15,9 +15,9 @@ from pathlib import Path
 
 from lebench_sb.core.errors import SHOWN, DataError, Problems, nearest
 from lebench_sb.core.paths import below, files_below
+from lebench_sb.corpora._caveats import synthetic
 from lebench_sb.corpora._prepare import THEIRS, corpus_folder, hashes, prepare
 from lebench_sb.corpora._splits import drawn
-from lebench_sb.corpora._stamps import synthetic
 from lebench_sb.corpora.formats.treebanks import TREES, Reader
 from lebench_sb.manifests.tables import read_text
 from lebench_sb.manifests.trees import metadata, parse_block, sentences

@@ -15,10 +15,10 @@ from pathlib import Path
 from lebench_sb.core.errors import DataError, Problems, UsageError, nearest
 from lebench_sb.core.files import write_atomically
 from lebench_sb.core.guard import read_json
+from lebench_sb.corpora._caveats import SAME_SPEAKER
 from lebench_sb.corpora._prepare import SPLITS
 from lebench_sb.corpora._rows import FIXED, Reading
 from lebench_sb.corpora._splits import draw_groups
-from lebench_sb.corpora._stamps import SAME_SPEAKER
 from lebench_sb.corpora._text import EMPTY
 from lebench_sb.corpora.formats.tables import condition, filtered, read_any
 from lebench_sb.manifests.markers import Told, is_prepared, parameters_hash, refuse_foreign, remove_marked
@@ -186,8 +186,8 @@ def _drawn(utterances, ratios, seed, notes):
 def _write(output, splits, reading, parameters, notes, with_text):
     """Writes the manifests, then own.done.json with the report it returns; our own left-overs are removed."""
     _check_apart(splits)
-    stamps, problems = _stamps(splits), Problems(reading.csv)
-    markers, notes, told = {}, [*notes, *stamps], {name: Told(name) for name in SPLITS}
+    caveats, problems = _caveats(splits), Problems(reading.csv)
+    markers, notes, told = {}, [*notes, *caveats], {name: Told(name) for name in SPLITS}
     for name in SPLITS:
         splits[name] = _usable(splits[name], reading, told[name], problems, notes)
     problems.raise_if_any()
@@ -200,7 +200,7 @@ def _write(output, splits, reading, parameters, notes, with_text):
         path = output / f"{name}.csv"
         if splits[name]:
             root = reading.data_root
-            markers[name] = write_manifest(path, splits[name], root, parameters, (), told[name], stamps)
+            markers[name] = write_manifest(path, splits[name], root, parameters, (), told[name], caveats)
             continue
         notes.append(f"no {name}.csv: no row is in this split")
         remove_marked(path)
@@ -250,7 +250,7 @@ def _check_apart(splits):
     problems.raise_if_any()
 
 
-def _stamps(splits):
+def _caveats(splits):
     """What weakens a score on these splits: speakers shared by train and test, or unknown."""
     train, test = ({u.speaker for u in splits[name]} for name in ("train", "test"))
     shared = train & test

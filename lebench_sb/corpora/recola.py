@@ -14,8 +14,8 @@ from pathlib import Path
 
 from lebench_sb.core.errors import DataError, Problems, UsageError, nearest
 from lebench_sb.core.paths import below, listed
+from lebench_sb.corpora._caveats import synthetic_emotion
 from lebench_sb.corpora._prepare import check_split, corpus_folder, demand, hashes, prepare, sizes, traced
-from lebench_sb.corpora._stamps import synthetic_emotion
 from lebench_sb.manifests.durations import measure_durations
 from lebench_sb.manifests.utterance import Utterance
 

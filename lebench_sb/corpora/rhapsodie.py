@@ -8,8 +8,8 @@ https://universaldependencies.org/treebanks/fr_rhapsodie/ (Lacheret-Dujour, Kaha
 """
 
 from lebench_sb.core.paths import files_below
+from lebench_sb.corpora._caveats import synthetic
 from lebench_sb.corpora._prepare import THEIRS, by_split, check_split, hashes, prepare
-from lebench_sb.corpora._stamps import synthetic
 from lebench_sb.corpora.formats.treebanks import TREES, read_aligned
 
 LAYOUT = "data_folder must hold fr_rhapsodie-ud-{train,dev,test}.conllu and the recordings of # sound_url."
@@ -29,8 +29,8 @@ def prepare_rhapsodie(data_folder, manifest_folder, normaliser="fr-1", drop_bad=
     def read(split, told):
         return read_aligned(files[split], data_folder, normaliser, multiword, drop_bad, told)
 
-    stamps = synthetic(data_folder)
-    return prepare(data_folder, manifest_folder, parameters, by_split(read), TREES, stamps)
+    caveats = synthetic(data_folder)
+    return prepare(data_folder, manifest_folder, parameters, by_split(read), TREES, caveats)
 
 
 def utterances(data_folder, split, normaliser="fr-1", multiword="merge"):

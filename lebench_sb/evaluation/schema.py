@@ -7,7 +7,7 @@ import numpy as np
 
 from lebench_sb.core.errors import UsageError
 
-STAMPS = (
+CAVEATS = (
     "synthetic speech",
     "same speaker in train and test",
     "test audio seen in pre-training",
@@ -24,7 +24,7 @@ NONE = type(None)
 SCHEMA = {
     "task": str, "corpus": str, "split": str, "system": str, "layer": (str, int), "mode": str,
     "metrics": dict, "command": str, "overrides": dict, "seed": int, "commit": str, "dirty": (bool, NONE),
-    "versions": dict, "data": dict, "text_normaliser": str, "parameters": dict, "stamps": list, "time": dict,
+    "versions": dict, "data": dict, "text_normaliser": str, "parameters": dict, "caveats": list, "time": dict,
     "energy": dict,
 }  # fmt: skip
 METRIC = {
@@ -55,17 +55,17 @@ def check_begin(values):
     """What results.json will refuse of a run's settings, told before the training and not after it.
 
     values: the loaded YAML of a run, {key: value}; of its keys `task`, `corpus`, `mode`, `normaliser`,
-    `layer`, `stamps` and `seed`, those that are there. Raises UsageError naming each key and its value.
+    `layer`, `caveats` and `seed`, those that are there. Raises UsageError naming each key and its value.
     """
     problems = [
         f"--{key} {values[key]!r}: {what}"
         for key, (fits, what) in BEGIN.items()
         if key in values and not fits(values[key])
     ]
-    stamps = values.get("stamps")
-    for stamp in stamps if isinstance(stamps, (list, tuple)) else ():
-        if stamp not in STAMPS:
-            problems.append(f"--{_unknown(stamp, STAMPS, 'stamps: ')}")
+    caveats = values.get("caveats")
+    for caveat in caveats if isinstance(caveats, (list, tuple)) else ():
+        if caveat not in CAVEATS:
+            problems.append(f"--{_unknown(caveat, CAVEATS, 'caveats: ')}")
     if problems:
         raise UsageError("; ".join(problems))
 
@@ -82,14 +82,14 @@ BEGIN = {  # key of a YAML: what its value must be, and that in words
     **dict.fromkeys(("task", "corpus", "mode", "normaliser"), (_is_name, "a text of one line is expected")),
     "layer": (lambda v: _is_name(v) or _is_whole(v), "a number or a text is expected"),
     "seed": (lambda v: _is_whole(v) and 0 <= v < 2**32, "a whole number from 0 to 4294967295 is expected"),
-    "stamps": (lambda v: isinstance(v, (list, tuple)), "a list is expected, as in [synthetic speech]"),
+    "caveats": (lambda v: isinstance(v, (list, tuple)), "a list is expected, as in [synthetic speech]"),
 }
 
 
 def check_record(record):
     """Raises ValueError naming missing, unknown and wrong keys of a record (SCHEMA and the tables below it).
 
-    Also refuses numbers that are not finite, values JSON cannot hold, unknown stamps and bounds out of order.
+    Also refuses numbers that are not finite, values JSON cannot hold, unknown caveats, bounds out of order.
     """
     if not isinstance(record, dict):
         raise ValueError(f"results: the record is a {type(record).__name__}, expected a dict")
@@ -106,8 +106,8 @@ def check_record(record):
             problems.append(f"data.{split} is missing ({{}} if there is none)")
     for split, entry in _items(record, "data"):
         problems += _key_problems(entry, SPLIT, f"data.{split}.") if entry != {} else []
-    stamps = record.get("stamps") if isinstance(record.get("stamps"), list) else []
-    problems += [_unknown(stamp, STAMPS, "stamps: ") for stamp in stamps if stamp not in STAMPS]
+    caveats = record.get("caveats") if isinstance(record.get("caveats"), list) else []
+    problems += [_unknown(caveat, CAVEATS, "caveats: ") for caveat in caveats if caveat not in CAVEATS]
     norm = dict(_items(record, "details")).get("frame_norm", "")
     problems += [] if isinstance(norm, str) else [f"details.frame_norm is {norm!r}, expected str"]
     problems += _value_problems(record, "")

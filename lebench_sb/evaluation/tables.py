@@ -138,9 +138,9 @@ def _metric_names(records):
     return list(dict.fromkeys(name for record in records for name in record["metrics"]))
 
 
-def stamps_of(record, several_seeds):
-    """Stamps of a record; a cell of several seeds is no longer "one seed"."""
-    return [stamp for stamp in record["stamps"] if not (several_seeds and stamp == "one seed")]
+def caveats_of(record, several_seeds):
+    """Caveats of a record; a cell of several seeds is no longer "one seed"."""
+    return [caveat for caveat in record["caveats"] if not (several_seeds and caveat == "one seed")]
 
 
 def _has_seeds(record, cells):
@@ -189,7 +189,7 @@ def _row(record, metrics, cells):
     row["encoder parameters"] = _count(record["parameters"]["encoder"])
     row["trained parameters"] = _count(record["parameters"]["trained"])
     row["training (s)"] = f"{record['time']['train_s']:.0f}"
-    row["stamps"] = "; ".join(stamps_of(record, _has_seeds(record, cells)))
+    row["caveats"] = "; ".join(caveats_of(record, _has_seeds(record, cells)))
     return row
 
 
@@ -272,6 +272,6 @@ def _csv_row(path, record, metrics, cells):
     row["trained_parameters"] = record["parameters"]["trained"]
     row["train_s"] = record["time"]["train_s"]
     row["frame_norm"] = frame_norm(record)
-    row["stamps"] = "; ".join(stamps_of(record, _has_seeds(record, cells)))
+    row["caveats"] = "; ".join(caveats_of(record, _has_seeds(record, cells)))
     row["results"] = str(path)
     return row

@@ -12,7 +12,7 @@ from lebench_sb.core.files import write_atomically
 from lebench_sb.core.locks import take_or_refuse
 from lebench_sb.grid.grid import raw_grid, read_grid
 from lebench_sb.grid.plan import make_plan
-from lebench_sb.grid.report import beaten_by_trivial, preview, write_report
+from lebench_sb.grid.report import beaten_by_trivial_baseline, preview, write_report
 from lebench_sb.grid.schedule import Slots, Slurm, run_plan
 
 LOCK = ".lock"
@@ -20,7 +20,7 @@ WRITTEN = ("cells.json", "grid.yaml", "table.csv", "table.md")  # into the outpu
 
 
 def benchmark(path, dry_run=False, slurm=None, parallel=None, show=False):
-    """Runs the grid -> exit code: 0, or 1 if a step failed or `beats_trivial` does not hold.
+    """Runs the grid -> exit code: 0, or 1 if a step failed or `beats_trivial_baseline` does not hold.
 
     show: leave the progress bars of the steps on the screen. Raises UsageError before anything has run.
     """
@@ -48,9 +48,9 @@ def benchmark(path, dry_run=False, slurm=None, parallel=None, show=False):
             return 1
         typer.echo(f"\n{write_report(grid, plan, outcomes)}\n\n{output / 'table.md'}")
     done = all(outcome.done for outcome in outcomes.values())
-    beaten = beaten_by_trivial(output) if done and grid.beats_trivial else []
+    beaten = beaten_by_trivial_baseline(output) if done and grid.beats_trivial_baseline else []
     for task in beaten:
-        typer.echo(f"FAILED {task}: nothing beats a system that hears nothing")
+        typer.echo(f"FAILED {task}: nothing beats the trivial baseline")
     return 0 if done and not beaten else 1
 
 

@@ -2,7 +2,7 @@
 
 Build the miniature, pre-train the mini encoder on its hours without labels, run six tasks on it and on the
 baselines, two runs at a time, print the leaderboard. What is finished is reused. It fails if a run fails, or
-if a task of which nothing beats a system that hears nothing.
+if a task of which nothing beats the trivial baseline.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from lebench_sb.evaluation import comparison, results, tables
 from lebench_sb.evaluation.plots import leaderboard_chart, learning_curves
 from lebench_sb.grid.command import benchmark
 from lebench_sb.grid.grid import FROZEN, raw_grid
-from lebench_sb.grid.report import against_filterbank, name_of, read_cells, summary, trivial
+from lebench_sb.grid.report import against_filterbank, name_of, read_cells, summary, trivial_baseline
 
 ROOT = Path(__file__).parents[2]
 GRID = "recipes/grids/demo.yaml"
@@ -62,7 +62,7 @@ def draw(cells, output_png):
     for cell in cells:
         for run in cell["runs"]:
             record = results.read_results(run["folder"]) | {"system": cell["encoder"]}
-            metrics[record["task"]] = next(iter(trivial(cell)), None)
+            metrics[record["task"]] = next(iter(trivial_baseline(cell)), None)
             records.append(record)
     leaderboard_chart(records, output_png, metrics)
 

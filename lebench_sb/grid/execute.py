@@ -1,6 +1,6 @@
 """One step: an ordinary command, run in its folder, gone on with after a kill, reused once it has finished.
 
-The folder's `begun.json` holds the fingerprint of what the step depends on. While it is the same, the step
+The folder's `inputs.json` holds the fingerprint of what the step depends on. While it is the same, the step
 goes on from its checkpoints, or is reused if its marker (`results.json`, which a recipe writes last) is
 there. When it has changed, the earlier folder is moved aside: a run resumed from its checkpoints would score
 a mixture.
@@ -23,9 +23,9 @@ from lebench_sb.core.errors import UsageError
 from lebench_sb.core.files import write_atomically
 from lebench_sb.core.locks import wait_for
 from lebench_sb.grid.plan import PREPARED
-from lebench_sb.training import begun
-from lebench_sb.training.begun import BEGUN
+from lebench_sb.training import inputs
 from lebench_sb.training.fingerprint import NO_BARS, changed, fingerprint
+from lebench_sb.training.inputs import INPUTS
 
 CONSOLE = "console.txt"
 DIE_WITH_PARENT = Path(__file__).with_name("die_with_parent.py")
@@ -136,25 +136,25 @@ def last_lines(path, start=0):
 
 
 def make_room(folder, record):
-    """Makes the folder with its `begun.json`; one that began from something else is first moved aside."""
+    """Makes the folder with its `inputs.json`; one that began from something else is first moved aside."""
     folder = Path(folder)
-    old = read_begun(folder)
-    if old is not None and not begun.agrees(old, record):
-        aside = begun.move_aside([folder])[0]
+    old = read_inputs(folder)
+    if old is not None and not inputs.agrees(old, record):
+        aside = inputs.move_aside([folder])[0]
         known = {part: old[part] for part in record if part in old}
         what = ", ".join(changed(known, record)) if known else "what it was begun with is not known"
         say(f"{folder.name}: changed: {what}; the earlier run is now {aside}")
-    begun.write([folder], record)
+    inputs.write([folder], record)
 
 
-def read_begun(folder):
+def read_inputs(folder):
     """The record a folder was begun with; {} if there is none but something else is, None for an empty one"""
     try:
-        record = begun.read(folder)
+        record = inputs.read(folder)
     except UsageError:  # damaged: the folder is moved aside
         return {}
     there = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-    return record or ({} if [name for name in there if not name.startswith(BEGUN)] else None)
+    return record or ({} if [name for name in there if not name.startswith(INPUTS)] else None)
 
 
 @contextmanager

@@ -34,8 +34,8 @@ Continued SSL without a `data_folder` hears the training audio of the task.
 Further keys: `extends` (a grid beside this one, whose keys hold where this one says nothing), `overrides`
 (of all tasks' runs), `exclude` (cells left out: `{encoder: random, mode: [ASR first]}`), `options` (run
 options of every recipe: `[--debug, --debug_persistently]`), `parallel` (steps at once), `threads` (of each),
-`beats_trivial` (True: a task in which no encoder and no filterbank beats a system that hears nothing, with an
-interval that excludes it, is a failure; random encoders do not count).
+`beats_trivial_baseline` (True: a task in which no encoder and no filterbank beats the trivial baseline, with
+an interval that excludes it, is a failure; random encoders do not count).
 """
 
 import re
@@ -52,7 +52,7 @@ FROZEN, CONTINUED, ASR_FIRST, END_TO_END = MODES = ("frozen", "continued SSL", "
 BASELINE, MEL = "filterbank", "mel_filterbank"
 KEYS = (
     "output", "data_folder", "encoders", "tasks", "modes", "seeds", "grid", "overrides", "exclude", "options",
-    "parallel", "threads", "beats_trivial",
+    "parallel", "threads", "beats_trivial_baseline",
 )  # fmt: skip
 RECIPE_KEYS = ("recipe", "hparams", "data_folder", "overrides")
 TRAINED_KEYS = (*RECIPE_KEYS, "slots")
@@ -126,7 +126,7 @@ class Grid:
     options: tuple
     parallel: int | None
     threads: int | None
-    beats_trivial: bool
+    beats_trivial_baseline: bool
 
 
 def read_grid(path):
@@ -148,7 +148,7 @@ def read_grid(path):
         _rates(found.get("grid"), "grid", problems) or {}, _overrides(found, "", problems),
         _exclude(found.get("exclude", []), encoders, tasks, modes, problems),
         _options(found, problems), _count(found, "parallel", problems), _count(found, "threads", problems),
-        _switch(found, "beats_trivial", problems),
+        _switch(found, "beats_trivial_baseline", problems),
     )  # fmt: skip
     _check_starts(grid, problems)
     _check_sources(grid, problems)

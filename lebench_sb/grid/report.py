@@ -9,14 +9,14 @@ from lebench_sb.core.guard import read_json
 from lebench_sb.core.lines import json_text
 from lebench_sb.evaluation import comparison, results, tables
 from lebench_sb.grid.choice import NothingToChoose, choose, declared_metric
-from lebench_sb.grid.execute import CONSOLE, FAILED, NOT_RUN, REUSED, Outcome, read_begun
+from lebench_sb.grid.execute import CONSOLE, FAILED, NOT_RUN, REUSED, Outcome, read_inputs
 from lebench_sb.grid.grid import BASELINE
 from lebench_sb.grid.plan import point_name
-from lebench_sb.training.begun import agrees
 from lebench_sb.training.fingerprint import fingerprint
+from lebench_sb.training.inputs import agrees
 
 CELL = {"task", "encoder", "mode", "runs"}  # keys of each in cells.json
-TRIVIAL = {"value", "unit", "difference", "ci95", "beats"}  # of each in trivial.json
+TRIVIAL = {"value", "unit", "difference", "ci95", "beats"}  # of each in trivial_baseline.json
 
 
 def write_report(grid, plan, outcomes):
@@ -29,7 +29,7 @@ def write_report(grid, plan, outcomes):
     record = {"grid": grid.path, "cells": cells, "steps": steps(plan, outcomes)}
     write_atomically(output / "cells.json", json_text(record, indent=1, ensure_ascii=False))
     parts = [summary(cells), table(cells, output), choices(cells)]
-    parts += [against_filterbank(cells), against_trivial(cells)]
+    parts += [against_filterbank(cells), against_trivial_baseline(cells)]
     write_atomically(output / "table.md", "\n\n".join(filter(None, parts)).encode() + b"\n")
     return "\n\n".join(filter(None, [*parts, failures(plan, outcomes)]))
 
@@ -93,7 +93,7 @@ def summary(cells):
     """Markdown table: tasks x systems, the main metric of each with its interval (of the first seed)"""
     cells = sorted((cell for cell in cells if cell["runs"]), key=lambda cell: cell["mode"] != BASELINE)
     systems = dict.fromkeys(map(name_of, cells), "")
-    rows, stamps = {}, {}
+    rows, caveats = {}, {}
     for cell in cells:
         folder = Path(cell["runs"][0]["folder"])
         record = results.read_results(folder)
@@ -101,10 +101,10 @@ def summary(cells):
         entry = record["metrics"][metric]
         title = (cell["task"], tables.metric_title(metric, entry))
         rows.setdefault(title, dict(systems))[name_of(cell)] = tables.show(entry)
-        told = tables.stamps_of(record, len(cell["runs"]) > 1)
-        stamps.setdefault(title, {}).update(dict.fromkeys(told))
-    lines = [[*title, *row.values(), "; ".join(stamps[title])] for title, row in rows.items()]
-    header = ["task", "metric", *systems, "stamps"]
+        told = tables.caveats_of(record, len(cell["runs"]) > 1)
+        caveats.setdefault(title, {}).update(dict.fromkeys(told))
+    lines = [[*title, *row.values(), "; ".join(caveats[title])] for title, row in rows.items()]
+    header = ["task", "metric", *systems, "caveats"]
     return tables.markdown_table(lines, header) if lines else ""
 
 
@@ -153,17 +153,17 @@ def with_interval(entry):
     return f"{entry['difference']:+.{digits}f}{tables.brackets(entry['ci95'], digits, '+')}"
 
 
-def against_trivial(cells):
-    """Markdown table: the main metric of each cell beside that of a system that hears nothing"""
+def against_trivial_baseline(cells):
+    """Markdown table: the main metric of each cell beside that of the trivial baseline"""
     rows = []
     for cell in cells:
-        for metric, entry in trivial(cell).items():
+        for metric, entry in trivial_baseline(cell).items():
             value = f"{entry['value']:.{tables.digits_of(entry['unit'])}f}"
             verdict = {True: "better", False: "not better", None: "no interval"}[entry["beats"]]
             told = [cell["task"], cell["encoder"], cell["mode"], metric]
             rows.append([*told, value, with_interval(entry), verdict])
-    header = ["task", "encoder", "mode", "metric", "hears nothing", "difference", ""]
-    return section("Against a system that hears nothing", header, rows)
+    header = ["task", "encoder", "mode", "metric", "trivial baseline", "difference", ""]
+    return section("Against the trivial baseline", header, rows)
 
 
 def section(title, header, rows):
@@ -171,17 +171,17 @@ def section(title, header, rows):
     return f"### {title}\n\n{tables.markdown_table(rows, header)}" if rows else ""
 
 
-def trivial(cell):
-    """{main metric: what the first run of a cell found of the system that hears nothing}, {} if it did not"""
+def trivial_baseline(cell):
+    """{main metric: what the first run of a cell found of the trivial baseline}, {} if it did not"""
     folder = Path(cell["runs"][0]["folder"]) if cell["runs"] else None
-    if not folder or not (folder / "trivial.json").exists():
+    if not folder or not (folder / "trivial_baseline.json").exists():
         return {}
-    found = read_json(folder / "trivial.json")
+    found = read_json(folder / "trivial_baseline.json")
     metric = main_metric(folder, found) if found else ""
     entry = found.get(metric)
     if not isinstance(entry, dict) or not TRIVIAL <= set(entry):
         lacks = f"{metric or 'no metric'} with {', '.join(sorted(TRIVIAL))}"
-        raise DataError(f"{folder / 'trivial.json'} lacks {lacks}.")
+        raise DataError(f"{folder / 'trivial_baseline.json'} lacks {lacks}.")
     return {metric: entry}
 
 
@@ -200,15 +200,15 @@ def read_cells(output):
     return cells
 
 
-def beaten_by_trivial(output):
-    """Folder of a finished grid -> tasks in which no encoder (random ones do not count) beats a system that
-    hears nothing: [task]"""
+def beaten_by_trivial_baseline(output):
+    """Folder of a finished grid -> tasks in which no encoder (random ones do not count) beats the trivial
+    baseline: [task]"""
     cells = read_cells(output)
     beats = {cell["task"]: False for cell in cells}
     for cell in cells:
         heard = cell["runs"] and "random:" not in cell["runs"][0]["command"]
         if heard:
-            beats[cell["task"]] |= any(entry["beats"] is True for entry in trivial(cell).values())
+            beats[cell["task"]] |= any(entry["beats"] is True for entry in trivial_baseline(cell).values())
     return [task for task, better in beats.items() if not better]
 
 
@@ -261,7 +261,7 @@ def chosen_before(step, plan, standings):
 
 def standing(grid, step):
     """How far a step is ("to do", "begun", "changed", "finished"), as can be told before those it needs"""
-    begun = read_begun(Path(step.folder))
+    begun = read_inputs(Path(step.folder))
     if step.choice or begun is None:
         return "to do"
     try:

@@ -12,12 +12,12 @@ class Findings:
     """Filled by the checks, then settled.
 
     errors: what stops the run; left_out: {ID of a training utterance: reason}; details, {name: JSON value},
-    and stamps: what results.json tells; kept: what a check has made and a task would make again.
+    and caveats: what results.json tells; kept: what a check has made and a task would make again.
     """
 
     def __init__(self):
         self.errors, self.said = Problems("data"), []
-        self.left_out, self.details, self.stamps, self.kept = {}, {}, [], {}
+        self.left_out, self.details, self.caveats, self.kept = {}, {}, [], {}
 
     def refuse(self, kind, item):
         """One fault: its kind in words, and the id, file or path it is of"""

@@ -33,14 +33,14 @@ class Told(Counter):
     """What a preparation tells of one split: {reason: count} of the utterances it leaves out.
 
     split: train, valid or test; changed: {character: count} of what the normaliser did not keep as it was;
-    stamps: what weakens a score on this split, in words.
+    caveats: what weakens a score on this split, in words.
     One rule for all corpora: what cannot be used is left out of train and counted, up to MAX_BAD of the
     utterances; more than that, or any in valid and test, stops the preparation.
     """
 
     def __init__(self, split):
         super().__init__()
-        self.split, self.changed, self.stamps, self.spared = split, Counter(), [], 0
+        self.split, self.changed, self.caveats, self.spared = split, Counter(), [], 0
 
     def spare(self, faults, total, problems):
         """Whether these utterances may be left out; counts and logs them then, else adds them to `problems`.

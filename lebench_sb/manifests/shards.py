@@ -296,7 +296,7 @@ def write_split(path, utterances, output, places, labels, plan):
         new = {name: moved_label(value, *labels[value]) for name, value in values.items()}
         moved.append(replace(u, wav=places[u.wav], labels=u.labels | new))
     marker = read_marker(path)
-    told = {"dropped": marker.get("dropped"), "stamps": marker.get("stamps", ())}
+    told = {"dropped": marker.get("dropped"), "caveats": marker.get("caveats", ())}
     write_manifest(target, moved, output, parameters, **told)
 
 

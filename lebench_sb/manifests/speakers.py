@@ -6,7 +6,7 @@ from lebench_sb.core.errors import DataError, Problems
 from lebench_sb.manifests.columns import Utterances
 
 logger = logging.getLogger(__name__)
-OVERLAP, UNKNOWN = "speaker overlap allowed", "speakers not known"  # the stamps
+OVERLAP, UNKNOWN = "speaker overlap allowed", "speakers not known"  # the caveats
 
 
 def names_of(utterances):
@@ -18,11 +18,9 @@ def names_of(utterances):
     return {u.speaker for u in utterances if u.speaker}, sum(not u.speaker for u in utterances)
 
 
-def check_speakers(utterances, hparams):
-    """Raises DataError where two splits share a speaker, unless `allow_speaker_overlap`.
-
-    Allowed, it is a stamp on the result; so are utterances without a speaker, which a warning counts.
-    """
+def check_speakers(utterances, allow_overlap):
+    """{split: Utterances} -> caveats of the result: speakers shared by splits, where that is allowed;
+    utterances without a speaker, which a warning counts. Raises DataError where it is not allowed."""
     found = {split: names_of(part) for split, part in utterances.items()}
     heard, problems = {split: names for split, (names, _) in found.items()}, Problems("splits")
     for first, second in (("train", "valid"), ("train", "test"), ("valid", "test")):
@@ -31,13 +29,8 @@ def check_speakers(utterances, hparams):
     unknown = sum(count for _, count in found.values())
     if unknown:
         logger.warning("%d utterances without speaker: nothing shows that the splits are apart.", unknown)
-        _stamp(hparams, UNKNOWN)
-    if problems and not hparams["allow_speaker_overlap"]:
-        raise DataError(f"{problems}. Split by speaker, or --allow_speaker_overlap True, which is stamped.")
-    if problems:
-        _stamp(hparams, OVERLAP)
-
-
-def _stamp(hparams, stamp):
-    if stamp not in hparams["stamps"]:
-        hparams["stamps"].append(stamp)
+    if problems and not allow_overlap:
+        raise DataError(
+            f"{problems}. Split by speaker, or --allow_speaker_overlap True: a caveat of the result."
+        )
+    return [*([UNKNOWN] if unknown else []), *([OVERLAP] if problems else [])]

@@ -46,7 +46,7 @@ CONTROL = re.compile("[\x00-\x1f\x7f]")
 QUOTED = re.compile('[,"\r\n]|^ | $')  # fields written in quotation marks
 
 
-def write_manifest(path, utterances, data_root, parameters, required=(), dropped=None, stamps=()):
+def write_manifest(path, utterances, data_root, parameters, required=(), dropped=None, caveats=()):
     """Checks `utterances`, writes them to `path` sorted by id, then the marker; returns the marker's content.
 
     data_root: folder above every audio file; parameters: everything the result depends on (JSON values,
@@ -65,7 +65,7 @@ def write_manifest(path, utterances, data_root, parameters, required=(), dropped
     places = [2, *(len(COLUMNS) + labels.index(name) for name in PATH_LABELS if name in labels)]
     files = file_states(files_in(row[place] for row in rows for place in places), data_root)
     marker = _marker(path, utterances, parameters, data_root, files)
-    marker |= {"dropped": dict(dropped or {}), "changed": _counted(dropped), "stamps": list(stamps)}
+    marker |= {"dropped": dict(dropped or {}), "changed": _counted(dropped), "caveats": list(caveats)}
     content = "".join(map(_csv_line, chain([[*COLUMNS, *labels]], rows))).encode()
     marker = write_marked(path, content, marker)
     write_copy(path, content, map(partial(_with_paths, labels), utterances, rows))

@@ -22,7 +22,7 @@ class PretrainingBatch:
     masked: list  # masked frames of each utterance
     frames: int
     seconds: float  # of audio
-    chance_hits: float  # masked frames that a guess among the negatives gets right
+    chance_hits: float  # masked frames that a random choice among the negatives gets right
 
     def to(self, device, non_blocking=False):
         return replace(self, wavs=self.wavs.to(device, non_blocking=non_blocking))

@@ -14,7 +14,7 @@ from lebench_sb.evaluation.metrics.errors import mean, rate
 from lebench_sb.pretraining import log_mel
 from lebench_sb.pretraining.batch import draw_batch
 from lebench_sb.pretraining.batch_hours import describe_hours, seconds_per_batch
-from lebench_sb.pretraining.initialise import balance_codes
+from lebench_sb.pretraining.initialise import init_quantizer
 from lebench_sb.pretraining.losses import perplexity
 from lebench_sb.pretraining.monitor.probes import Probe, effective_rank
 from lebench_sb.pretraining.monitor.watch import Watch, facts_of
@@ -59,7 +59,7 @@ class PretrainingBrain(SSLBrain):
             self.model.compile_blocks(self.compile_mode)
 
     def parameter_groups(self):
-        rate, first = self.hparams.encoder_lr, self.hparams.targets_learn_after
+        rate, first = self.hparams.encoder_lr, self.hparams.freeze_targets_updates
         model = self.model.hf.base_model
         targets = [*model.feature_extractor.parameters(), *model.feature_projection.layer_norm.parameters()]
         targets += self.model.hf.quantizer.weight_proj.parameters()
@@ -71,9 +71,10 @@ class PretrainingBrain(SSLBrain):
         if not (self.hparams.fsdp and self.world > 1):
             super()._wrap_distributed()
             return
-        if self.hparams.balance_codes or self.log_mel_updates():
+        if self.hparams.init_quantizer or self.log_mel_updates():
             raise UsageError(
-                "--fsdp True needs --balance_codes False and --log_mel_updates 0: no process has all weights."
+                "--fsdp True needs --init_quantizer False and --log_mel_updates 0: no process has all "
+                "weights."
             )
         if self.scaler.is_enabled():
             raise UsageError("--fsdp True with --precision fp16: use bf16, which needs no loss scale.")
@@ -137,7 +138,7 @@ class PretrainingBrain(SSLBrain):
 
     watch = None  # lebench_sb.pretraining.monitor.watch.Watch of the main process, from fit on
     probe = None  # lebench_sb.pretraining.monitor.probes.Probe, if the YAML asks for one
-    balanced = True  # False until `balance_codes` has fitted the quantiser, where it shall
+    balanced = True  # False until `init_quantizer` has fitted the quantiser, where it shall
     saved = (*SSLBrain.saved, "balanced")
 
     def log_mel_updates(self):
@@ -176,7 +177,7 @@ class PretrainingBrain(SSLBrain):
         self.balanced = None
         super().on_fit_start()  # a checkpoint says whether the quantiser was fitted
         if self.balanced is None:
-            wanted = self.hparams.balance_codes and self.model.fresh_quantiser()
+            wanted = self.hparams.init_quantizer and self.model.fresh_quantiser()
             self.balanced = not wanted or self.optimizer_step > 0
         if self.optimizer_step == 0 and (updates := self.log_mel_updates()):
             self.teach_log_mel(updates)
@@ -254,7 +255,7 @@ class PretrainingBrain(SSLBrain):
     def compute_forward(self, batch, stage):
         """-> StepOutput"""
         if stage == TRAIN and not self.balanced:
-            self.balanced = balance_codes(self.model, batch.wavs, batch.sample_lens)
+            self.balanced = init_quantizer(self.model, batch.wavs, batch.sample_lens)
         return self.modules.model(batch.wavs, batch.layout, self.temperature())
 
     def compute_objectives(self, out, batch, stage):
@@ -264,7 +265,9 @@ class PretrainingBrain(SSLBrain):
             self.rows += self.score(batch, out)
             contexts = out.contexts.double()
             self.gram += contexts.T @ contexts
-        extra = self.hparams.diversity_weight * out.diversity + self.hparams.penalty_weight * out.penalty
+        extra = (
+            self.hparams.diversity_weight * out.diversity + self.hparams.feature_penalty_weight * out.penalty
+        )
         return out.contrastive / max(out.num_masked, 1) + extra
 
     def units(self, out, batch):

@@ -51,7 +51,7 @@ def mel(hertz):
 
 
 @torch.no_grad()
-def balance_codes(model, wavs, sample_lens, whitening=0.35):
+def init_quantizer(model, wavs, sample_lens, whitening=0.35):
     """Fits the quantiser's projection and codevectors to the frames of a first batch.
 
     model: PretrainingModel; wavs (B, T), sample_lens (B,). Features f of covariance C and mean m become

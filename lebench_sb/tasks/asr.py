@@ -164,7 +164,7 @@ class TranscriptionBrain(TaskBrain):
         """The error rates that the rows hold, in order of importance"""
         return [name for name in SHOWN if rows and self.columns_of(name)[0] in rows[0]]
 
-    def trivial(self, rows):
+    def trivial_baseline(self, rows):
         """The best of saying nothing: every reference word and character is an error"""
         lengths = dict(map(self.columns_of, self.rates(rows)))
         silent = [{**row, **{errors: row[length] for errors, length in lengths.items()}} for row in rows]

@@ -133,7 +133,7 @@ class ASTBrain(TaskBrain):
         said = [self.subwords.decode(hypothesis.tokens) for hypothesis in found]
         return rows_of(self.described(batch), list(getattr(batch, self.column)), said)
 
-    def trivial(self, rows):
+    def trivial_baseline(self, rows):
         """One training text for every utterance"""
         text = best_constant(self.texts, self.hparams.seed)
         return f"always saying {text!r}", rows_of(

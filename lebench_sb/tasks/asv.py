@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 MADE = "made"  # the value of `trials` that asks for a list made of the test set's speakers
 OVERLAP = (
     "test speakers heard in train or valid (leave them out, or --allow_speaker_overlap True, which is "
-    "stamped on the result)"
+    "a caveat of the result)"
 )
 COLUMNS = ["sig", "spk_id", "gender", "duration"]
 BLOCK = 1 << 16  # trials whose cosines are computed at once
@@ -200,21 +200,22 @@ def speaker_brain(hparams, run_opts, utterances):
     names = sorted({u.speaker for u in utterances["train"]})
     modules = with_modules(hparams, classifier=hparams["classifier"](out_neurons=len(names)))
     data = datasets(utterances, hparams)
-    brain = ASVBrain(modules, hparams, run_opts, hparams["checkpointer"], names, trials, shared, data)
+    brain = ASVBrain(modules, hparams, run_opts, hparams["checkpointer"], names, trials, data)
+    brain.caveats = ["speaker overlap allowed"] if shared else []
     return brain, data
 
 
 class ASVBrain(TaskBrain):
     """modules: encoder, head (SpeakerEmbedder), classifier (SpeechBrain's: cosines with S speakers).
 
-    names: the S training speakers, in the classifier's order; trials: as `trial_lists`; shared: as
-    `check_speakers`; data: as `datasets`.
+    names: the S training speakers, in the classifier's order; trials: as `trial_lists`; data:
+    as `datasets`.
     """
 
-    def __init__(self, modules, hparams, run_opts, checkpointer, names, trials, shared, data):
+    def __init__(self, modules, hparams, run_opts, checkpointer, names, trials, data):
         super().__init__(modules, hparams, run_opts, checkpointer)
         self.number = {name: i for i, name in enumerate(names)}
-        self.trials, self.shared, self.whole, self.cohort = trials, shared, data["whole"], data["cohort"]
+        self.trials, self.whole, self.cohort = trials, data["whole"], data["cohort"]
         self.means = None  # of the cohort
         self.margin = AdditiveAngularMargin(self.hparams.margin, self.hparams.scale)
         self.check_options({row["spk_id"] for row in data["valid"].data.values()})
@@ -352,15 +353,15 @@ class ASVBrain(TaskBrain):
         system = np.array(scores), np.array(targets)
         plots.attempt(plots.det_curve, {self.folder.name: system}, self.folder / "det.png")
 
-    def trivial(self, rows):
+    def trivial_baseline(self, rows):
         """Every trial scored alike: EER 50 %, minDCF_norm 1"""
         return "the same score for every trial", [{**row, "score": 0.0} for row in rows]
 
-    def against_trivial(self, rows):
+    def against_trivial_baseline(self, rows):
         """As TaskBrain, paired over the speakers of both sides of a trial"""
-        what, trivial = self.trivial(rows)
+        what, baseline = self.trivial_baseline(rows)
         scores, *design = self.trial_columns(rows)
-        blind, *_ = self.trial_columns(trivial)
+        blind, *_ = self.trial_columns(baseline)
         pairs = verification.differences(scores, blind, *design, seed=self.hparams.seed)
         counts, found = verification.Ranking(blind, design[0]).counts(), {}
         for name, (function, unit, better) in self.measures.items():
@@ -382,9 +383,6 @@ class ASVBrain(TaskBrain):
         for name, (_, unit, better) in self.measures.items():
             entries |= results.metric_entry(name, found[name].value, unit, found[name], better)
         return entries
-
-    def stamps(self):
-        return ["speaker overlap allowed"] if self.shared else []
 
 
 def unit(vectors):

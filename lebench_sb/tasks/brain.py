@@ -20,7 +20,7 @@ def with_modules(hparams, **made):
 class TaskBrain(SSLBrain):
     """modules: {"encoder": a waveform encoder, "head": ..., others of the task}"""
 
-    def trivial(self, rows):
+    def trivial_baseline(self, rows):
         """(what it does, its rows) of the trivial baseline, which knows nothing of the audio: like `rows`,
         with other statistics"""
         raise NotImplementedError(
@@ -70,10 +70,10 @@ class TaskBrain(SSLBrain):
         if not self.debug:
             checks.check_encoder_is_trained(self)
 
-    def against_trivial(self, rows):
+    def against_trivial_baseline(self, rows):
         """Of each metric the difference from the trivial baseline, as in evaluation/intervals.py"""
-        what, trivial = self.trivial(rows)
+        what, baseline = self.trivial_baseline(rows)
         speakers, seed = [row["spk_id"] for row in rows], self.hparams.seed
         return intervals.differences_from_baseline(
-            self.statistics(rows), self.statistics(trivial), what, speakers, seed
+            self.statistics(rows), self.statistics(baseline), what, speakers, seed
         )

@@ -48,7 +48,7 @@ def main(argv):
     record = make_record(options, argv, asr, utterances, rows, nlp)
     if is_other_scheme(nlp, gold.values()):
         logger.warning("Most relations of the reference are none of %s's: LAS says little.", options.model)
-        record["stamps"].append(OTHER_SCHEME)
+        record["caveats"].append(OTHER_SCHEME)
     folder = Path(options.output_folder)
     results.write_results(folder, record, rows)
     blocks = [as_conllu(t, u.id) for u, t in zip(utterances, found, strict=True) if t]
@@ -168,7 +168,7 @@ def make_record(options, argv, asr, utterances, rows, nlp):
         "text_normaliser": options.normaliser,
         "details": left_out({"test": options.test_csv}),
         "parameters": asr["parameters"],
-        "stamps": list(asr["stamps"]),
+        "caveats": list(asr["caveats"]),
         "time": asr["time"],
         **provenance.describe_run(options.seed, {k: str(v) for k, v in named.items()}, command),
         "energy": asr["energy"],

@@ -113,7 +113,7 @@ def check_labels(splits, settings, found):
     if len(emotions) == len(splits):
         found.collect(classes_of, splits)
         check_classes(emotions, found)
-    found.collect(check_speakers, splits, {**settings, "stamps": []})
+    found.collect(check_speakers, splits, settings["allow_speaker_overlap"])
 
 
 def check_classes(emotions, found):
@@ -139,7 +139,6 @@ def same_but_for_case(names):
 def datasets(utterances, hparams):
     """Utterances of each split -> (SpeechDatasets with `sig` and `emotion`, names of the classes)"""
     classes = classes_of(utterances)
-    check_speakers(utterances, hparams)
     keys = ["sig", "emotion", "spk_id", "gender", "duration"]
     return {split: as_dataset(found, [audio_item], keys) for split, found in utterances.items()}, classes
 
@@ -148,7 +147,9 @@ def categorical_brain(hparams, run_opts, utterances):
     """A loaded YAML -> (CategoricalEmotionBrain, datasets): a head with an output per emotion"""
     splits, classes = datasets(utterances, hparams)
     modules = with_modules(hparams, head=hparams["head"](output_size=len(classes)))
-    return CategoricalEmotionBrain(modules, hparams, run_opts, hparams["checkpointer"], classes), splits
+    brain = CategoricalEmotionBrain(modules, hparams, run_opts, hparams["checkpointer"], classes)
+    brain.caveats = check_speakers(utterances, hparams["allow_speaker_overlap"])
+    return brain, splits
 
 
 class CategoricalEmotionBrain(TaskBrain):
@@ -204,12 +205,12 @@ class CategoricalEmotionBrain(TaskBrain):
         plots.attempt(plots.confusion_matrix, cells, self.classes, path, title)
 
     def fit(self, train_set, valid_set):
-        """Also notes the commonest emotion of train, for the trivial system"""
+        """Also notes the commonest emotion of train, for the trivial baseline"""
         emotions = [train_set.data[name]["emotion"] for name in train_set.data_ids]
         self.commonest = max(self.classes, key=emotions.count)
         super().fit(train_set, valid_set)
 
-    def trivial(self, rows):
+    def trivial_baseline(self, rows):
         """The commonest emotion of train for every utterance"""
         answers = []
         for row in rows:

@@ -115,7 +115,7 @@ def check_labels(splits, settings, found):
             if names and len(names) == len(splits[split]):
                 found.refuse(f"{split}: every trace is constant: nothing to agree with", names[0])
         found.tell("constant_traces", {split: len(names) for split, names in flat.items() if names})
-    found.collect(check_speakers, splits, {**settings, "stamps": []})
+    found.collect(check_speakers, splits, settings["allow_speaker_overlap"])
 
 
 def is_constant(traces, utterance):
@@ -142,7 +142,6 @@ def datasets(utterances, hparams):
     Raises DataError for traces that cannot be used, UsageError for a trace_range that is none.
     """
     traces = traces_of(utterances, hparams)
-    check_speakers(utterances, hparams)
     everything = [u for found in utterances.values() for u in found]
     seconds = hparams["chunk_seconds"] if hparams["encoder"].num_layers else np.inf
     least = hparams["encoder"].min_samples / SAMPLE_RATE
@@ -184,7 +183,9 @@ def continuous_brain(hparams, run_opts, utterances):
     """A loaded YAML -> (ContinuousEmotionBrain, datasets)"""
     splits, traces = datasets(utterances, hparams)
     modules, checkpointer = hparams["modules"], hparams["checkpointer"]
-    return ContinuousEmotionBrain(modules, hparams, run_opts, checkpointer, traces), splits
+    brain = ContinuousEmotionBrain(modules, hparams, run_opts, checkpointer, traces)
+    brain.caveats = check_speakers(utterances, hparams["allow_speaker_overlap"])
+    return brain, splits
 
 
 class ContinuousEmotionBrain(TaskBrain):
@@ -289,12 +290,12 @@ class ContinuousEmotionBrain(TaskBrain):
         return rows
 
     def fit(self, train_set, valid_set):
-        """Also notes the mean of the training traces, for the trivial system"""
+        """Also notes the mean of the training traces, for the trivial baseline"""
         paths = {train_set.data[name]["trace"] for name in train_set.data_ids}
         self.typical = float(np.concatenate([self.traces[path].values for path in sorted(paths)]).mean())
         super().fit(train_set, valid_set)
 
-    def trivial(self, rows):
+    def trivial_baseline(self, rows):
         """The mean of the training traces at every instant"""
         answers = []
         for row in rows:

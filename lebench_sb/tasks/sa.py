@@ -255,10 +255,10 @@ class SABrain(ASRBrain):
         """{metric: (statistics (n, 2), score function, unit, better)} for the intervals"""
         return word_statistics(rows) | parse_statistics(rows)
 
-    def trivial(self, rows):
+    def trivial_baseline(self, rows):
         """Saying nothing, for the words; for the trees, the words that were recognised, each hanging from the
         one before it, with the commonest labels of training"""
-        what, silent = super().trivial(rows)
+        what, silent = super().trivial_baseline(rows)
         for row, hits in zip(silent, self.chains, strict=True):
             row |= {parse_columns(name)[0]: hit for name, hit in zip(SCORES, hits, strict=True)}
         return f"{what}, its trees right-branching ones over the words heard", silent

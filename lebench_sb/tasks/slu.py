@@ -22,7 +22,7 @@ from lebench_sb.tasks.curriculum import start_from_run
 
 AROUND_TAGS = re.compile(rf" *({TAG.pattern}|>) *")
 SILENT = dict(COLUMNS[name] for name in ("CVER", "ChER"))  # errors: reference length
-TRIED = 30  # sequences of concepts that a trivial system may say
+TRIED = 30  # sequences of concepts that the trivial baseline may say
 COUNT, REFUSED = "count", "error"  # values of `unseen_concepts`
 
 
@@ -59,7 +59,7 @@ class SLUBrain(ASRBrain):
                 row |= {column: int(value) for column, value in zip(COLUMNS[name], pair, strict=True)}
         return rows
 
-    def trivial(self, rows):
+    def trivial_baseline(self, rows):
         """Always the same concepts without words: of the references' commonest sequences and their single
         concepts the one with the least COER on these very references; nothing said for the other rates"""
         references = [row["reference"] for row in rows]
@@ -68,11 +68,11 @@ class SLUBrain(ASRBrain):
         commonest = [found for counts in (Counter(tags), singles) for found, _ in counts.most_common(TRIED)]
         counts = {found: count_edits(tags, [found] * len(tags)).errors for found in ((), *commonest)}
         best = min(counts, key=lambda found: (counts[found].sum(), found))
-        trivial = [
+        baseline = [
             {**row, "COER_errors": int(errors), **{n: row[length] for n, length in SILENT.items()}}
             for row, errors in zip(rows, counts[best], strict=True)
         ]
-        return f"saying always {' '.join(best)}" if best else "saying nothing", trivial
+        return f"saying always {' '.join(best)}" if best else "saying nothing", baseline
 
 
 def check_labels(splits, settings, found):

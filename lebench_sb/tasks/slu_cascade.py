@@ -133,15 +133,15 @@ class CascadeBrain(SLUBrain):
 
 def cascade_brain(hparams, run_opts, utterances):
     """A loaded YAML -> (CascadeBrain, datasets); `asr_run` is the folder of a finished recognition run on the
-    same test manifest. Layer, mode and stamps of the record are that run's."""
+    same test manifest. Layer, mode and caveats of the record are that run's."""
     check_concepts(hparams, utterances)
     record = results.read_results(hparams["asr_run"])
     heard = hypotheses(hparams["asr_run"], utterances["test"])
     again = ("one seed", "same speaker in train and test")  # said of every run where they hold
-    stamps = [*hparams["stamps"], *(stamp for stamp in record["stamps"] if stamp not in again)]
+    caveats = [*hparams["caveats"], *(caveat for caveat in record["caveats"] if caveat not in again)]
     hparams = {
         **hparams, "ssl_hub": f"cascade: {tables.system_name(record['system'])}",
-        "layer": record["layer"], "mode": record["mode"], "stamps": list(dict.fromkeys(stamps)),
+        "layer": record["layer"], "mode": record["mode"], "caveats": list(dict.fromkeys(caveats)),
     }  # fmt: skip
     labels = WordLabels([u.labels["semantics"] for u in utterances["train"]])
     head = hparams["head"](words=len(labels.words) + 1, output_size=len(labels.symbols))

@@ -29,7 +29,7 @@ from lebench_sb.training.data import open_splits
 from lebench_sb.training.processes import on_main
 
 logger = logging.getLogger(__name__)
-SHARED = "audio shared between splits"  # the stamp
+SHARED = "audio shared between splits"  # the caveat
 LONGEST = 10  # utterances too long to be heard whole that are listed
 # The module that says what a task asks of its labels. By name, as a YAML names them: a task builds on this.
 TASKS = {
@@ -44,12 +44,12 @@ TASKS = {
 
 @dataclass
 class Checked:
-    """splits: {split: Utterances} that the run may use; details: {name: JSON value} and stamps for
+    """splits: {split: Utterances} that the run may use; details: {name: JSON value} and caveats for
     results.json; kept: what the check has made and a task would make again (on the main process alone)"""
 
     splits: dict
     details: dict = field(default_factory=dict)
-    stamps: list = field(default_factory=list)
+    caveats: list = field(default_factory=list)
     kept: dict = field(default_factory=dict)
 
 
@@ -66,21 +66,21 @@ def check_before_training(settings, task):
         raise UsageError(f"--max_bad_fraction {share}: a share of train from 0 to 1 is expected.")
     splits = open_splits(settings)
     findings = Findings()
-    left_out, details, stamps = on_main(examine, splits, settings, task, findings)
+    left_out, details, caveats = on_main(examine, splits, settings, task, findings)
     if left_out:
         splits = {**splits, "train": without(splits["train"], set(left_out))}
-    return Checked(splits, details, stamps, findings.kept)
+    return Checked(splits, details, caveats, findings.kept)
 
 
 def examine(splits, settings, task, found):
-    """All checks -> ({ID of a training utterance to leave out: reason}, details, stamps). Raises DataError"""
+    """All checks -> ({ID of a training utterance to leave out: reason}, details, caveats); DataError"""
     if module := module_of(settings, task):
         importlib.import_module(module).check_labels(splits, settings, found)
     if "asr_run" not in settings:  # a cascade reads texts: no audio is heard
         check_lengths(splits, settings, found)
         check_audio(splits, settings, found)
     found.settle(len(splits["train"]), settings.get("max_bad_fraction", MAX_BAD_FRACTION))
-    return found.left_out, found.details, found.stamps
+    return found.left_out, found.details, found.caveats
 
 
 def module_of(settings, task):
@@ -124,7 +124,7 @@ def check_audio(splits, settings, found):
     allowed = shared if settings.get("allow_shared_audio") else set()
     for kind, items in report.errors.found.items():
         for item in items if kind not in allowed else ():
-            hint = " (--allow_shared_audio True stamps the result)" if kind in shared else ""
+            hint = " (--allow_shared_audio True caveats the result)" if kind in shared else ""
             found.refuse(kind + hint, item)
     for name, reason in report.bad.get("train", {}).items():
         if not reason.startswith(NEVER_LEFT_OUT):
@@ -132,7 +132,7 @@ def check_audio(splits, settings, found):
     for line in (*report.warnings, *report.notes):
         logger.warning("%s", line)
     found.tell("shared_audio", sorted(allowed))
-    found.stamps += [SHARED] if allowed else []
+    found.caveats += [SHARED] if allowed else []
     found.tell("audio", {key: value for key, value in report.counts.items() if key != "from_cache"})
 
 

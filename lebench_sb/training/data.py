@@ -264,9 +264,9 @@ def describe_split(csv_value, utterances):
     return {"sha256": sha256, "utterances": len(utterances), "hours": round(hours, 4)}
 
 
-def manifest_stamps(csv_value):
+def manifest_caveats(csv_value):
     """What the markers of a split's manifests say weakens a score on them, in their order"""
-    return [stamp for path in manifest_paths(csv_value) for stamp in read_marker(path).get("stamps", [])]
+    return [caveat for path in manifest_paths(csv_value) for caveat in read_marker(path).get("caveats", [])]
 
 
 def left_out(csv_values):

@@ -19,6 +19,8 @@ from lebench_sb.training.data import EpochPlan
 class Hooks:
     """Each has a default, except where a recipe must write it"""
 
+    caveats = ()  # of these data, which a reader of the figures must know; they go to results.json
+
     def units(self, predictions, batch):
         """How many things the loss of this micro-batch is a mean over"""
         return len(batch)
@@ -56,10 +58,6 @@ class Hooks:
     def details(self):
         """What results.json says of this task alone: {name: JSON value}"""
         return {}
-
-    def stamps(self):
-        """What a reader of this task's figures must know, first in the list of results.json"""
-        return []
 
     def intervals(self, rows):
         """The metrics of results.json: what `statistics(rows)` names, each with its 95 % interval"""

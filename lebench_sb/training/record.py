@@ -2,7 +2,7 @@
 
 from lebench_sb.evaluation.provenance import describe_run
 from lebench_sb.training import energy
-from lebench_sb.training.data import describe_split, left_out, manifest_stamps, speakers_of
+from lebench_sb.training.data import describe_split, left_out, manifest_caveats, speakers_of
 from lebench_sb.training.wrapping import without_ddp
 
 
@@ -23,7 +23,7 @@ def record_of(brain, utterances, rows, split, system):
         "text_normaliser": hparams["run"].get("text_normaliser", hparams["normaliser"]),
         "details": details_of(brain, utterances),
         "parameters": parameter_counts(brain.modules),
-        "stamps": stamps_of(brain, utterances),
+        "caveats": caveats_of(brain, utterances),
         "time": {
             "train_s": round(brain.train_seconds, 1),
             "device_h": round(brain.device_seconds / 3600, 4),
@@ -46,16 +46,16 @@ def details_of(brain, utterances):
     return {**details, **brain.details(), **left_out({s: hparams[f"{s}_csv"] for s in utterances})}
 
 
-def stamps_of(brain, utterances):
+def caveats_of(brain, utterances):
     """What a reader of the figures must know, each once"""
     hparams = vars(brain.hparams)
-    stamps = [*brain.stamps(), *hparams["stamps"]]
-    stamps += [stamp for split in utterances for stamp in manifest_stamps(hparams[f"{split}_csv"])]
-    stamps += hparams["checked"].stamps if "checked" in hparams else []
+    caveats = [*brain.caveats, *hparams["caveats"]]
+    caveats += [caveat for split in utterances for caveat in manifest_caveats(hparams[f"{split}_csv"])]
+    caveats += hparams["checked"].caveats if "checked" in hparams else []
     if speakers_of(utterances["train"]) & speakers_of(utterances.get("test", [])):
-        stamps.append("same speaker in train and test")
-    stamps += ["settings changed after the start"] if hparams["run"].get("changes") else []
-    return list(dict.fromkeys([*stamps, "one seed"]))
+        caveats.append("same speaker in train and test")
+    caveats += ["settings changed after the start"] if hparams["run"].get("changes") else []
+    return list(dict.fromkeys([*caveats, "one seed"]))
 
 
 def parameter_counts(modules):

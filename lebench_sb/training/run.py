@@ -28,7 +28,7 @@ from lebench_sb.manifests.markers import marker_path
 from lebench_sb.manifests.member_names import manifest_paths
 from lebench_sb.manifests.named import NOT_KNOWN, text_of
 from lebench_sb.text.normaliser import normaliser
-from lebench_sb.training import begun
+from lebench_sb.training import inputs
 from lebench_sb.training.before_training import check_before_training
 from lebench_sb.training.features import FeatureCache
 from lebench_sb.training.processes import on_main, processes
@@ -98,7 +98,7 @@ def check_settings(values, path):
 class RunFolder:
     """The folder of a run: compared with what it began with, then written.
 
-    resolved: text of the YAML; policy: what to do where it began otherwise (see training/begun.py).
+    resolved: text of the YAML; policy: what to do where it began otherwise (see training/inputs.py).
     """
 
     def __init__(self, resolved, path, overrides, run_opts, policy):
@@ -138,13 +138,13 @@ class RunFolder:
         """Compares settings, encoders and files with those of the folder -> whether there is no speech to
         compare: the folder is new, or does not say"""
         trains = None if self.test_only else processes()
-        self.record = begun.record_of(self.resolved, self.values, self.typed, trains)
+        self.record = inputs.record_of(self.resolved, self.values, self.typed, trains)
         self.record["debug"] = self.debug
-        if not begun.has_begun(self.folder, self.saved):
+        if not inputs.has_begun(self.folder, self.saved):
             return True
-        known = [begun.read(home) for home in self.homes]
+        known = [inputs.read(home) for home in self.homes]
         self.old = next((record for record in known if record), {})
-        found = [line for record in known for line in begun.differences(record, self.record)]
+        found = [line for record in known for line in inputs.differences(record, self.record)]
         self.settle(list(dict.fromkeys(found)))
         return not self.old.get("speech")
 
@@ -153,19 +153,19 @@ class RunFolder:
         if not found:
             return
         if self.debug and self.old.get("debug"):
-            begun.throw_away(self.homes)
+            inputs.throw_away(self.homes)
             self.old = {}
             self.lock()
         elif self.policy == REFUSE:
-            raise begun.refusal(self.folder, found)
+            raise inputs.refusal(self.folder, found)
         elif self.policy == BESIDE:
-            aside = begun.move_aside(self.homes)
+            aside = inputs.move_aside(self.homes)
             logger.warning("%s: the earlier run is now %s", self.folder, ", ".join(map(str, aside)))
             self.old = {}
             self.lock()
         else:
             logger.warning("%s goes on with changes: %s", self.folder, "; ".join(found))
-            self.old = begun.changed(self.old, found)
+            self.old = inputs.changed(self.old, found)
 
     def write(self):
         """Writes what repeats the run, starts `log.txt`"""
@@ -179,10 +179,10 @@ class RunFolder:
             logging.getLogger(name).setLevel(level)
         write_atomically(folder / "env.log", provenance.environment() + accelerators())
         logger.info("Run folder: %s", folder)
-        self.note_begun()
+        self.note_inputs()
 
-    def note_begun(self):
-        """Writes `begun.json`: what is known by now"""
+    def note_inputs(self):
+        """Writes `inputs.json`: what is known by now"""
         version = provenance.code_version()
         if (then := self.old.get("version", version)) != version:
             logger.warning("The code is another than when the folder began: %s, now %s", then, version)
@@ -191,7 +191,7 @@ class RunFolder:
             record["speech"] = self.old["speech"]
         if self.test_only:  # which says nothing of the updates that were made
             record["settings"] = {**self.old.get("settings", {}), **record["settings"]}
-        begun.write(self.homes, record, anew=not self.old)
+        inputs.write(self.homes, record, anew=not self.old)
 
     def prepare(self):
         """Writes the manifests, unless the command line names manifests itself, made as it says"""
@@ -214,7 +214,7 @@ class RunFolder:
         with kept_aside(written) as restore:
             self.prepare()
             self.speech = self.hear()
-            found = begun.differences({"speech": self.old["speech"]}, {"speech": self.speech})
+            found = inputs.differences({"speech": self.old["speech"]}, {"speech": self.speech})
             if found and (self.policy == BESIDE or self.debug):
                 restore()
             self.settle(found)
@@ -230,13 +230,13 @@ class RunFolder:
 
     def note_speech(self):
         """Writes down which speech the run began with, where nothing says it yet -> the changes so far"""
-        begun.write(self.homes, {"speech": self.speech or self.hear()})
+        inputs.write(self.homes, {"speech": self.speech or self.hear()})
         return self.old.get("changes", [])
 
     def note_encoders(self):
         """Writes down which encoders the run began with, now that those of the Hub are here"""
         if if_main_process():
-            begun.write(self.homes, {"encoders": begun.encoders_of(self.values)})
+            inputs.write(self.homes, {"encoders": inputs.encoders_of(self.values)})
 
     def manifests(self):
         """{split: paths} of the splits that the YAML has"""
@@ -349,15 +349,15 @@ def fit_and_test(brain, utterances, datasets):
         results.write_results(brain.folder, record, rows)
         for name, entry in record["metrics"].items():
             logger.info("test %s: %s", name, tables.show(entry))
-        tell_trivial(brain, rows)
+        tell_trivial_baseline(brain, rows)
         brain.draw(rows)
     ddp_barrier()
     logger.info("Finished in %.0f s; results in %s", time.time() - started, brain.folder)
 
 
-def tell_trivial(brain, rows):
-    """Logs, and writes to `trivial.json`, how the run does against a system that hears nothing"""
-    found = brain.against_trivial(rows)
+def tell_trivial_baseline(brain, rows):
+    """Logs, and writes to `trivial_baseline.json`, how the run does against the trivial baseline"""
+    found = brain.against_trivial_baseline(rows)
     for name, entry in found.items():
         digits = tables.digits_of(entry["unit"])
         value, difference = f"{entry['value']:.{digits}f}", f"{entry['difference']:+.{digits}f}"
@@ -366,7 +366,7 @@ def tell_trivial(brain, rows):
             low, high = (f"{bound:+.{digits}f}" for bound in entry["ci95"])
             verdict = f"[{low}, {high}], {'better' if entry['beats'] else 'NOT better'}"
         logger.info("%s of %s: %s; minus it: %s %s", name, entry["system"], value, difference, verdict)
-    write_atomically(brain.folder / "trivial.json", json_text(found, indent=1) + "\n")
+    write_atomically(brain.folder / "trivial_baseline.json", json_text(found, indent=1) + "\n")
 
 
 def feature_cache(brain):

@@ -48,7 +48,7 @@ def test_a_mistake_names_the_word_and_the_way_out(words, said):
 
 def test_values_reach_the_yaml_as_typed():
     _, run_opts, overrides = parse(
-        [str(CTC), *GOOD, "--stamps=[a, b]", "--corpus", "k=v: 5 # $US", "--precision=bf16"]
+        [str(CTC), *GOOD, "--caveats=[a, b]", "--corpus", "k=v: 5 # $US", "--precision=bf16"]
     )
     assert run_opts.precision == "bf16" and "precision" in run_opts.overridden_args
     assert overrides["corpus"] == "k=v: 5 # $US"
@@ -102,11 +102,11 @@ def test_what_is_text_stays_text(option, typed, read):
 
 
 KINDS = [
-    ("--stamps", "x", "a list is expected"), ("--metrics", "WER", "a list is expected"),
-    ("--head", "x", "settings in braces"), ("--seed", "[1]", "seed"), ("--stamps", "[x]", "stamps"),
+    ("--caveats", "x", "a list is expected"), ("--metrics", "WER", "a list is expected"),
+    ("--head", "x", "settings in braces"), ("--seed", "[1]", "seed"), ("--caveats", "[x]", "caveats"),
     ("--mode", "[a]", "mode"), ("--mode", "a\x1b[31m", "mode"), ("--mode", " ", "mode"),
     ("--seed", "-1", "seed"), ("--seed", "1.5", "seed"), ("--head", "[" * 50_000, "braces"),
-    ("--stamps", "[" * 50_000, "nested"), ("--mode", "{" * 50_000, "mode"),
+    ("--caveats", "[" * 50_000, "nested"), ("--mode", "{" * 50_000, "mode"),
     ("--if_changed", "maybe", "refuse"), ("--head", "{" * 50_000, "nested"),
     ("--reset_missing", "yes", "True"), ("--output_folder", "[a]", "output_folder"),
 ]  # fmt: skip

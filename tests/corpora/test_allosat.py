@@ -73,7 +73,7 @@ def test_layout(tmp_path):
 def test_the_miniature(emotion_miniature, tmp_path):
     markers = prepare_allosat(emotion_miniature, tmp_path / "m")
     expected = ["synthetic speech", "emotion by prosody presets: plumbing check"]
-    assert all(marker["stamps"] == expected for marker in markers.values())
+    assert all(marker["caveats"] == expected for marker in markers.values())
     test = read_manifest(tmp_path / "m" / "test.csv", emotion_miniature)
     traces = read_traces(test, "satisfaction", (-1, 1))
     for u in test:

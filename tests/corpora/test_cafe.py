@@ -84,7 +84,7 @@ def test_layout(tmp_path):
 def test_the_miniature(emotion_miniature, tmp_path):
     markers = prepare_cafe(emotion_miniature, tmp_path / "m", folds=3)
     expected = ["synthetic speech", "emotion by prosody presets: plumbing check"]
-    assert all(marker["stamps"] == expected for marker in markers.values())
+    assert all(marker["caveats"] == expected for marker in markers.values())
     found = utterances(emotion_miniature)
     assert {u.labels["emotion"] for u in found} == set(NAMES.values())
     assert {(u.labels["emotion"], u.labels["intensity"]) for u in found} == {

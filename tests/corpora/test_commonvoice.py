@@ -93,7 +93,7 @@ def test_prepare_writes_three_manifests_counts_and_repeats(tmp_path, inner):
     assert before == {split: (tmp_path / "m" / f"{split}.csv").stat().st_mtime_ns for split in markers}
     prepare_commonvoice(folder, tmp_path / "m", normaliser="none")
     assert len(read_manifest(tmp_path / "m" / "train.csv", folder)) == 4
-    assert read_marker(tmp_path / "m" / "train.csv")["stamps"] == []
+    assert read_marker(tmp_path / "m" / "train.csv")["caveats"] == []
 
 
 def test_a_changed_table_is_read_again(tmp_path):
@@ -298,10 +298,10 @@ def test_a_replaced_clip_is_measured_again(tmp_path):
     assert prepare_commonvoice(folder, tmp_path / "m")["test"]["hours"] > before
 
 
-def test_shared_speakers_are_stamped(tmp_path):
+def test_shared_speakers_are_a_caveat(tmp_path):
     folder = corpus(tmp_path / "cv", test=[TEST[0].replace("e5", "a1")])
-    stamps = prepare_commonvoice(folder, tmp_path / "m")["test"]["stamps"]
-    assert stamps == ["same speaker in train and test"]
+    caveats = prepare_commonvoice(folder, tmp_path / "m")["test"]["caveats"]
+    assert caveats == ["same speaker in train and test"]
 
 
 def test_the_miniature(tmp_path):
@@ -312,7 +312,7 @@ def test_the_miniature(tmp_path):
 
     build_miniature(tmp_path / "data", scale=0.004, workers=1)
     markers = prepare_commonvoice(tmp_path / "data", tmp_path / "m")
-    assert all(marker["stamps"] == ["synthetic speech"] for marker in markers.values())
+    assert all(marker["caveats"] == ["synthetic speech"] for marker in markers.values())
     for split, theirs in {"train": "train", "valid": "dev", "test": "test"}.items():
         said = [c for c in texts.clips(0, 0.004) if (c.corpus, c.split) == ("commonvoice", theirs)]
         read = read_manifest(tmp_path / "m" / f"{split}.csv", tmp_path / "data")

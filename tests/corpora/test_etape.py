@@ -269,7 +269,7 @@ def test_the_miniature(tmp_path):
     build_miniature(tmp_path / "data", scale=0.01, workers=1, corpora=("etape",))
     folder = tmp_path / "data" / "etape"
     markers = prepare_etape(folder, tmp_path / "m")
-    assert all(marker["stamps"] == ["synthetic speech"] for marker in markers.values())
+    assert all(marker["caveats"] == ["synthetic speech"] for marker in markers.values())
     for split, theirs in {"train": "train", "valid": "dev", "test": "test"}.items():
         clips = [c for c in texts.clips(0, 0.01, ["etape"]) if c.split == theirs]
         words = [[word for s in c.sentences for word in s.words] for c in clips]

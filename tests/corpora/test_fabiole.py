@@ -36,7 +36,7 @@ def training(folder, speakers=8, excerpts=2, root=None, prefix="t"):
             name = f"{prefix}{s}-{k}"
             path = wav(folder / "other" / f"{name}.wav")
             found.append(Utterance(name, str(path), 0.5, speaker=f"{prefix}{s}", labels={"wrd": "oui"}))
-    write_manifest(folder / f"{prefix}.csv", found, root or folder, {}, stamps=["one seed"])
+    write_manifest(folder / f"{prefix}.csv", found, root or folder, {}, caveats=["one seed"])
     return folder / f"{prefix}.csv"
 
 
@@ -61,7 +61,7 @@ def test_prepare(tmp_path):
         "valid": 4,
         "test": 3,
     }
-    assert markers["train"]["stamps"] == ["one seed"] and markers["test"]["stamps"] == []
+    assert markers["train"]["caveats"] == ["one seed"] and markers["test"]["caveats"] == []
     train, valid = (read_manifest(tmp_path / "m" / f"{s}.csv", tmp_path) for s in ("train", "valid"))
     assert not {u.speaker for u in train} & {u.speaker for u in valid}
     assert train[0].labels == {"wrd": "oui"}
@@ -176,7 +176,7 @@ def test_the_miniature(tmp_path):
     markers = prepare_fabiole(
         tmp_path, tmp_path / "m", tmp_path / "fabiole_training" / "train.csv", valid_share=0.3
     )
-    assert all(marker["stamps"] == ["synthetic speech"] for marker in markers.values())
+    assert all(marker["caveats"] == ["synthetic speech"] for marker in markers.values())
     assert markers["test"]["speakers"] == 4 and markers["test"]["utterances"] == 12
     test = {u.id: u for u in read_manifest(tmp_path / "m" / "test.csv", tmp_path)}
     assert {u.gender for u in test.values()} == {"F", "M"}

@@ -91,7 +91,7 @@ def test_real_lines(folder, tmp_path, caplog):
         "train": 12, "valid": 3, "test": 3, "test2": 2,
     }  # fmt: skip
     assert markers["train"]["dropped"] == {"no words": 4} and "no words (1)" in caplog.text
-    assert not any(marker["stamps"] for marker in markers.values())
+    assert not any(marker["caveats"] for marker in markers.values())
     first, second = read(folder, tmp_path)[:2]
     assert (first.id, first.start, first.stop, first.duration) == ("1_0001.250_0002.500", 1.25, 2.5, 1.25)
     assert (second.start, second.stop, second.speaker) == (2.5, 3.5, "speaker_1_08730_1")
@@ -349,7 +349,7 @@ def test_the_miniature(tmp_path):
 
     build_miniature(tmp_path / "data", scale=0.06, workers=1, corpora=("media",))
     markers = prepare_media(tmp_path / "data", tmp_path / "m", "relax", test2=True)
-    assert all(m["stamps"] == ["synthetic speech"] and not m["dropped"] for m in markers.values())
+    assert all(m["caveats"] == ["synthetic speech"] and not m["dropped"] for m in markers.values())
     plan = {dialogue(clip): clip for clip in texts.clips(0, 0.06, ["media"])}
     heard = {}
     for split in markers:

@@ -182,7 +182,7 @@ def test_the_miniature(tmp_path):
 
     build_miniature(tmp_path / "data", scale=0.004, workers=1)
     markers = prepare_mls(tmp_path / "data", tmp_path / "m")
-    assert all(marker["stamps"] == ["synthetic speech"] for marker in markers.values())
+    assert all(marker["caveats"] == ["synthetic speech"] for marker in markers.values())
     for split, theirs in {"train": "train", "valid": "dev", "test": "test"}.items():
         said = {c.number: c for c in texts.clips(0, 0.004) if (c.corpus, c.split) == ("mls", theirs)}
         for u in read_manifest(tmp_path / "m" / f"{split}.csv", tmp_path / "data"):

@@ -76,7 +76,7 @@ def test_prepare_writes_three_manifests_of_a_pair_and_repeats(tmp_path):
         "valid": 1,
         "test": 1,
     }
-    assert markers["train"]["dropped"] == {"empty translation": 1} and markers["train"]["stamps"] == []
+    assert markers["train"]["dropped"] == {"empty translation": 1} and markers["train"]["caveats"] == []
     assert markers["test"]["changed"] == {"[": 1, "]": 1, "♪": 1}  # unread, so empty, and told
     before = (tmp_path / "m" / "train.csv").stat().st_mtime_ns
     assert prepare_mtedx(folder, tmp_path / "m", "en") == markers
@@ -107,7 +107,7 @@ def test_bom_crlf_and_miniature(tmp_path):
     for path in sorted(folder.rglob("txt/*")):
         path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
     (folder / "miniature.done.json").write_text("{}")
-    assert prepare_mtedx(folder, tmp_path / "m", "en")["test"]["stamps"] == ["synthetic speech"]
+    assert prepare_mtedx(folder, tmp_path / "m", "en")["test"]["caveats"] == ["synthetic speech"]
     assert read_manifest(tmp_path / "m" / "test.csv", folder)[0].labels["translation_en"] == "Impetus"
 
 
@@ -188,7 +188,7 @@ def test_the_miniature(tmp_path):
     plan = texts.clips(0, 0.02, ("mtedx",))
     for language, missing in layout_mtedx.MISSING.items():
         markers = prepare_mtedx(tmp_path / "data", tmp_path / language, language)
-        assert all(marker["stamps"] == ["synthetic speech"] for marker in markers.values())
+        assert all(marker["caveats"] == ["synthetic speech"] for marker in markers.values())
         for split, theirs in (("train", "train"), ("valid", "dev"), ("test", "test")):
             talks = [clip for clip in plan if clip.split == theirs]
             talks = [clip for clip in talks if split != "train" or clip.number % 4 not in missing]

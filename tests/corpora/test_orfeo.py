@@ -219,7 +219,7 @@ def test_the_miniature(tmp_path):
 
     build_miniature(tmp_path / "data", scale=0.02, workers=1, corpora=("orfeo",))
     markers = prepare_orfeo(tmp_path / "data" / "orfeo", tmp_path / "m")
-    assert all(marker["stamps"] == ["synthetic speech"] for marker in markers.values())
+    assert all(marker["caveats"] == ["synthetic speech"] for marker in markers.values())
     plan = clips(0, 0.02, ("orfeo",))
     said = {f"cefc-{name(clip)}-{k}": s for clip in plan for k, s in enumerate(clip.sentences, 1)}
     for split in markers:

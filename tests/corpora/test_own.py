@@ -127,7 +127,7 @@ def test_drawn_splits_keep_speakers_apart_and_every_row_once(corpus):
     assert {name: len(found) for name, found in speakers.items()} == {"train": 2, "valid": 1, "test": 1}
     assert Counter(u.id for u in read_all(corpus, report)) == Counter(f"u{i}" for i in range(12))
     assert "splits drawn by speaker" in report["notes"]
-    assert all(marker["stamps"] == [] for marker in report["splits"].values())
+    assert all(marker["caveats"] == [] for marker in report["splits"].values())
 
 
 RATIOS = [(0.8, 0.1, 0.1), (0.5, 0.25, 0.25), (0.9, 0.1, 0), (0.95, 0, 0.05), (0.1, 0.8, 0.1)]
@@ -163,15 +163,15 @@ def test_the_seed_decides_and_the_same_seed_repeats(corpus):
     assert len(set(map(tuple, tests.values()))) > 1
 
 
-def test_too_few_speakers_are_stamped(corpus):
+def test_too_few_speakers_are_a_caveat(corpus):
     path = corpus(*(line.replace("s1", "s0").replace("s2", "s0").replace("s3", "s0") for line in twelve()))
     report = prepare(corpus, path)
     assert "same speaker in train and test" in report["notes"]
-    assert report["splits"]["test"]["stamps"] == ["same speaker in train and test"]
+    assert report["splits"]["test"]["caveats"] == ["same speaker in train and test"]
     done = json.loads((corpus.root / "M" / "test.csv.done.json").read_text(encoding="utf-8"))
-    assert done["stamps"] == ["same speaker in train and test"]
+    assert done["caveats"] == ["same speaker in train and test"]
     without = prepare(corpus, path, {"wav": "path"})
-    assert without["splits"]["test"]["stamps"] == ["speakers not known"]
+    assert without["splits"]["test"]["caveats"] == ["speakers not known"]
 
 
 def test_a_split_column_is_read_in_its_usual_spellings_and_reported(corpus):
@@ -494,7 +494,7 @@ def test_real_recordings(dev_pack, tmp_path, where, text, normaliser, sizes):
         dev_pack / "manifest.csv", columns, dev_pack, tmp_path, where, "split", normaliser=normaliser
     )
     assert {name: marker["utterances"] for name, marker in report["splits"].items()} == sizes
-    assert report["splits"]["test"]["stamps"] == ["same speaker in train and test"]
+    assert report["splits"]["test"]["caveats"] == ["same speaker in train and test"]
     for name in sizes:
         utterances = read_manifest(tmp_path / f"{name}.csv", dev_pack)
         assert all(Path(u.wav).is_file() and u.labels["wrd"] for u in utterances)

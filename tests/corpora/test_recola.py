@@ -46,7 +46,7 @@ def test_real_files(tmp_path, inner):
     assert [u.id for u in train] == ["train_1", "train_10", "train_2", "train_3"]
     assert [u.speaker for u in train] == [u.id for u in train] and train[0].duration == 2.0
     assert train[0].labels["trace"].endswith("ratings_gold_standard/valence/train_1.arff")
-    assert all(m["stamps"] == [] for m in markers.values())
+    assert all(m["caveats"] == [] for m in markers.values())
     trace = read_traces(train, "GoldStandard")[train[1].labels["trace"]]
     assert len(trace.times) == 51 and trace.at(0.04) == pytest.approx(0.01)
 
@@ -97,7 +97,7 @@ def test_wrong_words_and_layout(tmp_path):
 def test_the_miniature(emotion_miniature, tmp_path, dimension):
     markers = prepare_recola(emotion_miniature, tmp_path / "m", dimension)
     expected = ["synthetic speech", "emotion by prosody presets: plumbing check"]
-    assert all(marker["stamps"] == expected for marker in markers.values())
+    assert all(marker["caveats"] == expected for marker in markers.values())
     train = read_manifest(tmp_path / "m" / "train.csv", emotion_miniature)
     traces = read_traces(train, "GoldStandard", (-1, 1))
     assert len(train) >= 2 and all(u.duration > 30 for u in train)

@@ -153,7 +153,7 @@ def test_the_miniature(tmp_path):
     build_miniature(tmp_path / "data", scale=0.02, workers=1, corpora=("rhapsodie",))
     folder = tmp_path / "data" / "rhapsodie"
     markers = prepare_rhapsodie(folder, tmp_path / "m")
-    assert all(m["stamps"] == ["synthetic speech"] and not m["dropped"] for m in markers.values())
+    assert all(m["caveats"] == ["synthetic speech"] and not m["dropped"] for m in markers.values())
     plan = clips(0, 0.02, ("rhapsodie",))
     said = {f"{name(clip)}-{k}": (clip, s) for clip in plan for k, s in enumerate(clip.sentences, 1)}
     contracted = 0

@@ -68,7 +68,7 @@ def test_aliases_that_stay_small_are_read(tmp_path):
 )
 def test_a_json_that_would_crash_its_reader_is_one_line(text, what):
     with pytest.raises(DataError, match=what):
-        guard.parse_json(text, "begun.json")
+        guard.parse_json(text, "inputs.json")
 
 
 def test_brackets_in_a_text_are_no_depth():
@@ -144,8 +144,8 @@ def test_plain_values_stay(value):
 @pytest.mark.parametrize("key, value", [
     ("task", 3), ("task", "A\nB"), ("corpus", 2024), ("corpus", None), ("mode", ["frozen"]), ("mode", ""),
     ("normaliser", 1), ("layer", 1.5), ("layer", None), ("layer", True), ("seed", "x"), ("seed", 1.0),
-    ("seed", -1), ("seed", 2**32), ("seed", True), ("stamps", "x"), ("stamps", ["x"]), ("stamps", [3]),
-    ("stamps", None), ("stamps", {"one seed": 1}), ("stamps", ["one sed"]),
+    ("seed", -1), ("seed", 2**32), ("seed", True), ("caveats", "x"), ("caveats", ["x"]), ("caveats", [3]),
+    ("caveats", None), ("caveats", {"one seed": 1}), ("caveats", ["one sed"]),
 ])  # fmt: skip
 def test_what_results_json_will_refuse_is_said_before_the_training(key, value):
     good = {
@@ -156,7 +156,7 @@ def test_what_results_json_will_refuse_is_said_before_the_training(key, value):
         "layer": "last",
         "seed": 1,
     }
-    check_begin({**good, "stamps": ["one seed"]})
+    check_begin({**good, "caveats": ["one seed"]})
     with pytest.raises(UsageError, match=f"--{key}"):
         check_begin({**good, key: value})
 

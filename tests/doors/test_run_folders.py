@@ -7,8 +7,8 @@ import pytest
 from lebench_sb.core.errors import DataError, UsageError
 from lebench_sb.grid.choice import best_on_valid
 from lebench_sb.grid.demo import finish
-from lebench_sb.grid.execute import read_begun
-from lebench_sb.grid.report import read_cells, trivial
+from lebench_sb.grid.execute import read_inputs
+from lebench_sb.grid.report import read_cells, trivial_baseline
 from lebench_sb.training.checkpoints import best_checkpoint, read_settings
 
 DEEP = "[" * 50_000
@@ -28,15 +28,15 @@ def test_cells_json_of_another_kind(tmp_path, text):
 @pytest.mark.parametrize("text", [DEEP, "{", "[]", '{"WER": 1}', '{"WER": {}}', "{}"])
 def test_trivial_json_of_another_kind(tmp_path, text):
     (tmp_path / "hyperparams.yaml").write_text(SETTINGS)
-    (tmp_path / "trivial.json").write_text(text)
-    with pytest.raises(DataError, match=r"trivial\.json"):
-        trivial({"runs": [{"folder": str(tmp_path)}]})
+    (tmp_path / "trivial_baseline.json").write_text(text)
+    with pytest.raises(DataError, match=r"trivial_baseline\.json"):
+        trivial_baseline({"runs": [{"folder": str(tmp_path)}]})
 
 
 @pytest.mark.parametrize("text", [DEEP, "{", "[]", "1"])
-def test_a_damaged_begun_json_begins_anew(tmp_path, text):
-    (tmp_path / "begun.json").write_text(text)
-    assert read_begun(tmp_path) == {}
+def test_a_damaged_inputs_json_begins_anew(tmp_path, text):
+    (tmp_path / "inputs.json").write_text(text)
+    assert read_inputs(tmp_path) == {}
 
 
 @pytest.mark.parametrize("text", [DEEP, "- a", "a: [}", "", "a: &a [*a]"])

@@ -191,8 +191,8 @@ def test_a_run_continues_the_optimiser(write, root, corpus, tiny_pretraining, tm
     _, folder = import_checkpoint(write(), None, tmp_path / "imported")
     words = [word for word in tiny_pretraining if not word.startswith("--config")]
     pretrain(
-        root, "mini", words, tmp_path / "run", init_from=folder, init_optimizer=True, balance_codes=False,
-        number_of_updates=2, valid_every_updates=2, num_workers=0, max_crop=1.5, targets_learn_after=0,
+        root, "mini", words, tmp_path / "run", init_from=folder, init_optimizer=True, init_quantizer=False,
+        number_of_updates=2, valid_every_updates=2, num_workers=0, max_crop=1.5, freeze_targets_updates=0,
     )  # fmt: skip
     state = torch.load(best_checkpoint(tmp_path / "run") / "optimizer.ckpt", weights_only=True)
     assert {int(entry["step"]) for entry in state["state"].values()} == {502}

@@ -42,7 +42,7 @@ def make_record(rows, system="results/demo/pretraining/encoder", seed=1234, **ch
         "task": "ASR", "corpus": "CommonVoice", "split": "test", "system": system, "layer": "weighted",
         "mode": "frozen", "metrics": metrics, **describe_run(seed, {"seed": seed}, command),
         "data": {"train": split, "valid": {}, "test": split}, "text_normaliser": "fr-1",
-        "parameters": {"encoder": 94_371_712, "trained": 640}, "stamps": ["one seed"],
+        "parameters": {"encoder": 94_371_712, "trained": 640}, "caveats": ["one seed"],
         "time": {"train_s": 61.4, "device_h": 0.02},
     }  # fmt: skip
     return {**record, **changes}

@@ -115,8 +115,8 @@ WRONG = [
     ("time/train_s", float("inf"), "time.train_s is inf"),
     ("energy/kwh", float("nan"), "energy.kwh is nan"),
     ("energy", None, "energy is None, expected a dict"),
-    ("stamps", ["one seeds"], "one seeds is unknown .did you mean one seed"),
-    ("stamps", "one seed", "stamps is 'one seed'"),
+    ("caveats", ["one seeds"], "one seeds is unknown .did you mean one seed"),
+    ("caveats", "one seed", "caveats is 'one seed'"),
     ("overrides/data_folder", Path("x"), "overrides.data_folder is a .*Path"),
     ("overrides/lr", [1.0, float("-inf")], "overrides.lr.1 is -inf"),
     ("parameters/trained", np.int64(3), "parameters.trained is"),
@@ -262,7 +262,7 @@ def markdown_rows(text):
 
 
 def test_table_shows_what_the_files_say(tmp_path):
-    write_run(tmp_path / "mfb", 0.5, system="mel_filterbank", stamps=["synthetic speech", "one seed"])
+    write_run(tmp_path / "mfb", 0.5, system="mel_filterbank", caveats=["synthetic speech", "one seed"])
     write_run(tmp_path / "ssl", 0.2, layer=6, parameters={"encoder": 94_371_712, "trained": 12_345})
     text = table([tmp_path])
     assert text.startswith("### ASR, CommonVoice, test\n")
@@ -270,7 +270,7 @@ def test_table_shows_what_the_files_say(tmp_path):
     entry = read_results(tmp_path / "mfb")["metrics"]["WER"]
     low, high = entry["ci95"]
     assert first["WER (%) ↓"] == f"{entry['value']:.1f} [{low:.1f}, {high:.1f}]"
-    assert first["system"] == "mel_filterbank" and first["stamps"] == "synthetic speech; one seed"
+    assert first["system"] == "mel_filterbank" and first["caveats"] == "synthetic speech; one seed"
     assert second["system"] == "results/demo/pretraining/encoder" and second["layer"] == "6"
     assert (second["encoder parameters"], second["trained parameters"]) == ("94.4 M", "12.3 k")
     assert second["training (s)"] == "61"
@@ -299,7 +299,7 @@ def test_seeds_of_one_experiment_keep_their_rows(tmp_path):
     expected = f"{np.mean(values):.1f} ± {np.std(values, ddof=1):.1f} (3)"
     assert [rows[s]["WER over seeds"] for s in ("1", "2", "3")] == [expected] * 3
     assert len({rows[s]["WER (%) ↓"] for s in ("1", "2", "3")}) == 3
-    assert rows["1"]["stamps"] == "" and rows[""]["stamps"] == "one seed"
+    assert rows["1"]["caveats"] == "" and rows[""]["caveats"] == "one seed"
     assert rows[""]["WER over seeds"] == ""
 
 

@@ -33,7 +33,7 @@ def test_every_cell_runs_once_and_is_reused(toy, capsys):
     assert toy.run() == 0 and len(runs(toy.folder)) == len(expected)
     assert toy.table() == table
     assert capsys.readouterr().out.count("finished before, reused") == len(expected)
-    command = json.loads((toy.folder / "grid/TOY/ours/end-to-end/seed2/begun.json").read_text())
+    command = json.loads((toy.folder / "grid/TOY/ours/end-to-end/seed2/inputs.json").read_text())
     assert set(command) == {"command", "yaml", "code", "data", "encoder"}
     overrides = read_results(toy.folder / "grid/TOY/ours/end-to-end/seed2")["overrides"]
     assert overrides["freeze"] == "False" and overrides["ssl_hub"] == "encoder" and overrides["seed"] == "2"
@@ -282,14 +282,14 @@ def test_the_cells_of_a_task_are_compared_with_its_filterbanks(toy):
     assert "not compared: Different test sets: 1 utterances only in" in toy.table()
 
 
-def test_a_task_in_which_nothing_beats_a_deaf_system_is_a_failure(toy, capsys):
+def test_a_task_in_which_nothing_beats_the_trivial_baseline_is_a_failure(toy, capsys):
     recipe = {"recipe": "recipes/TOY/Corpus"}
     tasks = {
         "A": {**recipe, "overrides": {"beats": False}, "modes": {"frozen": {"beats": True}}},
         "B": {**recipe, "overrides": {"beats": False}},
     }
     assert toy.run(tasks=tasks, seeds=[1]) == 0
-    changes = dict(tasks=tasks, seeds=[1], beats_trivial=True)
+    changes = dict(tasks=tasks, seeds=[1], beats_trivial_baseline=True)
     assert toy.run(**changes) == 1
     said = capsys.readouterr().out
     assert "FAILED B: nothing beats" in said and "FAILED A" not in said

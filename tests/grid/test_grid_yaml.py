@@ -76,7 +76,7 @@ WRONG = [
     (dict(options=["--debug"]), "add --debug_persistently"),
     (dict(options=["--debugg"]), "debugg.*did you mean --debug"),
     (dict(tasks={"T": {**TASK, "start_from": "T"}}), "T.start_from: T is no task before it"),
-    (dict(beats_trivial="yes"), "beats_trivial: True or False is expected, not 'yes'"),
+    (dict(beats_trivial_baseline="yes"), "beats_trivial_baseline: True or False is expected, not 'yes'"),
     (dict(parallel=0), "parallel: a whole number from 1 to 4096"),
     (dict(overrides=[1]), "overrides: keys of the recipe's YAML and values"),
 ]
@@ -255,4 +255,4 @@ def test_the_grids_of_the_repository_are_sound(path, tmp_path, monkeypatch, caps
     monkeypatch.chdir(tmp_path)
     assert benchmark(path, dry_run=True) == 0
     assert "nothing was run" in capsys.readouterr().out
-    assert not list((tmp_path / grid["output"]).rglob("begun.json"))
+    assert not list((tmp_path / grid["output"]).rglob("inputs.json"))

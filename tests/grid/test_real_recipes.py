@@ -99,12 +99,12 @@ def test_a_killed_grid_of_the_real_recipe_has_the_table_of_an_uninterrupted_one(
         time.sleep(0.2)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    stamp = (first / "results.json").stat().st_mtime_ns
+    modified = (first / "results.json").stat().st_mtime_ns
     assert not (second / "results.json").exists()
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stdout[-3000:]
     assert done.stdout.count("finished before, reused") == 1
-    assert (first / "results.json").stat().st_mtime_ns == stamp
+    assert (first / "results.json").stat().st_mtime_ns == modified
     killed = (place / "grid/table.md").read_text()
     (place / "grid").rename(place / "killed")
     assert subprocess.run(command, capture_output=True, env=environment).returncode == 0

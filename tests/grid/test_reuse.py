@@ -93,10 +93,10 @@ def test_only_the_cells_of_what_changed_run_again(toy):
 
 def test_a_results_json_of_unknown_origin_is_not_taken_for_finished(toy):
     toy.run(**ONE)
-    (toy.folder / PLACE / "seed1" / "begun.json").unlink()
+    (toy.folder / PLACE / "seed1" / "inputs.json").unlink()
     toy.run(**ONE)
     assert len(runs(toy.folder)) == 2 and (toy.folder / PLACE / "seed1.old1/results.json").exists()
-    (toy.folder / PLACE / "seed1" / "begun.json").write_text('{"cut sho')
+    (toy.folder / PLACE / "seed1" / "inputs.json").write_text('{"cut sho')
     toy.run(**ONE)
     assert len(runs(toy.folder)) == 3
 
@@ -321,7 +321,7 @@ def test_ctrl_c_stops_the_runs_and_the_same_command_goes_on(toy):
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=20) == 1 and b"interrupted" in process.stderr.read()
-    assert alive(toy.folder) == [] and json.loads((toy.folder / PLACE / "seed1/begun.json").read_text())
+    assert alive(toy.folder) == [] and json.loads((toy.folder / PLACE / "seed1/inputs.json").read_text())
 
 
 def test_nothing_is_left_running_after_an_error_of_the_scheduler(toy, monkeypatch):

@@ -12,7 +12,7 @@ seed: 1234
 ssl_hub: !PLACEHOLDER
 init_from: ""
 init_from_run: none
-beats: untold # or True, False: whether the run beats a system that hears nothing
+beats: untold # or True, False: whether the run beats the trivial baseline
 layer: weighted
 freeze: True
 data_folder: !PLACEHOLDER
@@ -88,7 +88,7 @@ def write(folder, options):
     if "beats" in options:
         entry = {"system": "silence", "value": 100.0, "unit": "%", "difference": -3.0, "ci95": [-4.0, -2.0]}
         found = {"WER": {**entry, "beats": options["beats"] == "True"}}
-        (folder / "trivial.json").write_text(json.dumps(found))
+        (folder / "trivial_baseline.json").write_text(json.dumps(found))
 
 
 if __name__ == "__main__":

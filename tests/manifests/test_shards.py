@@ -64,7 +64,7 @@ def files(tmp_path):
     soundfile.write(folder / "long.wav", rng.uniform(-0.5, 0.5, 20 * 16000), 16000)
     for k, (wav, start) in enumerate([("long.wav", 2.5), ("long.wav", 11.0), ("clips/été/0.flac", 0.1)]):
         other.append(Utterance(f"b{k}", str(folder / wav), 0.25, start, start + 0.25))
-    write_manifest(folder / "a.csv", one, folder, {}, dropped={"too long": 2}, stamps=["synthetic speech"])
+    write_manifest(folder / "a.csv", one, folder, {}, dropped={"too long": 2}, caveats=["synthetic speech"])
     write_manifest(folder / "b.csv", other, folder, {})
     return folder
 
@@ -100,7 +100,7 @@ def test_manifests_point_into_shards_that_tar_unpacks(files, packed, tmp_path):
         unpacked = tmp_path / old.wav[len(str(files)) + 1 :]
         assert unpacked.read_bytes() == open(old.wav, "rb").read()
     marker = read_marker(packed / "a.csv")
-    assert marker["dropped"] == {"too long": 2} and marker["stamps"] == ["synthetic speech"]
+    assert marker["dropped"] == {"too long": 2} and marker["caveats"] == ["synthetic speech"]
     trace = read_manifest(packed / "a.csv", packed)[0].labels["trace"]
     assert trace == str(packed / "t.csv") and os.path.getsize(trace)
 

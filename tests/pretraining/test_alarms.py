@@ -1,4 +1,4 @@
-"""Each alarm is rung by a real run with the fault it is for; a healthy run rings none."""
+"""Each alarm is raised by a real run with the fault it is for; a healthy run raises none."""
 
 import json
 import re
@@ -22,7 +22,12 @@ from lebench_sb.pretraining.stream import standardise
 from lebench_sb.training import before_training, data
 
 YAML = "recipes/pretraining/wav2vec2/hparams/mini.yaml"
-LEARNING = {"targets_learn_after": 0, "feature_grad_mult": 1, "balance_codes": False, "diversity_weight": 0}
+LEARNING = {
+    "freeze_targets_updates": 0,
+    "feature_grad_mult": 1,
+    "init_quantizer": False,
+    "diversity_weight": 0,
+}
 
 
 @pytest.fixture
@@ -112,7 +117,7 @@ def unheard(monkeypatch):
 
 def test_suspiciously_perfect_accuracy(pretrain, corpus, tmp_path, unheard):
     silent = copy_of(corpus, tmp_path, lambda name, samples: 0 * samples)
-    alarms, lines, page = pretrain(balance_codes=False, **silent)
+    alarms, lines, page = pretrain(init_quantizer=False, **silent)
     assert "100.0 %" in alarms["Accuracy suspiciously perfect"]
     assert "audio repeats itself" in alarms["Accuracy suspiciously perfect"]
     assert "<b>Accuracy suspiciously perfect</b>" in page
@@ -164,7 +169,7 @@ def test_waiting_for_data(pretrain, monkeypatch):
 
     monkeypatch.setattr(data, "load_audio", from_a_slow_disk)
     short = {"number_of_updates": 55, "valid_every_updates": 55, "max_batch_seconds": 4}
-    alarms, lines, page = pretrain(**short, targets_learn_after=1000)
+    alarms, lines, page = pretrain(**short, freeze_targets_updates=1000)
     assert set(alarms) == {"Waiting for data"} and "num_workers" in alarms["Waiting for data"]
     assert np.median([line["waiting_share"] for line in lines if line["stage"] == "train"]) > 25
 

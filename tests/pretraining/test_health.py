@@ -82,7 +82,7 @@ def test_a_thinned_file_is_drawn_as_the_whole_one(tmp_path):
     assert lines[0]["step"] == 4.5 and lines[0]["accuracy"] == 4.5 and "audio_per_s" not in lines[0]
 
 
-# ---- alarms: when they do not ring, and how often
+# ---- alarms: when they are not raised, and how often
 
 
 def test_each_alarm_is_said_once_and_its_end_is_known():

@@ -6,7 +6,7 @@ from scripts import pretrain
 from transformers import Wav2Vec2ForPreTraining
 
 from lebench_sb.pretraining.build import build_model, make_config
-from lebench_sb.pretraining.initialise import balance_codes, band_pass_filters
+from lebench_sb.pretraining.initialise import band_pass_filters, init_quantizer
 from lebench_sb.pretraining.losses import perplexity
 
 CONFIG = dict(
@@ -41,7 +41,7 @@ def test_balancing_centres_the_codes_and_spreads_their_use():
     wavs, lens = noise(0), torch.tensor([16000, 16000, 12000, 8000])
     with torch.no_grad():
         before = used_codes(model, wavs, lens)
-        balance_codes(model, wavs, lens)
+        init_quantizer(model, wavs, lens)
         after = used_codes(model, wavs, lens)
         means = model.quantizer_logits(model.valid_features(wavs, lens)).mean(0)
     assert means.abs().max() < 1e-3
@@ -57,17 +57,17 @@ def test_frames_that_are_not_finite_take_no_part_in_balancing():
     wavs, lens = noise(0), torch.tensor([16000, 16000, 12000, 8000])
     wavs[1] = torch.nan
     kept = torch.tensor([0, 2, 3])
-    assert balance_codes(whole, wavs, lens) and balance_codes(without, wavs[kept], lens[kept])
+    assert init_quantizer(whole, wavs, lens) and init_quantizer(without, wavs[kept], lens[kept])
     torch.testing.assert_close(whole.hf.quantizer.state_dict(), without.hf.quantizer.state_dict())
     before = {name: value.clone() for name, value in broken.hf.quantizer.state_dict().items()}
-    assert not balance_codes(broken, wavs[1:2], lens[1:2])
+    assert not init_quantizer(broken, wavs[1:2], lens[1:2])
     torch.testing.assert_close(broken.hf.quantizer.state_dict(), before, rtol=0, atol=0)
 
 
 def test_the_choice_of_codes_stays_until_its_targets_learn(root, tiny_pretraining, tmp_path):
     def trained(updates, after):
         words = {"number_of_updates": updates, "valid_every_updates": updates, "num_workers": 0}
-        words |= {"targets_learn_after": after}
+        words |= {"freeze_targets_updates": after}
         folder = pretrain(root, "mini", tiny_pretraining, tmp_path / f"{updates}-{after}", **words)
         return load_file(folder / "pretraining" / "model.safetensors")
 

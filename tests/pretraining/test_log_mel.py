@@ -133,6 +133,6 @@ def test_only_a_model_that_starts_from_nothing_is_taught(root, tiny_pretraining,
     words = {"number_of_updates": 2, "valid_every_updates": 2, "num_workers": 0}
     first = pretrain(root, "mini", tiny_pretraining, tmp_path / "first", **words)
     assert said in (first / "log.txt").read_text()
-    words |= {"init_from": first / "pretraining", "balance_codes": False}
+    words |= {"init_from": first / "pretraining", "init_quantizer": False}
     again = pretrain(root, "mini", tiny_pretraining, tmp_path / "again", **words)
     assert "log-mel energies" not in (again / "log.txt").read_text()

@@ -109,7 +109,7 @@ def test_a_continued_run_goes_on_counting(root, tiny_pretraining, tmp_path):
     short = ["--number_of_updates=4", "--valid_every_updates=4"]
     assert run(root, [*words, *short], tmp_path / "first").returncode == 0
     again = [*words, *short, "--init_from", str(tmp_path / "first" / "pretraining")]
-    again += ["--init_optimizer", "True", "--balance_codes", "False"]
+    again += ["--init_optimizer", "True", "--init_quantizer", "False"]
     done = run(root, again, tmp_path / "on")
     assert done.returncode == 0, done.stderr[-2000:]
     assert "init_optimizer: the state of" in (tmp_path / "on" / "log.txt").read_text()

@@ -8,7 +8,7 @@ from transformers import Wav2Vec2ForPreTraining
 
 from lebench_sb.encoders.model_folders import save_encoder
 from lebench_sb.pretraining.build import build_model, make_config
-from lebench_sb.pretraining.initialise import balance_codes
+from lebench_sb.pretraining.initialise import init_quantizer
 from lebench_sb.training.updates import Updates
 
 LENS = torch.tensor([16000, 16000, 12000, 8000])
@@ -37,7 +37,7 @@ def test_only_fresh_weights_of_the_quantiser_are_fitted(tmp_path, without):
     assert all(torch.equal(before[name], value) for name, value in kept.items())
     fresh = [name for name in QUANTISER if name not in kept]
     assert model.fresh_quantiser() == bool(fresh)
-    balance_codes(model, noise(0), LENS)
+    init_quantizer(model, noise(0), LENS)
     after = model.hf.state_dict()
     changed = {name for name in after if not torch.equal(after[name], before[name])}
     assert not changed & set(kept)

@@ -121,4 +121,4 @@ def test_eight_utterances_can_be_overfitted(root, corpus, tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     record = json.loads((tmp_path / "r" / "results.json").read_text())
     assert record["metrics"]["WER"]["value"] <= 2.0
-    assert "same speaker in train and test" in record["stamps"]
+    assert "same speaker in train and test" in record["caveats"]

@@ -95,9 +95,9 @@ def test_a_run_on_ones_own_manifests(root, translated, tmp_path):
         )
         assert entry["n_units"] == 12
         assert entry["method"] == "bootstrap over speakers" and entry["better"] == "higher"
-    trivial = json.loads((tmp_path / "r" / "trivial.json").read_text())["BLEU"]
-    text = literal_eval(trivial["system"].removeprefix("always saying "))
-    assert trivial["value"] == pytest.approx(sacrebleu.corpus_bleu([text] * 13, [references]).score)
+    baseline = json.loads((tmp_path / "r" / "trivial_baseline.json").read_text())["BLEU"]
+    text = literal_eval(baseline["system"].removeprefix("always saying "))
+    assert baseline["value"] == pytest.approx(sacrebleu.corpus_bleu([text] * 13, [references]).score)
     assert record["details"]["tested"] == "average of epochs 2 to 3"
     note = json.loads((tmp_path / "r" / "subwords.json").read_text())
     assert note["asked"] == 1000 > note["size"] == record["details"]["subwords"]
@@ -255,4 +255,4 @@ def test_eight_utterances_can_be_overfitted(root, translated, corpus, tmp_path):
     run(command(root, [*words, "--max_length", "20", "--average_checkpoints", "5"], tmp_path / "r"))
     record, rows = read(tmp_path / "r")
     assert record["metrics"]["BLEU"]["value"] > 90, rows
-    assert "same speaker in train and test" in record["stamps"]
+    assert "same speaker in train and test" in record["caveats"]

@@ -91,7 +91,7 @@ def test_every_mode_runs_on_the_miniature(root, miniature, tiny_pretraining, tmp
         folder = translate(root, miniature, source, tmp_path / name, yaml, language)
         record = read_results(folder)
         assert record["corpus"] == f"mTEDx fr-{language}" and record["system"] == str(source)
-        assert set(record["metrics"]) == {"BLEU", "chrF2"} and "synthetic speech" in record["stamps"]
+        assert set(record["metrics"]) == {"BLEU", "chrF2"} and "synthetic speech" in record["caveats"]
         assert all(len(entry["ci95"]) == 2 for entry in record["metrics"].values())
         rows = list(csv.DictReader((folder / "utterances.csv").open(encoding="utf-8")))
         texts = miniature / f"fr-{language}" / "data" / "test" / "txt" / f"test.{language}"
@@ -113,7 +113,9 @@ def test_real_speech(root, shared_data, tmp_path):
     manifests = [w for s in told["splits"] for w in (f"--{s}_csv", str(tmp_path / "m" / f"{s}.csv"))]
     more = [*manifests, "--corpus", "Asterisk prompts fr-en"]
     record = read_results(translate(root, pack, "mel_filterbank", tmp_path / "r", more=more))
-    assert record["data"]["test"]["utterances"] == 42 and "same speaker in train and test" in record["stamps"]
+    assert (
+        record["data"]["test"]["utterances"] == 42 and "same speaker in train and test" in record["caveats"]
+    )
     assert record["metrics"]["BLEU"]["method"].startswith("bootstrap over utterances: fewer than 10")
 
 

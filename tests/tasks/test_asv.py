@@ -310,13 +310,13 @@ def test_a_run_on_ones_own_manifests(filterbank, voices):
     assert entry["value"] == pytest.approx(eer) and entry["method"] == "bootstrap over the speakers of trials"
     assert (entry["n"], entry["n_units"]) == (144, 12) and entry["ci95"][0] <= eer <= entry["ci95"][1]
     assert record["metrics"]["minDCF_norm"]["unit"].startswith("Ptar 0.01, Cmiss 1, Cfa 1")
-    assert record["stamps"] == ["one seed"] and record["parameters"]["encoder"] == 0
+    assert record["caveats"] == ["one seed"] and record["parameters"]["encoder"] == 0
     assert (output / "det.png").stat().st_size > 1000
     assert "threshold" not in (output / "results.json").read_text()
     log = (output / "log.txt").read_text()
     assert log.index("144 trials, 12 target and 132 non-target") < log.index("epoch: 1")
     assert "valid loss" not in log  # no loss on speakers that training does not know
-    blind = json.loads((output / "trivial.json").read_text())
+    blind = json.loads((output / "trivial_baseline.json").read_text())
     assert blind["EER"]["value"] == 50 and blind["minDCF_norm"]["value"] == pytest.approx(1)
     assert blind["EER"]["difference"] == pytest.approx(eer - 50)
 
@@ -336,7 +336,7 @@ def test_eight_voices_can_be_overfitted(root, voices, tmp_path):
     done = run(root, arguments)
     assert done.returncode == 0, done.stderr[-3000:]
     record = results.read_results(tmp_path / "r")
-    assert record["metrics"]["EER"]["value"] <= 2.0 and "speaker overlap allowed" in record["stamps"]
+    assert record["metrics"]["EER"]["value"] <= 2.0 and "speaker overlap allowed" in record["caveats"]
 
 
 def test_scores_do_not_depend_on_batches(root, voices, filterbank):
@@ -416,7 +416,7 @@ def test_mistakes_stop_before_any_embedding(root, voices, tmp_path):
 
 
 @pytest.mark.slow
-def test_overlap_is_stamped(root, voices, tmp_path):
+def test_overlap_is_a_caveat(root, voices, tmp_path):
     found = read_manifest(voices / "train.csv", voices) + read_manifest(voices / "test.csv", voices)
     write_manifest(tmp_path / "both.csv", found, voices, {})
     allowed = ["--allow_speaker_overlap", "True", "--allow_shared_audio", "True"]
@@ -424,9 +424,9 @@ def test_overlap_is_stamped(root, voices, tmp_path):
     arguments[arguments.index("--test_csv") + 1] = str(tmp_path / "both.csv")
     done = run(root, arguments)
     assert done.returncode == 0, done.stderr[-2000:]
-    stamps = results.read_results(tmp_path / "r")["stamps"]
+    caveats = results.read_results(tmp_path / "r")["caveats"]
     expected = {"audio shared between splits", "speaker overlap allowed", "same speaker in train and test"}
-    assert set(stamps) == {*expected, "one seed"}
+    assert set(caveats) == {*expected, "one seed"}
 
 
 @pytest.mark.slow
@@ -465,7 +465,7 @@ def test_the_recipe_runs_on_the_miniature_as_it_lies_on_disk(root, tmp_path):
     done = run(root, arguments)
     assert done.returncode == 0, done.stderr[-2000:]
     record = results.read_results(tmp_path / "r")
-    assert record["stamps"] == ["synthetic speech", "one seed"]
+    assert record["caveats"] == ["synthetic speech", "one seed"]
     assert record["metrics"]["EER"]["n_units"] == 10
     lines = (tmp_path / "data" / "fabiole" / "trials.txt").read_text().splitlines()
     assert len(results.read_utterances(tmp_path / "r")) == len(lines)

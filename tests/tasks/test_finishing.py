@@ -21,10 +21,14 @@ POINTS = {
     "inside the test": ("lebench_sb.training.processes", "", "gather", 1),
     "inside the export": ("transformers", ".PreTrainedModel", "save_pretrained", 1),
     "between utterances.csv and results.json": ("lebench_sb.evaluation.results", "", "write_atomically", 2),
-    "before trivial.json": ("lebench_sb.training.run", "", "tell_trivial", 1),
+    "before trivial_baseline.json": ("lebench_sb.training.run", "", "tell_trivial_baseline", 1),
     "inside the pictures": ("lebench_sb.evaluation.plots", "", "save_png", 1),
 }
-SOME = ("inside the export", "before trivial.json", "inside the pictures")  # that not every recipe has
+SOME = (
+    "inside the export",
+    "before trivial_baseline.json",
+    "inside the pictures",
+)  # that not every recipe has
 ALWAYS = set(POINTS) - set(SOME)
 PRETRAINING = ROOT / "recipes" / "pretraining"
 MINI, DISTILLATION = (PRETRAINING / kind / "hparams" / "mini.yaml" for kind in ("wav2vec2", "distillation"))
@@ -132,8 +136,8 @@ def result(folder):
     """What a run says, but for its time and energy"""
     record = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     left = {key: value for key, value in record.items() if key not in ("time", "energy")}
-    trivial = folder / "trivial.json"
-    return left, (folder / "utterances.csv").read_bytes(), trivial.read_bytes() if trivial.exists() else b""
+    baseline = folder / "trivial_baseline.json"
+    return left, (folder / "utterances.csv").read_bytes(), baseline.read_bytes() if baseline.exists() else b""
 
 
 def files(folder):

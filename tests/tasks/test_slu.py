@@ -111,10 +111,10 @@ def test_a_system_that_hears_nothing_says_the_concepts_that_cost_least():
     for name, (errors, length) in COLUMNS.items():
         for row, found in zip(rows, counts[name].statistics.tolist(), strict=True):
             row[errors], row[length] = found
-    what, trivial = SLUBrain.trivial(None, rows)
-    assert what == "saying always <a>" and sum(r["COER_errors"] for r in trivial) == 1 + 0 + 1 + 1
-    assert [r["CVER_errors"] for r in trivial] == [r["CVER_concepts"] for r in rows]
-    assert [r["ChER_errors"] for r in trivial] == [len(symbols(text)) for text in references]
+    what, baseline = SLUBrain.trivial_baseline(None, rows)
+    assert what == "saying always <a>" and sum(r["COER_errors"] for r in baseline) == 1 + 0 + 1 + 1
+    assert [r["CVER_errors"] for r in baseline] == [r["CVER_concepts"] for r in rows]
+    assert [r["ChER_errors"] for r in baseline] == [len(symbols(text)) for text in references]
 
 
 # ---- heads
@@ -390,7 +390,7 @@ def test_a_cascade_reads_what_recognition_wrote(root, tagged, tmp_path):
     """With hypotheses that are the references a tagger that knows the words makes no error"""
     asr = tmp_path / "asr"
     encoder = ["--ssl_hub", "mel_filterbank", "--layer", "last", "--head={hidden: 8}"]
-    run(root, "words", [*tagged, *encoder, "--stamps", "[synthetic speech]", "--output_folder", str(asr)])
+    run(root, "words", [*tagged, *encoder, "--caveats", "[synthetic speech]", "--output_folder", str(asr)])
     rows = list(csv.DictReader(open(asr / "utterances.csv", encoding="utf-8")))
     with open(asr / "utterances.csv", "w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, rows[0])
@@ -403,8 +403,8 @@ def test_a_cascade_reads_what_recognition_wrote(root, tagged, tmp_path):
     done = run_python(argv)
     assert done.returncode == 0, done.stderr[-3000:]
     found = record(tmp_path / "c")
-    assert found["system"] == "cascade: mel_filterbank" and found["stamps"].count("one seed") == 1
-    assert "synthetic speech" in found["stamps"] and found["parameters"]["encoder"] == 0
+    assert found["system"] == "cascade: mel_filterbank" and found["caveats"].count("one seed") == 1
+    assert "synthetic speech" in found["caveats"] and found["parameters"]["encoder"] == 0
     assert {name: entry["value"] for name, entry in found["metrics"].items()} == dict.fromkeys(
         ("COER", "CVER", "ChER"), 0.0
     )

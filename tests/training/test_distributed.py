@@ -116,8 +116,8 @@ def pretrain(root, tiny_pretraining, folder, processes, updates=5, **options):
     """Runs pre-training, each process noting its weights at the end and its part of valid"""
     short = {
         "number_of_updates": updates, "valid_every_updates": 5, "checkpoint_every_updates": 3,
-        "grad_accumulation_factor": 2 // processes, "num_workers": 0, "balance_codes": "True",
-        "targets_learn_after": 0, **options,
+        "grad_accumulation_factor": 2 // processes, "num_workers": 0, "init_quantizer": "True",
+        "freeze_targets_updates": 0, **options,
     }  # fmt: skip
     kept = [word for word in tiny_pretraining if word.split("=")[0].removeprefix("--") not in short]
     folder.mkdir(exist_ok=True)
@@ -165,7 +165,7 @@ def test_processes_that_drop_different_layers_do_not_wait_for_each_other(root, t
     config = config.removeprefix("--config=").replace("layerdrop: 0.2", "layerdrop: 0.5")
     for fsdp in (False, True):
         folder = tmp_path / str(fsdp)
-        plain = {"balance_codes": False, "log_mel_updates": 0}
+        plain = {"init_quantizer": False, "log_mel_updates": 0}
         pretrain(root, tiny_pretraining, folder, 2, config=config, fsdp=fsdp, **plain)
         assert len(train_lines(folder)) == 5
 
@@ -174,7 +174,7 @@ def test_processes_that_drop_different_layers_do_not_wait_for_each_other(root, t
 def test_sharded_processes_lose_what_one_does_and_one_goes_on_from_their_checkpoint(
     root, tiny_pretraining, tmp_path
 ):
-    plain = {"balance_codes": False, "log_mel_updates": 0, "max_grad_norm": 0.01}  # so that clipping matters
+    plain = {"init_quantizer": False, "log_mel_updates": 0, "max_grad_norm": 0.01}  # so that clipping matters
     one = pretrain(root, tiny_pretraining, tmp_path / "one", 1, **plain)
     more = plain | {"fsdp": True}
     two = pretrain(root, tiny_pretraining, tmp_path / "two", 2, **more)
@@ -204,7 +204,7 @@ def test_processes_share_the_probes_and_say_what_one_does(root, tiny_pretraining
              for u in read_manifest(corpus / "train.csv", corpus)[:7] for k in (0, 1)]  # fmt: skip
     write_manifest(tmp_path / "probe.csv", found[:13], corpus, {})  # an odd number
     options = {"probe_csv": tmp_path / "probe.csv", "probe_labels": "[half]", "log_mel_updates": 0}
-    more = {"fsdp": True, "balance_codes": False} if fsdp else {}
+    more = {"fsdp": True, "init_quantizer": False} if fsdp else {}
     folders = [pretrain(root, tiny_pretraining, tmp_path / str(n), n, 1, **options, **more) for n in (1, 2)]
     one, two = (read_records(folder / "steps.jsonl")[0] for folder in folders)
     assert one["step"] == two["step"] == 0 and 0 <= one["probe_half"] == two["probe_half"] <= 100

@@ -206,7 +206,7 @@ def test_a_picture_that_cannot_be_drawn_costs_a_warning(tmp_path, caplog):
 
 
 def test_what_a_killed_run_left_half_written_is_removed(tmp_path):
-    folder, name = temporary_name(tmp_path / "encoder"), temporary_name(tmp_path / "trivial.json")
+    folder, name = temporary_name(tmp_path / "encoder"), temporary_name(tmp_path / "trivial_baseline.json")
     folder.mkdir()
     for path in (folder / "model.safetensors", name, tmp_path / ".mine.tmp", tmp_path / "notes.tmp"):
         path.write_text("x")

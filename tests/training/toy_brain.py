@@ -43,7 +43,7 @@ class ToyBrain(SSLBrain):
     def statistics(self, rows):
         return {"merit": ([(row["merit_sum"], row["merit_n"]) for row in rows], mean, "", "lower")}
 
-    def trivial(self, rows):
+    def trivial_baseline(self, rows):
         return "nothing", rows
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from lebench_sb.core.files import write_atomically
-from lebench_sb.corpora._stamps import MINIATURE as MARKER
+from lebench_sb.corpora._caveats import MINIATURE as MARKER
 from lebench_sb.corpora.miniature.acoustics import RATE
 from lebench_sb.corpora.miniature.layouts import layout
 from lebench_sb.corpora.miniature.texts import TOGETHER, Recording, turns

@@ -120,7 +120,7 @@ def write(folder, clips, recordings):
             )
         )  # fmt: skip
     write_manifest(
-        folder / "fabiole_training" / "train.csv", made["train"], folder, {}, stamps=["synthetic speech"]
+        folder / "fabiole_training" / "train.csv", made["train"], folder, {}, caveats=["synthetic speech"]
     )
     trials = make_trials(made["test"], 0, MOST)
     lines = [f"{int(t)} {a} {b}" for a, b, t in zip(trials.enrol, trials.test, trials.targets, strict=True)]

@@ -18,7 +18,7 @@ from lebench_sb.encoders.folders.torch_files import check_tensors, not_finite
 FILE = "checkpoint_best.pt"
 logger = logging.getLogger(__name__)
 
-MOMENTS = ("exp_avg", "exp_avg_sq")
+AVERAGES = ("exp_avg", "exp_avg_sq")
 PARTS = ("model", "task", "criterion")
 EXTRACTORS = ("default", "layer_norm")
 ACTIVATIONS = ("gelu", "relu")
@@ -244,11 +244,11 @@ def convolutions(text):
 
 def has_adam_state(entry):
     """Whether the state of a parameter is Adam's, of finite numbers"""
-    if not isinstance(entry, dict) or not all(isinstance(entry.get(kind), torch.Tensor) for kind in MOMENTS):
+    if not isinstance(entry, dict) or not all(isinstance(entry.get(kind), torch.Tensor) for kind in AVERAGES):
         return False
     step = entry.get("step")
     counted = isinstance(step, (int, float)) or (isinstance(step, torch.Tensor) and step.numel() == 1)
-    return counted and math.isfinite(step) and not not_finite({kind: entry[kind] for kind in MOMENTS})
+    return counted and math.isfinite(step) and not not_finite({kind: entry[kind] for kind in AVERAGES})
 
 
 def read_optimizer_state(state, weights, path):
@@ -266,7 +266,7 @@ def read_optimizer_state(state, weights, path):
         return None, 0
     entries = [entries[index] for index in sorted(entries)]
     updates, states = int(entries[0]["step"]), {}
-    for kind in MOMENTS:
+    for kind in AVERAGES:
         parts = [entry[kind].float() for entry in entries]
         if len(parts) == 1 and parts[0].dim() == 1:
             sizes = [tensor.numel() for tensor in weights.values()]

@@ -1,4 +1,4 @@
-"""Whether a pre-training run lives: what its figures are compared with, and the alarms they ring.
+"""Whether a pre-training run lives: what its figures are compared with, and the alarms they raise.
 
 Pure Python on the lines of `steps.jsonl`: nothing here computes on a device or reads a file but `read_lines`.
 
@@ -126,7 +126,7 @@ class Monitor:
         self.starting = True  # the next update waits for its data to start, which is no starvation
 
     def add(self, record):
-        """record: {"step", "stage", figures} -> alarms that ring for the first time"""
+        """record: {"step", "stage", figures} -> alarms raised for the first time"""
         self.curves.add(record)
         stage = record["stage"]
         # a figure that was not finite is not known, and the one before it is not the latest
@@ -145,7 +145,7 @@ class Monitor:
         return self.judge(record["step"])
 
     def judge(self, step):
-        """Alarms that ring at `step` and did not before"""
+        """Alarms raised at `step` for the first time"""
         new = []
         for name, (rule, advice) in RULES.items():
             text = rule(self)
@@ -274,8 +274,8 @@ RULES = {
     "Codebook collapse": (
         collapsed,
         lambda facts: (
-            "Raise diversity_weight or lower encoder_lr; or keep the targets as they start (balance_codes: "
-            "True, feature_grad_mult: 0, a large targets_learn_after), as mini.yaml does."
+            "Raise diversity_weight or lower encoder_lr; or keep the targets as they start (init_quantizer: "
+            "True, feature_grad_mult: 0, a large freeze_targets_updates), as mini.yaml does."
         ),
     ),
     "Accuracy at chance": (
@@ -283,7 +283,7 @@ RULES = {
         lambda facts: (
             "Look at the learning rate (0, or so high that the gradient norm explodes?) and at the audio "
             "(silence, noise, wrong sampling rate?). With little speech start: filterbank, log_mel_updates "
-            "and balance_codes: True leave chance soonest."
+            "and init_quantizer: True leave chance soonest."
         ),
     ),
     "Accuracy suspiciously perfect": (

@@ -12,7 +12,7 @@ from lebench_sb.core.command_line import parse
 from lebench_sb.core.errors import UsageError
 from lebench_sb.core.extends import whole
 from lebench_sb.core.yaml_values import plain_values, resolve
-from lebench_sb.training import begun, folders
+from lebench_sb.training import folders, inputs
 from lebench_sb.training import run as run_module
 from lebench_sb.training.speech import content_of
 
@@ -67,7 +67,7 @@ def record(*words, processes=1):
     path, run_opts, overrides = parse([str(CTC), *needed, *words])
     resolved = resolve(path, overrides)
     typed = {name: getattr(run_opts, name) for name in run_opts.overridden_args}
-    return begun.record_of(resolved, plain_values(resolved), typed, processes)
+    return inputs.record_of(resolved, plain_values(resolved), typed, processes)
 
 
 NEUTRAL = [
@@ -81,7 +81,7 @@ NEUTRAL = [
 def test_what_changes_no_result_is_not_compared():
     first = record()
     for words in NEUTRAL:
-        assert begun.differences(first, record(*words)) == [], words
+        assert inputs.differences(first, record(*words)) == [], words
 
 
 OTHERWISE = [
@@ -96,7 +96,7 @@ OTHERWISE = [
     (["--max_grad_norm", "1.0"], "max_grad_norm: 5 then, 1 now"),
     (["--grad_accumulation_factor", "2"], "micro-batches per update: 1 then, 2 now"),
     (["--lm_weights", "[0.3, 0.6, 0.8]"], "lm_weights.2: 0.9 then, 0.8 now"),
-    (["--stamps", "[one seed]"], "stamps.0: absent then, one seed now; stamps: [] then, absent now"),
+    (["--caveats", "[one seed]"], "caveats.0: absent then, one seed now; caveats: [] then, absent now"),
     (["--lm", "train"], "lm: none then, train now"),
     (["--optimizer", "!name:torch.optim.SGD"], "optimizer: !name:torch.optim.AdamW then"),
     (["--number_of_epochs", "30"], "number_of_epochs: 20 then, 30 now"),
@@ -105,7 +105,7 @@ OTHERWISE = [
 
 @pytest.mark.parametrize(("words", "told"), OTHERWISE, ids=lambda value: str(value)[:30])
 def test_other_settings_are_told(words, told):
-    found = begun.differences(record(), record(*words))
+    found = inputs.differences(record(), record(*words))
     assert all(any(line.startswith(part) for line in found) for part in told.split("; ")), found
     assert len(found) <= 4
 
@@ -124,8 +124,8 @@ def test_other_settings_are_refused_before_anything_is_written(started, tmp_path
 
 def test_processes_may_stand_for_accumulated_batches():
     one, two = record("--grad_accumulation_factor", "2"), record(processes=2)
-    assert begun.differences(one, two) == []
-    assert begun.differences(one, record(processes=None)) == []  # tests only
+    assert inputs.differences(one, two) == []
+    assert inputs.differences(one, record(processes=None)) == []  # tests only
 
 
 def test_a_debug_run_is_thrown_away(started, tmp_path):
@@ -201,7 +201,7 @@ def test_the_user_may_begin_beside(started, tmp_path):
     assert started("--seed", "7", "--if_changed", "beside")["changes"] == []
     assert (tmp_path / "run.old1" / "save" / "CKPT+1").is_dir()
     assert not (tmp_path / "run" / "save").exists()
-    assert begun.read(tmp_path / "run")["settings"]["seed"] == "7"
+    assert inputs.read(tmp_path / "run")["settings"]["seed"] == "7"
     started("--seed", "7")
 
 
@@ -223,7 +223,7 @@ def test_a_folder_in_which_nothing_was_learned_belongs_to_nobody(started, tmp_pa
 def test_a_folder_from_before_the_record_says_its_settings(started, tmp_path):
     started()
     checkpoint(tmp_path)
-    (tmp_path / "run" / "begun.json").unlink()
+    (tmp_path / "run" / "inputs.json").unlink()
     with pytest.raises(UsageError, match="seed: 1234 then, 7 now"):
         started("--seed", "7")
     with pytest.raises(UsageError, match="ssl_hub"):
@@ -253,8 +253,8 @@ def test_links_of_a_run_folder_are_not_written_through(started, tmp_path):
 def test_a_record_that_is_none_is_named(started, tmp_path, content):
     started()
     checkpoint(tmp_path)
-    (tmp_path / "run" / "begun.json").write_text(content)
-    with pytest.raises(UsageError, match="begun.json"):
+    (tmp_path / "run" / "inputs.json").write_text(content)
+    with pytest.raises(UsageError, match="inputs.json"):
         started()
 
 
@@ -286,7 +286,7 @@ def test_two_encoders_never_share_a_default_folder():
 
 def test_the_record_is_json(started, tmp_path):
     started()
-    record = json.loads((tmp_path / "run" / "begun.json").read_text())
+    record = json.loads((tmp_path / "run" / "inputs.json").read_text())
     assert {"settings", "encoders", "files", "speech", "version", "changes"} <= set(record)
 
 
@@ -297,6 +297,6 @@ def test_every_recipe_names_what_decides_its_encoder():
     """A YAML whose encoder comes by another key would be resumed with another encoder unseen"""
     keys = set()
     for path in ROOT.glob("recipes/*/*/hparams/*.yaml"):
-        settings = begun.flat(whole(path))
+        settings = inputs.flat(whole(path))
         keys |= {value for key, value in settings.items() if key in SOURCES}
-    assert {key.removeprefix("!ref <").removesuffix(">") for key in keys} == set(begun.ENCODERS)
+    assert {key.removeprefix("!ref <").removesuffix(">") for key in keys} == set(inputs.ENCODERS)

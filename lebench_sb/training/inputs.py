@@ -1,4 +1,4 @@
-"""What the folder of a run began with: kept in `begun.json`, compared before a run writes there again.
+"""What the folder of a run began with: kept in `inputs.json`, compared before a run writes there again.
 
 A folder that holds checkpoints or results belongs to the settings, encoders, files and speech it began with.
 The same go on; others are refused with what differs, or the earlier folder is moved aside, or, where the user
@@ -32,7 +32,7 @@ from lebench_sb.core.guard import check_yaml, read_json, read_text
 from lebench_sb.training.fingerprint import encoder_hash
 from lebench_sb.training.speech import content_of
 
-BEGUN, SETTINGS = "begun.json", "hyperparams.yaml"
+INPUTS, SETTINGS = "inputs.json", "hyperparams.yaml"
 ENCODERS = ("ssl_hub", "init_from", "teacher")
 SPLITS = ("train", "valid", "test")
 # They leave the result the same: where things lie, how fast and how often, what is shown besides
@@ -159,8 +159,8 @@ def files_named(settings):
 
 
 def read(folder):
-    """The record of a folder, {} where nothing says what it began with; a run of before `begun.json` says its
-    settings in hyperparams.yaml. Raises UsageError for a file that is no record."""
+    """The record of a folder, {} where nothing says what it began with; a run without
+    `inputs.json` says its settings in hyperparams.yaml. Raises UsageError for a file that is no record."""
     folder = Path(folder)
     record = stored(folder)
     if "settings" not in record and (folder / SETTINGS).is_file():
@@ -173,9 +173,9 @@ def read(folder):
 
 
 def stored(folder):
-    """What `begun.json` of a folder holds, {} where there is none. Raises UsageError for a file that is no
+    """What `inputs.json` of a folder holds, {} where there is none. Raises UsageError for a file that is no
     record."""
-    path = folder / BEGUN
+    path = folder / INPUTS
     return read_json(path, UsageError) if path.is_file() else {}
 
 
@@ -188,7 +188,7 @@ def write(folders, record, anew=False):
         if anew:
             known = {part: value for part, value in known.items() if part not in (*PARTS, "changes")}
         text = json.dumps({**known, **record}, indent=1, ensure_ascii=False)
-        write_atomically(folder / BEGUN, text + "\n")
+        write_atomically(folder / INPUTS, text + "\n")
 
 
 def agrees(old, record):
