@@ -11,6 +11,7 @@ Letters: B utterances, T samples, N frames of all utterances, K log-mel frames p
 
 import logging
 import time
+from contextlib import contextmanager
 
 import torch
 from torch.nn import functional as F
@@ -34,16 +35,15 @@ def teach_log_mel(model, loader, updates, shows_progress=False):
     model: PretrainingModel; loader: a PlannedLoader, whose batches have `sig` as the model wants it. The
     run's other weights and random numbers are not touched. Of several processes the first one teaches.
     """
-    device = next(model.parameters()).device
+    device, parameters = next(model.parameters()).device, weights_of(model)
     shape, started, explained = Frames(model.hf.config, device), time.time(), []
-    parameters = weights_of(model)
-    kept = [parameter.requires_grad for parameter in parameters]
-    for parameter in parameters:
-        parameter.requires_grad_(True)
     optimizer = torch.optim.AdamW(parameters, betas=(0.9, 0.98), weight_decay=0.0)
-    with tqdm(
-        total=updates, desc="log-mel", unit="update", disable=not shows_progress, dynamic_ncols=True
-    ) as bar:
+    with (
+        trained_alone(parameters),
+        tqdm(
+            total=updates, desc="log-mel", unit="update", disable=not shows_progress, dynamic_ncols=True
+        ) as bar,
+    ):
         for update, batch in enumerate(loader.batches(1), 1):
             lens = sample_lengths(batch.sig).tolist()
             loss = shape.loss(model.hf.base_model, batch.sig.data.to(device), lens)
@@ -60,9 +60,6 @@ def teach_log_mel(model, loader, updates, shows_progress=False):
             optimizer.step()
             explained.append(1 - float(loss.detach()))
             bar.set_postfix(explained=f"{explained[-1]:.2f}", refresh=False)
-    for parameter, required in zip(parameters, kept, strict=True):
-        parameter.grad = None
-        parameter.requires_grad_(required)
     last = explained[-max(len(explained) // 10, 1) :]
     share = sum(last) / max(len(last), 1)
     logger.info(
@@ -70,6 +67,18 @@ def teach_log_mel(model, loader, updates, shows_progress=False):
         updates, time.time() - started, 100 * share,
     )  # fmt: skip
     return share
+
+
+@contextmanager
+def trained_alone(parameters):
+    """Inside, the parameters have gradients; behind it, they have them as before, and none is left over"""
+    required = [parameter.requires_grad for parameter in parameters]
+    for parameter in parameters:
+        parameter.requires_grad_(True)
+    yield
+    for parameter, before in zip(parameters, required, strict=True):
+        parameter.grad = None
+        parameter.requires_grad_(before)
 
 
 def weights_of(model):

@@ -55,28 +55,11 @@ def import_checkpoint(source, config, output):
     if os.path.lexists(output):
         raise FileExistsError(f"{output} exists: give a new folder, nothing is overwritten.")
     path = _find_checkpoint(source)
-    content = _load(path)
-    states, updates = None, 0
-    if fairseq.wrote(content):
-        found = fairseq.read_checkpoint(content, path)
-        where, weights, do_normalize = path, found.weights, found.do_normalize
-        states, updates = found.states, found.updates
-        if config:
-            where = _find(config, "config.json")
-            model_config = _read_config(where)
-        else:
-            model_config = config_of(transformers.Wav2Vec2Config, found.config, path)
-    else:
-        weights = speechbrain.read_weights(content, path)
-        where = _find(config or path.parent, "config.json")
-        model_config = _read_config(where)
-        do_normalize = _do_normalize(model_config, path.parent, where.parent)
-    model = _fill(model_config, weights, f"{path} and {where}" if where != path else str(path))
+    model, do_normalize, states, updates = _read_checkpoint(path, config)
     origin = {"checkpoint": path.name, "sha256": _sha256(path), "source": str(source)}
     if updates:
         origin["optimizer_updates"] = updates
     extra = {"import.json": json.dumps(origin, indent=2) + "\n"}
-
     parts = {"encoder": model.base_model}
     if model is not model.base_model:
         parts["pretraining"] = model
@@ -88,6 +71,27 @@ def import_checkpoint(source, config, output):
             file = write_optimizer_state(new / "pretraining", states, updates)
             logger.info("pretraining/%s: the optimiser's state after %d updates", file.name, updates)
     return [output / name for name in parts]
+
+
+def _read_checkpoint(path, config):
+    """-> the filled model, whether it takes normalised waveforms, the states of the optimizer, its updates"""
+    content, states, updates = _load(path), None, 0
+    if fairseq.wrote(content):
+        checkpoint = fairseq.read_checkpoint(content, path)
+        weights, do_normalize = checkpoint.weights, checkpoint.do_normalize
+        states, updates = checkpoint.states, checkpoint.updates
+        where = _find(config, "config.json") if config else path
+        if config:
+            model_config = _read_config(where)
+        else:
+            model_config = config_of(transformers.Wav2Vec2Config, checkpoint.config, path)
+    else:
+        weights = speechbrain.read_weights(content, path)
+        where = _find(config or path.parent, "config.json")
+        model_config = _read_config(where)
+        do_normalize = _do_normalize(model_config, path.parent, where.parent)
+    model = _fill(model_config, weights, f"{path} and {where}" if where != path else str(path))
+    return model, do_normalize, states, updates
 
 
 def _find_checkpoint(source):

@@ -145,15 +145,7 @@ def plain(value, path, depth=0):
 def config_of(model, criterion, path):
     """fairseq's settings, its defaults where they say nothing -> keyword arguments of Wav2Vec2Config"""
     check_supported(model, path)
-    for key in ("final_dim", "latent_dim"):
-        if not isinstance(model.get(key, 0), int):
-            raise DataError(f"{path}: {key}: {model[key]!r}, expected a whole number.")
-    try:
-        layers = convolutions(model.get("conv_feature_layers", CONVOLUTIONS))
-    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
-        raise DataError(
-            f"{path}: conv_feature_layers is {str(model['conv_feature_layers'])[:TEXT]!r}, no list of layers."
-        ) from None
+    layers = layers_of(model, path)
     hidden = model.get("encoder_embed_dim", 768)
     final = model.get("final_dim", 0) if model.get("final_dim", 0) > 0 else hidden
     latent = model.get("latent_dim", 0) if model.get("latent_dim", 0) > 0 else final
@@ -188,6 +180,19 @@ def config_of(model, criterion, path):
         "feat_proj_dropout": model.get("dropout_input", 0.0),
         "feat_quantizer_dropout": model.get("dropout_features", 0.0),
     }
+
+
+def layers_of(model, path):
+    """The extractor's layers, (channels, kernel, stride) each. Raises DataError for sizes that are none"""
+    for key in ("final_dim", "latent_dim"):
+        if not isinstance(model.get(key, 0), int):
+            raise DataError(f"{path}: {key}: {model[key]!r}, expected a whole number.")
+    try:
+        return convolutions(model.get("conv_feature_layers", CONVOLUTIONS))
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+        raise DataError(
+            f"{path}: conv_feature_layers is {str(model['conv_feature_layers'])[:TEXT]!r}, no list of layers."
+        ) from None
 
 
 def check_supported(model, path):
