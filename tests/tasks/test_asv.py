@@ -23,20 +23,18 @@ from lebench_sb.manifests.utterance import Utterance
 from lebench_sb.manifests.writing import write_manifest
 from lebench_sb.tasks.asv import (
     ChunkPlan,
-    Drops,
     FewPlan,
-    SpeakerEmbedder,
     check_speakers,
     cosines,
     datasets,
     few_of_each,
     frame_crop,
     only,
-    repeat_pad,
     repeat_pad_crop,
     trial_lists,
     trial_rows,
 )
+from lebench_sb.tasks.heads.ecapa import Drops, SpeakerEmbedder, repeat_pad
 from lebench_sb.training.brain import TEST, VALID
 from lebench_sb.training.data import as_dataset, audio_item
 from lebench_sb.training.features import FeatureDataset
