@@ -205,16 +205,16 @@ def prepare_miniature(
 
     wanted = names() if corpora == "all" else corpora.split(",")
     try:
-        made = build_miniature(output, seed, scale, workers, wanted)
+        folders = build_miniature(output, seed, scale, workers, wanted)
     except DataError:
         raise
     except ValueError as error:  # no such corpus, or the folder holds a build of other parameters
         raise UsageError(str(error)) from error
     except RuntimeError as error:  # voices missing, or a worker that failed
         raise typer.Exit(_fail(error, 1)) from error
-    verb = "already built" if made["reused"] else "built"
-    size = f"{made['hours']:.2f} h, {made['utterances']} utterances"
-    typer.echo(f"{output}: {verb}: {', '.join(made['corpora'])}: {size}")
+    verb = "already built" if folders["reused"] else "built"
+    size = f"{folders['hours']:.2f} h, {folders['utterances']} utterances"
+    typer.echo(f"{output}: {verb}: {', '.join(folders['corpora'])}: {size}")
 
 
 def _corpus_command(name):
@@ -257,15 +257,15 @@ for _path in sorted(CORPORA.glob("[a-z]*.py")):
 def _parameters(words, function):
     """["--normaliser", "none", "--seed=1"] -> {"normaliser": "none", "seed": 1}, as `function` knows them."""
     signature = dict(list(inspect.signature(function).parameters.items())[2:])
-    known = list(signature)
+    names = list(signature)
     words = [part for word in words for part in (word.split("=", 1) if word.startswith("--") else [word])]
     parameters = {}
     while words:
         word = words.pop(0)
         name = word.removeprefix("--").replace("-", "_")
-        if not word.startswith("--") or name not in known:
-            there = ", ".join(f"--{each}" for each in ["data_folder", "output", *known])
-            hint = nearest(name, ["data_folder", "output", *known], " (did you mean --{}?)")
+        if not word.startswith("--") or name not in names:
+            there = ", ".join(f"--{each}" for each in ["data_folder", "output", *names])
+            hint = nearest(name, ["data_folder", "output", *names], " (did you mean --{}?)")
             raise UsageError(f"{word}: no such option{hint}; there are {there}.")
         if not words:
             raise UsageError(f"{word} needs a value.")
@@ -316,11 +316,11 @@ def validate(
 ):
     from lebench_sb.manifests.commands import cache_folder, survey
 
-    kept = cache_folder(manifests[0])
-    found = survey(manifests, data_root, decode, kept, sys.stderr.isatty())
+    cache = cache_folder(manifests[0])
+    found = survey(manifests, data_root, decode, cache, sys.stderr.isatty())
     findings = found.findings()
     if findings or report:
-        target = report or kept / "validation.jsonl"
+        target = report or cache / "validation.jsonl"
         lines = "".join(json.dumps(f, ensure_ascii=False) + "\n" for f in findings)
         write_atomically(target, lines.encode(errors="surrogateescape"))
         typer.echo(f"{target}: {_counted(len(findings), 'finding')}")

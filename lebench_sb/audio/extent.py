@@ -44,8 +44,8 @@ class Extent:
 
 def extent(path):
     """The Extent of an audio file or member of a shard. Raises OSError, DataError for what is no file."""
-    found = os.stat(file_of(path))
-    return _extent(str(path), found.st_size, found.st_mtime_ns)
+    state = os.stat(file_of(path))
+    return _extent(str(path), state.st_size, state.st_mtime_ns)
 
 
 @lru_cache(maxsize=1 << 14)

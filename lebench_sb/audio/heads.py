@@ -64,10 +64,10 @@ def fault_of_new(path):
     if "\0" in str(path):
         return audio_fault(path)
     try:
-        found = os.stat(file_of(path))
+        stat = os.stat(file_of(path))
     except OSError:  # said by audio_fault
         return audio_fault(path)
-    state = found.st_size, found.st_mtime_ns
+    state = stat.st_size, stat.st_mtime_ns
     if SANE.get(str(path)) == state:
         return ""
     fault = audio_fault(path)

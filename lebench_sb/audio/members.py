@@ -44,8 +44,8 @@ def inside(path):
 
 def file_of(path):
     """The file on disk that holds the audio: the shard, or `path` itself"""
-    found = inside(path)
-    return found[0] if found else str(path)
+    member = inside(path)
+    return member[0] if member else str(path)
 
 
 @contextmanager
@@ -56,8 +56,8 @@ def open_audio(path, whole=False):
     FileNotFoundError for a shard or member that does not exist, OSError for a shard that is cut short or
     holds something else there, DataError for what is no regular file.
     """
-    found = inside(path)
-    if not found:
+    place = inside(path)
+    if not place:
         path = regular(path)
         if os.path.lexists(path.with_name(f"._{path.name}")):
             # libsndfile takes what macOS leaves beside an MP3 for the head of another format
@@ -66,8 +66,8 @@ def open_audio(path, whole=False):
         else:
             yield str(path)
         return
-    shard = opened(found[0])
-    first, size, crc = shard.place(found[1], path)
+    shard = opened(place[0])
+    first, size, crc = shard.place(place[1], path)
     if whole:
         yield io.BytesIO(shard.whole(first, size, crc, path))
         return
@@ -84,12 +84,12 @@ def open_audio(path, whole=False):
 
 def first_bytes(path, count):
     """The first bytes of a file or member; raises OSError, DataError for what is no regular file."""
-    found = inside(path)
-    if not found:
+    member = inside(path)
+    if not member:
         with open(regular(path), "rb") as file:
             return file.read(count)
-    shard = opened(found[0])
-    first, size, _ = shard.place(found[1], path)
+    shard = opened(member[0])
+    first, size, _ = shard.place(member[1], path)
     return os.pread(shard.file.fileno(), min(count, size), first)
 
 
@@ -119,17 +119,17 @@ class Shard:
         size, indexed = os.fstat(self.file.fileno()).st_size, self.index.tar_size
         if size != indexed:
             raise damaged(f"shard has {size} bytes, by its index {indexed}: cut short or another file", path)
-        found = self.index.find(name)
-        if found is None:
+        entry = self.index.find(name)
+        if entry is None:
             kind, note = self.index.others.get(name), self.index.others.get("")
             words = f"it is {kind} in the shard, not a file" if kind else "no such member in the shard"
             raise FileNotFoundError(errno.ENOENT, f"{words} ({note})" if note else words, str(path))
-        first, size, crc = found
+        first, size, crc = entry
         if not BLOCK <= first <= indexed - size:
             raise damaged(f"index of the shard points outside it (byte {first}, {size} bytes)", path)
         if self.index.on_disk and not _names(os.pread(self.file.fileno(), BLOCK, first - BLOCK), name, size):
             raise damaged("shard holds something else where its index says the member is", path)
-        return found
+        return entry
 
     def whole(self, first, size, crc, path):
         """The bytes of a member, their CRC-32 compared where it is known"""
@@ -165,8 +165,8 @@ def opened(path):
 
 def place_of(path):
     """(first byte, bytes, CRC-32) of a member of a shard, () for a file of its own; raises OSError"""
-    found = inside(path)
-    return opened(found[0]).place(found[1], path) if found else ()
+    member = inside(path)
+    return opened(member[0]).place(member[1], path) if member else ()
 
 
 def _names(header, name, size):

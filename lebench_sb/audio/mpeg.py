@@ -74,10 +74,10 @@ def first_frame(data, start):
     """The place of the first header that another follows, None where there is none"""
     at = start
     while 0 <= (at := data.find(b"\xff", at)) < start + SEARCHED:
-        found = parsed(int.from_bytes(data[at : at + 4], "big")) if len(data) >= at + 4 else None
-        if found:
-            after = int.from_bytes(data[at + found[0] : at + found[0] + 4], "big")
-            if at + found[0] + 4 > len(data) or parsed(after):
+        frame = parsed(int.from_bytes(data[at : at + 4], "big")) if len(data) >= at + 4 else None
+        if frame:
+            after = int.from_bytes(data[at + frame[0] : at + frame[0] + 4], "big")
+            if at + frame[0] + 4 > len(data) or parsed(after):
                 return at
         at += 1
     return None
@@ -117,9 +117,9 @@ def resumed(data, at, same):
         return at + 10 + length
     while (at := data.find(b"\xff", at + 1)) >= 0:
         word = int.from_bytes(data[at : at + 4], "big")
-        found = parsed(word) if word & SAME == same and len(data) >= at + 4 else None
-        if found:
-            after = data[at + found[0] : at + found[0] + 4]
+        frame = parsed(word) if word & SAME == same and len(data) >= at + 4 else None
+        if frame:
+            after = data[at + frame[0] : at + frame[0] + 4]
             if len(after) < 4 or int.from_bytes(after, "big") & SAME == same:
                 return at
     return None

@@ -26,13 +26,13 @@ class Sound:
     decoding); extent: what its bytes say of its length.
     """
 
-    def __init__(self, file, found):
-        self.file, self.extent = file, found
+    def __init__(self, file, extent):
+        self.file, self.extent = file, extent
         self.rate, self.channels, self.format, self.subtype = (
             file.samplerate, file.channels, file.format, file.subtype
         )  # fmt: skip
         self.is_mp3 = self.format == "MP3" or "MPEG_LAYER" in self.subtype
-        self.frames = file.frames if found.present is None else min(found.present, file.frames)
+        self.frames = file.frames if extent.present is None else min(extent.present, file.frames)
 
     def read(self, first=0, count=None, dtype="float32"):
         """Samples (n, channels) from number `first` on, `count` or to the end"""
@@ -81,9 +81,9 @@ def open_sound(path, whole=False):
         reason = getattr(error, "strerror", None) or str(error).split(": ")[-1].strip(" .")
         if isinstance(error, OSError) and error.strerror:  # of disk or shard: also why it is cut short
             raise DataError(f"{path}: not readable ({reason}); copy it again or leave it out.") from error
-        said = found.fault if found else ""
-        said = said or f"not readable as audio ({reason or type(error).__name__}); {CONVERT}"
-        raise DataError(f"{path}: {said}.") from error
+        reason_found = found.fault if found else ""
+        reason_found = reason_found or f"not readable as audio ({reason or type(error).__name__}); {CONVERT}"
+        raise DataError(f"{path}: {reason_found}.") from error
 
 
 @contextmanager

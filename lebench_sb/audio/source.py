@@ -30,10 +30,10 @@ class Source:
 def open_source(path):
     """Yields the Source of a file or member. Raises OSError, FileNotFoundError, DataError for what is no
     regular file."""
-    found = inside(path)
-    if found:
-        shard = opened(found[0])
-        first, size, _ = shard.place(found[1], path)
+    member = inside(path)
+    if member:
+        shard = opened(member[0])
+        first, size, _ = shard.place(member[1], path)
         yield Source(shard.file.fileno(), first, size)
         return
     with open(regular(path), "rb", buffering=0) as file:

@@ -50,7 +50,7 @@ def tar_members(file, path):
 
 def _members(file, path, length):
     """Yields (name, first byte, bytes, kind) in the order of the tar; kind: "" for a file"""
-    at, said, extended = 0, {}, 0
+    at, headers, extended = 0, {}, 0
     while (header := _header(file, path, at, length)) is not None:
         kind, size, first = header[156:157], _size(header, path, at), at + BLOCK
         if kind in EXTENDED:
@@ -58,11 +58,11 @@ def _members(file, path, length):
             if size > LONGEST or extended > MOST_EXTENDED:
                 raise damaged(f"extended headers without end at byte {at}", path)
             _inside(first, size, length, "an extended header", path)
-            said |= _extended(kind, os.pread(file.fileno(), size, first), path)
+            headers |= _extended(kind, os.pread(file.fileno(), size, first), path)
             at = first + -(-size // BLOCK) * BLOCK
             continue
-        name, size = said.get("path", _name(header)), said.get("size", size)
-        sparse = kind == b"S" or said.get("sparse", False)
+        name, size = headers.get("path", _name(header)), headers.get("size", size)
+        sparse = kind == b"S" or headers.get("sparse", False)
         if kind == b"S":
             first = _after_sparse(file, header, first, length, path)
         size = 0 if kind in EMPTY else size
@@ -70,7 +70,7 @@ def _members(file, path, length):
         folder = kind in FILES and name.endswith("/")
         word = "a sparse file" if sparse else "a folder" if folder else KINDS.get(kind, "")
         yield name, first, size, word or ("" if kind in FILES else "no file")
-        at, said, extended = first + -(-size // BLOCK) * BLOCK, {}, 0
+        at, headers, extended = first + -(-size // BLOCK) * BLOCK, {}, 0
     if extended:
         raise damaged("cut short: its last header stands before no member", path)
 
@@ -151,19 +151,19 @@ def _extended(kind, data, path):
         return {"path": _text(data)}
     if kind in (b"K", b"g"):  # the target of a link; what holds for the whole tar (a commit, a character set)
         return {}
-    said = {}
+    headers = {}
     for key, value in _records(data, path):
         if key == "path":
-            said["path"] = value.decode("utf-8", "surrogateescape")
+            headers["path"] = value.decode("utf-8", "surrogateescape")
         elif key == "size":
             if not value.isdigit():
                 raise damaged(f"an extended header says the size {value[:20]!r}", path)
-            said["size"] = int(value[:20])
+            headers["size"] = int(value[:20])
         elif key.startswith("GNU.sparse"):
-            said["sparse"] = True
+            headers["sparse"] = True
             if key == "GNU.sparse.name":
-                said["path"] = value.decode("utf-8", "surrogateescape")
-    return said
+                headers["path"] = value.decode("utf-8", "surrogateescape")
+    return headers
 
 
 def _records(data, path):

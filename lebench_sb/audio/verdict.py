@@ -76,28 +76,28 @@ def from_header(path):
 
 def from_samples(path):
     """The Verdict of a file that is decoded to its end"""
-    found = from_header(path)
-    found.decoded = True
-    if found.fault:
-        return found
-    taken = Taken(found)
+    verdict = from_header(path)
+    verdict.decoded = True
+    if verdict.fault:
+        return verdict
+    taken = Taken(verdict)
     try:
         with libmpg123_quiet(), open_sound(path, whole=True) as sound:
             for block in sound.blocks():
                 taken.add(block)
     except DataError as error:
-        seconds = taken.samples / found.rate
-        found.fault = f"damaged: {seconds:.2f} s decode, then {str(error).removeprefix(f'{path}: ')}"
-        return found
+        seconds = taken.samples / verdict.rate
+        verdict.fault = f"damaged: {seconds:.2f} s decode, then {str(error).removeprefix(f'{path}: ')}"
+        return verdict
     taken.conclude(path)
-    return found
+    return verdict
 
 
-def sketch(path, found):
+def sketch(path, verdict):
     """A digest of a quarter of a second in the middle of a file: copies have the same, whatever the format"""
     try:
         with open_sound(path) as sound:
-            samples = sound.read(found.samples // 2, found.rate // 4)
+            samples = sound.read(verdict.samples // 2, verdict.rate // 4)
     except DataError as error:  # its middle is damaged, which only decoding all of it may tell
         return f"none: {error}"
     return hashlib.blake2b(samples.tobytes(), digest_size=16).hexdigest()
@@ -131,29 +131,29 @@ class Taken:
         step = max(1, round(STEP * verdict.rate))
         if not whole:
             extend(self.broken, steps(~finite.all(axis=1), step), self.samples, verdict.rate, step)
-        heard = (size > 0).any(axis=1) if whole else (size > 0).any(axis=1) | ~finite.all(axis=1)
-        if not heard.all():
-            extend(self.silent, ~steps(heard, step), self.samples, verdict.rate, step)
+        audible = (size > 0).any(axis=1) if whole else (size > 0).any(axis=1) | ~finite.all(axis=1)
+        if not audible.all():
+            extend(self.silent, ~steps(audible, step), self.samples, verdict.rate, step)
         self.samples += len(block)
 
     def conclude(self, path):
-        found = self.verdict
-        missing = found.samples - self.samples
-        if missing > 0.01 * found.samples or missing > 0.1 * found.rate:
-            found.fault = f"damaged: {self.samples} of {found.samples} samples decode"
+        verdict = self.verdict
+        missing = verdict.samples - self.samples
+        if missing > 0.01 * verdict.samples or missing > 0.1 * verdict.rate:
+            verdict.fault = f"damaged: {self.samples} of {verdict.samples} samples decode"
         elif self.bits and not self.has_sum(path):
-            found.fault = "damaged: samples are not those that FLAC's checksum was made of"
-        elif found.format.startswith("OGG") and bad_pages(path):
-            found.fault = "damaged: pages of Ogg are not what was written (checksum)"
+            verdict.fault = "damaged: samples are not those that FLAC's checksum was made of"
+        elif verdict.format.startswith("OGG") and bad_pages(path):
+            verdict.fault = "damaged: pages of Ogg are not what was written (checksum)"
         if not self.samples:
-            found.fault = found.fault or "no audio (0 samples)"
+            verdict.fault = verdict.fault or "no audio (0 samples)"
             return
-        found.samples, found.peaks = self.samples, self.peaks.tolist()
-        found.clipped, found.offset = (
+        verdict.samples, verdict.peaks = self.samples, self.peaks.tolist()
+        verdict.clipped, verdict.offset = (
             self.clipped / self.samples,
             float(np.abs(self.sums / self.samples).max()),
         )
-        found.digest, found.silent, found.broken = self.digest.hexdigest(), self.silent, self.broken
+        verdict.digest, verdict.silent, verdict.broken = self.digest.hexdigest(), self.silent, self.broken
 
     def has_sum(self, path):
         """Whether the samples have the MD5 of STREAMINFO; writers to a pipe leave it open"""

@@ -82,18 +82,18 @@ def own_options(argv):
     """argv -> (the words that `parse` takes, {own option: value}). `--if_changed` says what to do with a
     folder that began otherwise (see training/inputs.py), `--reset_missing` lets parts start anew that a
     checkpoint lacks. Raises UsageError for another value."""
-    given, kept, words = {"if_changed": REFUSE, "reset_missing": False}, [], iter(argv)
+    given, others, words = {"if_changed": REFUSE, "reset_missing": False}, [], iter(argv)
     for word in words:
         name, equals, value = word.partition("=")
         if name not in OWN_OPTIONS:
-            kept.append(word)
+            others.append(word)
             continue
         key, allowed = name[2:], OWN_OPTIONS[name]
         value = value if equals else next(words, "")
         if value not in allowed:
             raise UsageError(f"{name} {value}: {', '.join(allowed)}.")
         given[key] = {"True": True, "False": False}.get(value, value)
-    return kept, given
+    return others, given
 
 
 def parse(argv):
@@ -191,8 +191,8 @@ def following(words, position, option, inline):
     return words[position + 1 : end], end
 
 
-def unknown(name, known):
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+def unknown(name, names):
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]}?" if near else "the YAML lists the keys, --help the run options."
     return f"{name}: no such option or key; {hint}"
 
@@ -258,12 +258,12 @@ def is_number(text):
 
 def check_nested(name, written, node, folder):
     """Keys of a mapping on the command line against those of the YAML and of the object it makes"""
-    known = keys_of(node)
-    allowed = names_inside(str(node.tag), known, folder)
+    keys = keys_of(node)
+    allowed = names_inside(str(node.tag), keys, folder)
     if allowed is None:
         return
     for key, value in keys_of(written).items():
         if key not in allowed:
             raise UsageError(f"{name}: {unknown(key, sorted(allowed))}")
-        if isinstance(value, MappingNode) and key in known:
-            check_nested(f"{name}.{key}", value, known[key], folder)
+        if isinstance(value, MappingNode) and key in keys:
+            check_nested(f"{name}.{key}", value, keys[key], folder)

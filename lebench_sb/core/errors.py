@@ -137,8 +137,8 @@ def named(error):
     return f"{' -> '.join(names)}: " if names else ""
 
 
-def told(number, said):
-    return said + (f" ({ADVICE[number]})" if number in ADVICE else "")
+def told(number, message):
+    return message + (f" ({ADVICE[number]})" if number in ADVICE else "")
 
 
 def nearest(name, names, template=" (did you mean {}?)"):

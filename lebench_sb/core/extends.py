@@ -103,48 +103,48 @@ class Rules:
         raise UsageError(f"{self.path}: line {entry.line}: {name}: {self.base} has no such key; {hint}")
 
 
-def joined(base, own, folder):
+def joined(base, changes, folder):
     """Two documents, the second extending the first -> one"""
-    node = keys_of(own.root).get(ADDS)
+    node = keys_of(changes.root).get(ADDS)
     if node is not None and not isinstance(node, SequenceNode):
-        raise UsageError(f"{own.path}: line {own.line_of(ADDS)}: {ADDS}: a list of keys is expected.")
+        raise UsageError(f"{changes.path}: line {changes.line_of(ADDS)}: {ADDS}: a list of keys is expected.")
     adds = [item.value for item in node.value] if node is not None else []
-    entries = [entry for entry in own.entries if entry.key not in (EXTENDS, ADDS)]
+    entries = [entry for entry in changes.entries if entry.key not in (EXTENDS, ADDS)]
     for name in adds:
-        known, new = name in names_of(base), name in names_of(own)
-        if known or not new:
-            what = f"{base.path} has that key" if known else "no such key in this file"
-            raise UsageError(f"{own.path}: line {own.line_of(ADDS)}: {ADDS}: {name}: {what}.")
-    rules = Rules(own.path, base.path, set(adds), folder)
-    header = own.header if any(map(str.strip, own.header)) else base.header
-    return Document(own.path, base.root, header, merged(base.entries, entries, "", "", rules), base.tail)
+        is_known, new = name in names_of(base), name in names_of(changes)
+        if is_known or not new:
+            what = f"{base.path} has that key" if is_known else "no such key in this file"
+            raise UsageError(f"{changes.path}: line {changes.line_of(ADDS)}: {ADDS}: {name}: {what}.")
+    rules = Rules(changes.path, base.path, set(adds), folder)
+    header = changes.header if any(map(str.strip, changes.header)) else base.header
+    return Document(changes.path, base.root, header, merged(base.entries, entries, "", "", rules), base.tail)
 
 
 def names_of(document):
     """The dotted names of all keys"""
-    found, waiting = set(), [("", document.entries)]
+    names, waiting = set(), [("", document.entries)]
     while waiting:
         prefix, entries = waiting.pop()
-        found |= {prefix + entry.key for entry in entries}
+        names |= {prefix + entry.key for entry in entries}
         inner = [opened(e, document.path) for e in entries if isinstance(e.node, MappingNode)]
         waiting += [(f"{prefix}{entry.key}.", entry.inside or []) for entry in inner]
-    return found
+    return names
 
 
 def merged(old, new, prefix, tag, rules):
     """Entries of one mapping and what differs from them -> entries. tag: of the mapping"""
-    found, remarks = {entry.key: entry for entry in old}, {line for entry in old for line in entry.above}
+    entries, remarks = {entry.key: entry for entry in old}, {line for entry in old for line in entry.above}
     sections, places = sections_of(new), []
     for entry in new:
         own = [line for line in entry.above if line.strip() and line not in remarks]
-        if entry.key in found:
-            above = found[entry.key].above + own
-            found[entry.key] = replace(overlaid(found[entry.key], entry, prefix, rules), above=above)
+        if entry.key in entries:
+            above = entries[entry.key].above + own
+            entries[entry.key] = replace(overlaid(entries[entry.key], entry, prefix, rules), above=above)
         else:
-            names = names_inside(tag, found, rules.folder) if tag else found
+            names = names_inside(tag, entries, rules.folder) if tag else entries
             rules.check(prefix + entry.key, entry, names)
             places.append(replace(entry, above=own))
-    result = list(found.values())
+    result = list(entries.values())
     for entry in places:
         insert(result, entry, new, sections)
     return result
@@ -177,15 +177,15 @@ def sections_of(entries):
 def insert(result, entry, new, sections):
     """Puts a new key behind the one before it in its file, or before the next known one of its section; else
     at the end of that section"""
-    keys, known, heading = [e.key for e in new], [e.key for e in result], sections[entry.key]
+    keys, place_of, heading = [e.key for e in new], [e.key for e in result], sections[entry.key]
     position = keys.index(entry.key)
     before = keys[position - 1] if position else None
     if before is not None and sections[before] == heading:
-        result.insert(known.index(before) + 1, entry)
+        result.insert(place_of.index(before) + 1, entry)
         return
-    after = [key for key in keys[position + 1 :] if key in known and sections[key] == heading]
+    after = [key for key in keys[position + 1 :] if key in place_of and sections[key] == heading]
     if after:
-        place = known.index(after[0])
+        place = place_of.index(after[0])
         entry.above, result[place] = result[place].above + entry.above, replace(result[place], above=[])
         result.insert(place, entry)
         return

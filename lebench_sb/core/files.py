@@ -22,21 +22,21 @@ def remove_leftovers(path, idle=0.0):
     to for `idle` seconds. The caller holds the lock under which `path` is written."""
     path = Path(path)
     names = re.compile(re.escape(f".{path.name[:200]}.") + r"[0-9a-f]{16}\.tmp")
-    for found in path.parent.iterdir():
-        if names.fullmatch(found.name) and not found.is_dir() and time.time() - _changed(found) >= idle:
-            found.unlink(missing_ok=True)
+    for file in path.parent.iterdir():
+        if names.fullmatch(file.name) and not file.is_dir() and time.time() - _changed(file) >= idle:
+            file.unlink(missing_ok=True)
 
 
 def remove_unfinished(folder):
     """Removes the files and folders with names of `temporary_name` that a killed run left in its folder. The
     caller holds the folder's lock."""
-    for found in Path(folder).iterdir():
-        if not re.fullmatch(r"\..+\.[0-9a-f]{16}\.tmp", found.name):
+    for path in Path(folder).iterdir():
+        if not re.fullmatch(r"\..+\.[0-9a-f]{16}\.tmp", path.name):
             continue
-        if found.is_dir() and not found.is_symlink():
-            shutil.rmtree(found)
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
         else:
-            found.unlink()
+            path.unlink()
 
 
 def _changed(path):

@@ -106,7 +106,7 @@ def check_yaml(text, where, error=UsageError):
 
 def _walk(events, where, error):
     """Follows the events of a YAML with the size and the height of every anchored node"""
-    open_nodes, known = [[None, 0, 0]], {}  # of each: anchor, nodes below it, depth below it
+    open_nodes, anchored = [[None, 0, 0]], {}  # of each: anchor, nodes below it, depth below it
     for event in events:
         kind, line = type(event).__name__, event.start_mark.line + 1
         anchor, size, height = getattr(event, "anchor", None), 0, 0
@@ -115,14 +115,14 @@ def _walk(events, where, error):
         elif kind in ("SequenceEndEvent", "MappingEndEvent"):
             anchor, size, height = open_nodes.pop()
         elif kind == "AliasEvent":
-            if anchor not in known:
+            if anchor not in anchored:
                 raise error(f"{where}: line {line}: the alias *{anchor} stands for nothing before it.")
-            size, height = known[anchor]
+            size, height = anchored[anchor]
         elif kind != "ScalarEvent":
             continue
         if not kind.endswith("StartEvent"):
             top = open_nodes[-1]
-            known |= {anchor: (size, height)} if anchor and kind != "AliasEvent" else {}
+            anchored |= {anchor: (size, height)} if anchor and kind != "AliasEvent" else {}
             top[1], top[2] = top[1] + size + 1, max(top[2], height + 1)
         if len(open_nodes) + height > MAX_DEPTH + 1:
             raise error(f"{where}: line {line}: nested over {MAX_DEPTH} deep.")

@@ -58,7 +58,7 @@ def read_records(path):
     object, as a kill leaves them, are left out; NaN is read as it was written."""
     path = Path(path)
     text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
-    return [found for line in text.splitlines() if (found := record_of(line)) is not None]
+    return [record for line in text.splitlines() if (record := record_of(line)) is not None]
 
 
 def record_of(line):

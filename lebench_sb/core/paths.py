@@ -88,11 +88,11 @@ class Finder:
             whole = os.path.normpath(os.path.join(self.folder, written))
             if self._is_file(whole):
                 return whole, ""
-            found = self._fitting(whole)
-            if len(found) == 1:
-                return found[0], ""
-            if found:
-                several = f"several files it may be ({', '.join(map(os.path.basename, found))})"
+            fitting = self._fitting(whole)
+            if len(fitting) == 1:
+                return fitting[0], ""
+            if fitting:
+                several = f"several files it may be ({', '.join(map(os.path.basename, fitting))})"
         return None, several or "missing file"
 
     def _is_file(self, path):
@@ -114,13 +114,13 @@ class Finder:
         stem, suffix = os.path.splitext(last)
         ways = [_plain(last), *([_plain(stem) + "."] if suffix.lower() in AUDIO else []), _plain(last) + "."]
         for key in ways:
-            found = [os.path.join(folder, name) for name in spellings.get(key, [])]
-            found = [each for each in found if os.path.isfile(each)]
-            if len(found) > 1:  # of files that differ in case alone, the one written in the same case
-                same = [each for each in found if _composed(os.path.basename(each)) == _composed(last)]
-                found = same if len(same) == 1 else found
-            if found:
-                return found
+            paths = [os.path.join(folder, name) for name in spellings.get(key, [])]
+            paths = [each for each in paths if os.path.isfile(each)]
+            if len(paths) > 1:  # of files that differ in case alone, the one written in the same case
+                same = [each for each in paths if _composed(os.path.basename(each)) == _composed(last)]
+                paths = same if len(same) == 1 else paths
+            if paths:
+                return paths
         return []
 
     def _folder(self, path):
@@ -131,9 +131,9 @@ class Finder:
         if not last:
             return None
         head = self._folder(head)
-        found = [] if head is None else self._spellings(head).get(_plain(last), [])
-        found = [name for name in found if os.path.isdir(os.path.join(head, name))]
-        return os.path.join(head, found[0]) if len(found) == 1 else None
+        folders = [] if head is None else self._spellings(head).get(_plain(last), [])
+        folders = [name for name in folders if os.path.isdir(os.path.join(head, name))]
+        return os.path.join(head, folders[0]) if len(folders) == 1 else None
 
     def _spellings(self, folder):
         """{plain name: names, and plain stem of audio with a dot: names} of a folder"""

@@ -55,17 +55,17 @@ def foreign_tags(text, folders=(), base="."):
     that the user himself names on the command line is his program, as with SpeechBrain; a grid, and what
     lies in folders of runs and models, is not.
     """
-    found = []
+    foreign = []
     try:
         for event in YAML(typ="safe", pure=True).parse(text):
             written, tag = str(getattr(event, "value", None) or ""), getattr(event, "tag", None)
             tags = [*([str(tag)] if tag else []), *TAG.findall(written)]
-            found += [(event.start_mark.line + 1, t) for t in tags if not allowed(t, folders, base)]
+            foreign += [(event.start_mark.line + 1, t) for t in tags if not allowed(t, folders, base)]
             if "!ref" in (str(tag), written[:4]) and re.search(r"\*\*|[\"']", written):
-                found.append((event.start_mark.line + 1, f"!ref {written}"))  # 9 ** 9 ** 9 ends never
+                foreign.append((event.start_mark.line + 1, f"!ref {written}"))  # 9 ** 9 ** 9 ends never
     except (YAMLError, RecursionError):
-        return found
-    return found
+        return foreign
+    return foreign
 
 
 def foreign_in(value, folders=(), base="."):

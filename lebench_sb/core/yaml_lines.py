@@ -66,13 +66,13 @@ def parsed(path, text):
 def read_entries(path, node, lines, start, end):
     """The entries of a block mapping, which takes the lines from `start` to `end`; the remarks after them"""
     starts = [key.start_mark.line for key, _ in node.value]
-    found, above = {}, [line for line in lines[start : starts[0]] if is_remark(line)]
+    entries, above = {}, [line for line in lines[start : starts[0]] if is_remark(line)]
     for (key, value), begin, last in zip(node.value, starts, [*starts[1:], end], strict=True):
         where, line, column = f"{path}: line {begin + 1}", lines[begin], key.start_mark.column
         if not isinstance(key, ScalarNode) or line[:column].strip() or key.end_mark.line != begin:
             raise UsageError(f"{where}: a plain key on its own line is expected.")
-        if key.value in found:
-            raise UsageError(f"{where}: {key.value} stands on line {found[key.value].line}, too.")
+        if key.value in entries:
+            raise UsageError(f"{where}: {key.value} stands on line {entries[key.value].line}, too.")
         least, until = column if ends_in_block(value) else None, last
         while until > begin + 1 and is_remark(lines[until - 1], least):
             until -= 1
@@ -86,8 +86,8 @@ def read_entries(path, node, lines, start, end):
             entry.inside, _ = read_entries(path, value, lines, begin + 1, until)
         else:
             entry.body = cut(lines[begin + 1 : until], column)
-        found[key.value], above = entry, lines[until:last]
-    return list(found.values()), above
+        entries[key.value], above = entry, lines[until:last]
+    return list(entries.values()), above
 
 
 def ends_in_block(node):

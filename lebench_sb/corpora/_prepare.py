@@ -3,7 +3,7 @@
     def prepare_x(data_folder, manifest_folder, normaliser="fr-1"):
         root = _root(data_folder)
         parameters = {"corpus": "x", "normaliser": normaliser, "sha256": hashes(_texts(root), root)}
-        read = by_split(lambda split, told: utterances(data_folder, split, normaliser, told))
+        read = by_split(lambda split, left_out: utterances(data_folder, split, normaliser, left_out))
         return prepare(data_folder, manifest_folder, parameters, read, ("wrd",), synthetic(root))
 
 A YAML names `prepare_x`; `lebench prepare x` reads its signature.
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from lebench_sb.core.guard import regular
 from lebench_sb.core.paths import below
-from lebench_sb.manifests.markers import Told, manifest_hash, prepared
+from lebench_sb.manifests.markers import LeftOut, manifest_hash, prepared
 from lebench_sb.manifests.traces import read_traces
 from lebench_sb.manifests.writing import write_manifest
 
@@ -27,38 +27,38 @@ def prepare(data_folder, manifest_folder, parameters, read, required=(), caveats
     all are there, made with these parameters.
 
     parameters: everything the manifests depend on, with hashes of the files that are read; read:
-    {split: Told} -> {split: Utterances}, called before anything is written; required: labels that must not be
-    empty; caveats: what weakens a score on any of the splits, before what `read` adds to `Told.caveats`.
+    {split: LeftOut} -> {split: Utterances}, called before anything is written; required: labels that must not
+    be empty; caveats: what weakens a score on any split, before what `read` adds to `LeftOut.caveats`.
     """
     manifests = {split: Path(manifest_folder) / f"{split}.csv" for split in splits}
     if done := prepared(manifests, parameters, data_folder):
         return done
-    told = {split: Told(split) for split in splits}
-    found = read(told)
+    left_out = {split: LeftOut(split) for split in splits}
+    splits_of = read(left_out)
     return {
         split: write_manifest(
             path,
-            found[split],
+            splits_of[split],
             data_folder,
             parameters,
             required,
-            told[split],
-            [*caveats, *told[split].caveats],
+            left_out[split],
+            [*caveats, *left_out[split].caveats],
         )
         for split, path in manifests.items()
     }
 
 
 def by_split(read):
-    """`read(split, told)` -> Utterances of one split, as `prepare` calls it: for all splits"""
-    return lambda told: {split: list(read(split, each)) for split, each in told.items()}
+    """`read(split, left_out)` -> Utterances of one split, as `prepare` calls it: for all splits"""
+    return lambda left_out: {split: list(read(split, each)) for split, each in left_out.items()}
 
 
 def traced(read, column):
     """The same of a corpus with the label `trace`: the files of all splits are checked, at once"""
 
-    def read_all(told):
-        found = by_split(read)(told)
+    def read_all(left_out):
+        found = by_split(read)(left_out)
         read_traces([u for each in found.values() for u in each], column)
         return found
 

@@ -94,12 +94,12 @@ class Reading:
         if exact or not path:
             return exact or choices[0]
         answers = [finder.find(path) for finder in self.finders]
-        found = {choice for choice, _ in answers if choice}
+        paths = {choice for choice, _ in answers if choice}
         several = {fault for _, fault in answers if fault.startswith("several")}
-        if len(found) == 1 and not several:
-            return found.pop()
-        if found or several:
-            said = "; ".join([*sorted(found), *sorted(several)])
+        if len(paths) == 1 and not several:
+            return paths.pop()
+        if paths or several:
+            said = "; ".join([*sorted(paths), *sorted(several)])
             self.problems.add("paths that may be several files", f"line {line} {path}: {said}")
         return choices[0]
 

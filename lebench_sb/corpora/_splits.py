@@ -20,14 +20,14 @@ def deal(speakers, fold, folds):
     return {"train": set().union(*groups) - test - valid, "valid": valid, "test": test}
 
 
-def hold_out(found, share, seed):
+def hold_out(utterances, share, seed):
     """Utterances -> (those of train, those of valid): `share` of the speakers, at least two, are held out.
 
     Only speakers with two utterances or more are: valid needs pairs of one speaker. Which ones depends on
     `seed` and the names alone. Raises DataError when fewer than two speakers would be left on either side.
     """
     of_speaker = defaultdict(int)
-    for u in found:
+    for u in utterances:
         of_speaker[u.speaker] += 1
     several = sorted(name for name, count in of_speaker.items() if count > 1)
     wanted = max(2, round(share * len(of_speaker)))
@@ -38,7 +38,7 @@ def hold_out(found, share, seed):
             "--train_csv, --valid_csv, --test_csv and --trials."
         )
     held = set(random.Random(f"valid-{seed}").sample(several, min(wanted, len(several))))
-    return [u for u in found if u.speaker not in held], [u for u in found if u.speaker in held]
+    return [u for u in utterances if u.speaker not in held], [u for u in utterances if u.speaker in held]
 
 
 def drawn(seconds, ratios, seed):

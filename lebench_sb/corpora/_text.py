@@ -24,37 +24,37 @@ def gender(written):
     return READ.get("_".join(unicodedata.normalize("NFC", written).lower().split()))
 
 
-def readable(texts, normaliser, told, problems, counted=False):
+def readable(texts, normaliser, left_out, problems, counted=False):
     """[(where, text), ...] of one split -> [normalised text, None for one to leave out], in order.
 
-    normaliser: name; told: the split's Told, which receives counts of what is left out and of the characters
-    that the normaliser changed; problems: receives what must stop the preparation, for the caller to raise;
-    where: the id or line, for people.
+    normaliser: name; left_out: the split's LeftOut, which receives counts of what is left out and of the
+    characters that the normaliser changed; problems: receives what must stop the preparation, for the caller
+    to raise; where: the id or line, for people.
 
     One rule for texts with characters that the normaliser cannot read: in train they are left out and
     counted, up to 1 % of the texts; more, or any in valid and test, are problems that name the characters.
     counted: also valid and test leave them out, counted: for corpora whose published protocol drops
     sentences; results.json then tells how many the test set lost.
     """
-    normalise, found, unread = text_normaliser(normaliser), [], []
+    normalise, texts_read, unread = text_normaliser(normaliser), [], []
     for where, text in texts:
         try:
-            found.append(normalise(text))
+            texts_read.append(normalise(text))
         except UnreadableText as error:
-            found.append(None)
+            texts_read.append(None)
             unread.append((where, error.characters))
         else:
-            told.changed.update(changed_characters(text, found[-1]))
+            left_out.changed.update(changed_characters(text, texts_read[-1]))
     kind = f"characters {normaliser} cannot read"
     faults = [(kind, f"{where} {' '.join(map(repr, characters))}") for where, characters in unread]
-    if counted and told.split != "train":
-        told.leave_out(problems.where, faults)
+    if counted and left_out.split != "train":
+        left_out.leave_out(problems.where, faults)
     else:
         stopping = type(problems)(problems.where)
-        if not told.spare(faults, len(found), stopping):
+        if not left_out.spare(faults, len(texts_read), stopping):
             for _, item in faults:
                 problems.add(f"{kind} ({ADVICE})", item)
-    return found
+    return texts_read
 
 
 def changed_characters(text, normal):

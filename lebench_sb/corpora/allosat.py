@@ -45,7 +45,7 @@ def prepare_allosat(data_folder, manifest_folder):
     """
     root = _root(data_folder)
     parameters = {"corpus": "allosat", "root": os.path.relpath(root, data_folder), "sha256": _hashes(root)}
-    read = traced(lambda split, told: utterances(data_folder, split), COLUMN)
+    read = traced(lambda split, left_out: utterances(data_folder, split), COLUMN)
     return prepare(data_folder, manifest_folder, parameters, read, ("trace",), synthetic_emotion(root))
 
 

@@ -45,10 +45,10 @@ def prepare_cafe(data_folder, manifest_folder, fold=1, folds=6):
         "files": sizes(_wavs(data_folder), data_folder),
     }
 
-    def read(told):
-        found = utterances(data_folder)
-        groups = deal({(u.speaker, u.gender) for u in found}, fold, folds)
-        return {split: [u for u in found if u.speaker in groups[split]] for split in SPLITS}
+    def read(left_out):
+        utterances_found = utterances(data_folder)
+        groups = deal({(u.speaker, u.gender) for u in utterances_found}, fold, folds)
+        return {split: [u for u in utterances_found if u.speaker in groups[split]] for split in SPLITS}
 
     caveats = synthetic_emotion(data_folder)
     return prepare(data_folder, manifest_folder, parameters, read, ("emotion",), caveats)

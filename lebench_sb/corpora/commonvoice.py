@@ -19,7 +19,7 @@ from lebench_sb.corpora._caveats import SAME_SPEAKER, synthetic
 from lebench_sb.corpora._prepare import THEIRS, check_split, hashes, prepare
 from lebench_sb.corpora._text import EMPTY, gender, readable
 from lebench_sb.manifests.durations import probe_durations
-from lebench_sb.manifests.markers import Told
+from lebench_sb.manifests.markers import LeftOut
 from lebench_sb.manifests.tables import read_table
 from lebench_sb.manifests.utterance import Utterance
 from lebench_sb.text.normaliser import none as compose
@@ -49,10 +49,12 @@ def prepare_commonvoice(data_folder, manifest_folder, normaliser="fr-1", languag
         "locale": os.path.relpath(locale, data_folder),
     }
 
-    def read(told):
-        found = {s: list(utterances(data_folder, s, normaliser, language, each)) for s, each in told.items()}
+    def read(left_out):
+        found = {
+            s: list(utterances(data_folder, s, normaliser, language, each)) for s, each in left_out.items()
+        }
         if {u.speaker for u in found["train"]} & {u.speaker for u in found["test"]}:
-            for each in told.values():
+            for each in left_out.values():
                 each.caveats.append(SAME_SPEAKER)
         return found
 
@@ -62,21 +64,25 @@ def prepare_commonvoice(data_folder, manifest_folder, normaliser="fr-1", languag
 def utterances(data_folder, split, normaliser="fr-1", language="fr", dropped=None):
     """Yields the Utterances of `split` (train, valid, test) in the TSV's order; the clip's name is the id.
 
-    dropped: the split's Told, which receives {reason: count} of the sentences left out. Durations (s) come
+    dropped: the split's LeftOut, which receives {reason: count} of the sentences left out. Durations (s) come
     from clip_durations.tsv, or by decoding the clips it does not list. Raises as prepare_commonvoice does.
     """
     check_split(split, "Common Voice")
-    locale, told = _locale_folder(data_folder, language), Told(split) if dropped is None else dropped
+    locale, left_out = _locale_folder(data_folder, language), LeftOut(split) if dropped is None else dropped
     tsv = below(locale, f"{THEIRS[split]}.tsv")
     problems, rows = Problems(tsv), _rows(tsv, NEEDED)
     clips = _clips(tsv, [row["path"] for _, row in rows])
     lines = [(f"line {line}", row["sentence"]) for line, row in rows]
-    texts = readable(lines, normaliser, told, problems, counted=True)
+    texts = readable(lines, normaliser, left_out, problems, counted=True)
     problems.raise_if_any()
-    told.leave_out(tsv, [(EMPTY, repr(line)) for line, text in zip(lines, texts, strict=True) if text == ""])
-    kept = [(row, clip, text) for (_, row), clip, text in zip(rows, clips, texts, strict=True) if text]
-    seconds = _durations(locale, [clip for _, clip, _ in kept], told)
-    for row, clip, text in kept:
+    left_out.leave_out(
+        tsv, [(EMPTY, repr(line)) for line, text in zip(lines, texts, strict=True) if text == ""]
+    )
+    readable_rows = [
+        (row, clip, text) for (_, row), clip, text in zip(rows, clips, texts, strict=True) if text
+    ]
+    seconds = _durations(locale, [clip for _, clip, _ in readable_rows], left_out)
+    for row, clip, text in readable_rows:
         if clip in seconds:
             labels = {"text": compose(row["sentence"]), "wrd": text}
             named = gender(row["gender"]) or "U"
@@ -138,9 +144,9 @@ def _clips(tsv, paths):
     return found
 
 
-def _durations(locale, clips, told):
+def _durations(locale, clips, left_out):
     """{clip: seconds}, listed or measured; in train without those that do not decode, if they are few
-    (Told.spare). An mp3's own header may lie, so measuring decodes."""
+    (LeftOut.spare). An mp3's own header may lie, so measuring decodes."""
     table, listed = below(locale, "clip_durations.tsv"), {}
     if table.is_file():
         listed = {row["clip"]: row["duration[ms]"] for _, row in _rows(table, ("clip", "duration[ms]"))}
@@ -152,6 +158,6 @@ def _durations(locale, clips, told):
     }
     measured, faults = probe_durations([clip for clip in clips if clip not in seconds])
     problems = Problems(locale)
-    told.spare([(fault, clip) for clip, fault in faults.items()], len(clips), problems)
+    left_out.spare([(fault, clip) for clip, fault in faults.items()], len(clips), problems)
     problems.raise_if_any()
     return seconds | measured

@@ -29,7 +29,7 @@ from lebench_sb.corpora.formats.stm import read_stm
 from lebench_sb.corpora.formats.stretches import EMPTY
 from lebench_sb.corpora.formats.transcriber import read_trs
 from lebench_sb.manifests.durations import measure_durations
-from lebench_sb.manifests.markers import Told
+from lebench_sb.manifests.markers import LeftOut
 from lebench_sb.manifests.utterance import Utterance
 from lebench_sb.text.normaliser import none as compose
 
@@ -59,34 +59,36 @@ def prepare_etape(data_folder, manifest_folder, normaliser="fr-1", stm_encoding=
         "stm_encoding": stm_encoding,
         "sha256": _hashes(data_folder, files),
     }
-    read = by_split(lambda split, told: utterances(data_folder, split, normaliser, stm_encoding, told))
+    read = by_split(
+        lambda split, left_out: utterances(data_folder, split, normaliser, stm_encoding, left_out)
+    )
     return prepare(data_folder, manifest_folder, parameters, read, ("wrd",), synthetic(data_folder))
 
 
-def utterances(data_folder, split, normaliser="fr-1", stm_encoding="utf-8", told=None):
+def utterances(data_folder, split, normaliser="fr-1", stm_encoding="utf-8", left_out=None):
     """Yields the Utterances of `split` (train, valid, test), recording by recording, as annotated.
 
-    told: a Told that receives {reason: count} of the stretches left out. Raises as prepare_etape does.
+    left_out: a LeftOut that receives {reason: count} of the stretches left out. Raises as prepare_etape does.
     """
-    told, files = Told(split) if told is None else told, find(data_folder, split)
+    left_out, files = LeftOut(split) if left_out is None else left_out, find(data_folder, split)
     folder = _folder(data_folder, split)
-    problems, found = Problems(folder), []
+    problems, in_files = Problems(folder), []
     annotated = annotations(files, stm_encoding, folder)
     seconds = measure_durations(files.wavs.values(), folder)
     for stem, wav in files.wavs.items():
         for stretch in annotated[stem]:
             if stretch.why:
-                told[stretch.why] += 1
+                left_out[stretch.why] += 1
             elif (u := _utterance(wav, stretch, seconds[str(wav)], problems)) is not None:
-                found.append(u)
-    texts = readable([(u.id, u.labels["text"]) for u in found], normaliser, told, problems)
+                in_files.append(u)
+    texts = readable([(u.id, u.labels["text"]) for u in in_files], normaliser, left_out, problems)
     problems.raise_if_any()
-    for u, text in zip(found, texts, strict=True):
+    for u, text in zip(in_files, texts, strict=True):
         if text:
             u.labels["wrd"] = text
             yield u
         elif text is not None:
-            told[EMPTY] += 1
+            left_out[EMPTY] += 1
 
 
 @dataclass(frozen=True)
@@ -133,19 +135,19 @@ def find(data_folder, split):
 def annotations(files, stm_encoding, folder):
     """{stem: [Stretch]} of every recording. Raises DataError for those without, and for annotations of
     recordings that are not there."""
-    problems, found = Problems(folder), {}
+    problems, of_recording = Problems(folder), {}
     for path in files.stm:
         for stem, stretches in read_stm(path, stm_encoding).items():
-            if stem in found:
+            if stem in of_recording:
                 problems.add("recordings in two .stm", f"{stem} in {path}")
-            found[stem] = stretches
-    found |= {stem: read_trs(path) for stem, path in files.trs.items()}
-    for stem in sorted(set(files.wavs) - set(found)):
+            of_recording[stem] = stretches
+    of_recording |= {stem: read_trs(path) for stem, path in files.trs.items()}
+    for stem in sorted(set(files.wavs) - set(of_recording)):
         problems.add("recordings without .trs and without lines in a .stm", files.wavs[stem].name)
-    for stem in sorted(set(found) - set(files.wavs)):
+    for stem in sorted(set(of_recording) - set(files.wavs)):
         problems.add("annotations without a recording", stem)
     problems.raise_if_any()
-    return found
+    return of_recording
 
 
 def _hashes(data_folder, files):

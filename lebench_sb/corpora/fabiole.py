@@ -52,13 +52,13 @@ def prepare_fabiole(data_folder, manifest_folder, training="", training_root=Non
     parameters = _parameters(root, data_folder, manifests, roots, valid_share, seed)
     caveats = synthetic(root)
 
-    def read(told):
+    def read(left_out):
         train, valid = hold_out(_training(manifests, roots), valid_share, seed)
         test = list(utterances(data_folder))
         _trials(root, test)
-        heard = set(caveats).union(*(read_marker(path).get("caveats", []) for path in manifests))
-        for split, names in (("train", heard), ("valid", heard), ("test", caveats)):
-            told[split].caveats += sorted(names)
+        caveats_heard = set(caveats).union(*(read_marker(path).get("caveats", []) for path in manifests))
+        for split, names in (("train", caveats_heard), ("valid", caveats_heard), ("test", caveats)):
+            left_out[split].caveats += sorted(names)
         return {"train": train, "valid": valid, "test": test}
 
     markers = prepare(data_folder, manifest_folder, parameters, read)
@@ -93,15 +93,15 @@ def _root(data_folder):
 
 def _wavs(root):
     """The audio of every speaker's folder, sorted. Files beside the folders are an error: whose are they?"""
-    found = files_below(root / "wav", SUFFIXES)
+    wavs = files_below(root / "wav", SUFFIXES)
     problems = Problems(root / "wav")
-    for path in found:
+    for path in wavs:
         if path.parent == (root / "wav").absolute():
             problems.add("audio in no speaker's folder", path.name)
-    if not found:
+    if not wavs:
         problems.add("no audio", f"looked for <speaker>/**/*{{{','.join(SUFFIXES)}}}")
     problems.raise_if_any()
-    return found
+    return wavs
 
 
 def _genders(path):
@@ -113,16 +113,16 @@ def _genders(path):
     names = [name.strip().lower() for name in header]
     if "speaker" not in names or "gender" not in names:
         raise DataError(f"{path}: its columns are {', '.join(header)}; it needs speaker and gender.")
-    found, problems = {}, Problems(path)
+    genders, problems = {}, Problems(path)
     for line, fields in rows:
         speaker, gender = (fields[names.index(name)].strip() for name in ("speaker", "gender"))
         if read_gender(gender) is None:
             problems.add("genders that are not F, M or U", f"line {line} {gender!r}")
-        if speaker in found:
+        if speaker in genders:
             problems.add("speakers listed twice", f"line {line} {speaker}")
-        found[speaker] = read_gender(gender) or "U"
+        genders[speaker] = read_gender(gender) or "U"
     problems.raise_if_any()
-    return found
+    return genders
 
 
 def _paths(value):

@@ -39,7 +39,7 @@ from lebench_sb.core.paths import below, files_below, listed
 from lebench_sb.corpora._caveats import synthetic
 from lebench_sb.corpora._prepare import SPLITS, demand, hashes, prepare
 from lebench_sb.corpora.formats.media import FLAT, LATE, MARKS, read_channels, read_segments
-from lebench_sb.manifests.markers import Told
+from lebench_sb.manifests.markers import LeftOut
 from lebench_sb.manifests.utterance import Utterance
 from lebench_sb.text.normaliser import UnreadableText
 from lebench_sb.text.normaliser import normaliser as text_normaliser
@@ -77,12 +77,12 @@ def prepare_media(
     parameters = {"corpus": "media", "concepts": concepts, "normaliser": normaliser}
     parameters["sha256"] = hashes(path for paths in files.values() for path in paths)
 
-    def read(told):
+    def read(left_out):
         segments = read_segments(files, concepts)
         heard, folder = _recordings(root, files["channels"][0], segments), Path(manifest_folder)
         return {
             split: list(utterances(segments[split], heard, normaliser, each, folder / f"{split}.csv"))
-            for split, each in told.items()
+            for split, each in left_out.items()
         }
 
     splits = (*SPLITS, "test2") if test2 else SPLITS
@@ -132,10 +132,10 @@ def _recordings(root, channels_csv, segments):
     return found
 
 
-def utterances(segments, recordings, normaliser="fr-1", told=None, where="MEDIA"):
+def utterances(segments, recordings, normaliser="fr-1", left_out=None, where="MEDIA"):
     """Segments and {dialogue: (path, seconds, channel)} -> yields Utterances with `wrd`, `semantics`,
-    `channel`; told: a Told that receives what is left out and changed, which is logged for `where`"""
-    told = Told("train") if told is None else told
+    `channel`; left_out: a LeftOut that receives what is left out and changed, which is logged for `where`"""
+    left_out = LeftOut("train") if left_out is None else left_out
     normalise, unread, lost = text_normaliser(normaliser), Counter(), []
     for segment in segments:
         path, seconds, channel = recordings[segment.dialogue]
@@ -151,8 +151,8 @@ def utterances(segments, recordings, normaliser="fr-1", told=None, where="MEDIA"
         yield Utterance(
             name, path, round(stop - segment.start, 3), segment.start, stop, segment.speaker, labels=labels
         )
-    told.leave_out(where, lost)
-    told.changed.update(unread)
+    left_out.leave_out(where, lost)
+    left_out.changed.update(unread)
     if unread:
         shown = ", ".join(f"{c!r} ({n})" for c, n in unread.most_common(5))
         logger.warning("Characters %s cannot read, removed: %s", normaliser, shown)

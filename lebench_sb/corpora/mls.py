@@ -18,7 +18,7 @@ from lebench_sb.core.paths import Finder
 from lebench_sb.corpora._caveats import synthetic
 from lebench_sb.corpora._prepare import THEIRS, by_split, check_split, corpus_folder, demand, hashes, prepare
 from lebench_sb.corpora._text import readable
-from lebench_sb.manifests.markers import Told
+from lebench_sb.manifests.markers import LeftOut
 from lebench_sb.manifests.tables import read_text
 from lebench_sb.manifests.utterance import SECONDS, Utterance
 
@@ -40,14 +40,14 @@ def prepare_mls(data_folder, manifest_folder, normaliser="fr-1"):
     root = _root(data_folder)
     parameters = {"corpus": "mls", "normaliser": normaliser, "root": os.path.relpath(root, data_folder)}
     parameters["sha256"] = hashes(_tables(root), root)
-    read = by_split(lambda split, told: utterances(data_folder, split, normaliser, told))
+    read = by_split(lambda split, left_out: utterances(data_folder, split, normaliser, left_out))
     return prepare(data_folder, manifest_folder, parameters, read, caveats=synthetic(root))
 
 
 def utterances(data_folder, split, normaliser="fr-1", dropped=None):
     """Yields the Utterances of `split` (train, valid, test) in the order of segments.txt.
 
-    dropped: the split's Told, which receives {reason: count} of the utterances left out. Raises as
+    dropped: the split's LeftOut, which receives {reason: count} of the utterances left out. Raises as
     prepare_mls does.
     """
     check_split(split, "MLS")
@@ -62,8 +62,8 @@ def utterances(data_folder, split, normaliser="fr-1", dropped=None):
             problems.add("in segments.txt, not in transcripts.txt", name)
         elif u is not None:
             found.append(u)
-    told = Told(split) if dropped is None else dropped
-    texts = readable([(u.id, transcripts[u.id]) for u in found], normaliser, told, problems)
+    left_out = LeftOut(split) if dropped is None else dropped
+    texts = readable([(u.id, transcripts[u.id]) for u in found], normaliser, left_out, problems)
     problems.raise_if_any()
     for u, text in zip(found, texts, strict=True):
         if text is not None:

@@ -57,7 +57,9 @@ def prepare_mtedx(data_folder, manifest_folder, target_language="en", normaliser
         "root": os.path.relpath(root, data_folder),
         "sha256": hashes(_texts(root, target_language), root),
     }
-    read = by_split(lambda split, told: utterances(data_folder, split, target_language, normaliser, told))
+    read = by_split(
+        lambda split, left_out: utterances(data_folder, split, target_language, normaliser, left_out)
+    )
     caveats = synthetic(root.parent, above=2)
     return prepare(data_folder, manifest_folder, parameters, read, caveats=caveats)
 
@@ -72,14 +74,17 @@ def utterances(data_folder, split, target_language, normaliser="fr-1", dropped=N
     folder = _root(data_folder, target_language) / split
     dropped = Counter() if dropped is None else dropped
     segments = _segments(folder, split, target_language)
-    kept = _inside_talks(folder, split, segments, dropped)
+    segments_left = _inside_talks(folder, split, segments, dropped)
     if split == "train":
-        empty = [segment for segment in kept if not segment["target"]]
+        empty = [segment for segment in segments_left if not segment["target"]]
         dropped.update({NO_TARGET: len(empty)} if empty else {})
-        kept = [segment for segment in kept if segment["target"]]
-    sentences, changed = [segment["source"] for segment in kept], getattr(dropped, "changed", Counter())
+        segments_left = [segment for segment in segments_left if segment["target"]]
+    sentences, changed = (
+        [segment["source"] for segment in segments_left],
+        getattr(dropped, "changed", Counter()),
+    )
     transcripts = _transcripts(folder, sentences, normaliser, changed)
-    for segment, transcript in zip(kept, transcripts, strict=True):
+    for segment, transcript in zip(segments_left, transcripts, strict=True):
         labels = {"wrd": transcript, f"translation_{target_language}": segment["target"]}
         start, stop = segment["start"], segment["stop"]
         yield Utterance(
@@ -203,36 +208,36 @@ def _inside_talks(folder, split, segments, dropped):
     """The segments, with `stop`, that lie inside their talks. Those of train that do not are counted, up to
     BAD_SHARE of them; one of valid or test, or more, is a DataError."""
     lengths = measure_durations({segment["path"] for segment in segments}, folder)
-    kept, problems = [], Problems(folder / "txt" / f"{split}.yaml")
+    inside, problems = [], Problems(folder / "txt" / f"{split}.yaml")
     for segment in segments:
         length, stop = lengths[segment["path"]], round(segment["start"] + segment["seconds"], 6)
         segment["stop"] = min(stop, length)
         if segment["start"] < segment["stop"] and stop <= length + OVERHANG:
-            kept.append(segment)
+            inside.append(segment)
         else:
             where = f"{segment['id']} [{segment['start']:g}, {stop:g}] of {length:g} s"
             problems.add("segments of no length or beyond the end of their talk", where)
-    bad = len(segments) - len(kept)
+    bad = len(segments) - len(inside)
     if split != "train" or bad > BAD_SHARE * len(segments):
         problems.raise_if_any()
     if bad:
         dropped[UNUSABLE] += bad
         logger.warning("Left out: %s", problems)
-    return kept
+    return inside
 
 
 def _transcripts(folder, sentences, normaliser, changed):
     """French texts through the normaliser; "" where it cannot read one, which is logged, its characters
     counted in `changed`"""
-    normalise, found, unread = text_normaliser(normaliser), [], []
+    normalise, transcripts, unread = text_normaliser(normaliser), [], []
     for sentence in sentences:
         try:
-            found.append(normalise(sentence))
+            transcripts.append(normalise(sentence))
         except UnreadableText as error:
-            found.append("")
+            transcripts.append("")
             unread.append(sentence)
             changed.update(error.characters)
     if unread:
         first = ", ".join(map(repr, unread[:5]))
         logger.warning("%s: %s cannot read %d transcripts: %s", folder, normaliser, len(unread), first)
-    return found
+    return transcripts

@@ -59,10 +59,10 @@ def prepare_orfeo(
         "sha256": hashes([*files, *_lists(folder).values()], folder),
     }
 
-    def read(told):
+    def read(left_out):
         reader = Reader(folder, folder, normaliser, multiword)
-        found = reader.within_recordings(list(_utterances(files, reader)))
-        return _split(folder, files, found, reader.finish(drop_bad), ratios, seed, told)
+        sentences = reader.within_recordings(list(_utterances(files, reader)))
+        return _split(folder, files, sentences, reader.finish(drop_bad), ratios, seed, left_out)
 
     return prepare(data_folder, manifest_folder, parameters, read, TREES, synthetic(data_folder))
 
@@ -127,26 +127,26 @@ def _lists(data_folder):
     return paths if there else {}
 
 
-def _split(data_folder, files, found, lost, ratios, seed, told):
-    """{split: utterances}; lost: of `Reader.finish`, which `told` receives by split"""
+def _split(data_folder, files, sentences, lost, ratios, seed, left_out):
+    """{split: utterances}; lost: of `Reader.finish`, which `left_out` receives by split"""
     if lists := _lists(data_folder):
-        choose = _by_lists(lists, files, found, lost)
+        choose = _by_lists(lists, files, sentences, lost)
     elif {_top(path, data_folder) for path in files} == set(THEIRS.values()):
         ours = {name: split for split, name in THEIRS.items()}
         split_of = {path.stem: ours[_top(path, data_folder)] for path in files}
         choose = lambda recording, sentence: split_of[recording]  # noqa: E731
     else:
-        split_of = _drawn(data_folder, found, ratios, seed)
+        split_of = _drawn(data_folder, sentences, ratios, seed)
         choose = lambda recording, sentence: split_of.get(recording, "train")  # noqa: E731
     splits = {split: [] for split in THEIRS}
-    for u in found:
+    for u in sentences:
         if split := choose(_stem(u), u.id):
             splits[split].append(u)
         else:
-            told["train"][UNLISTED] += 1
+            left_out["train"][UNLISTED] += 1
     for recording, sentence, why in lost:
         if split := choose(recording, sentence):
-            told[split][why] += 1
+            left_out[split][why] += 1
     return splits
 
 
@@ -155,17 +155,17 @@ def _top(path, data_folder):
     return path.relative_to(os.path.abspath(data_folder)).parts[0].lower()
 
 
-def _by_lists(lists, files, found, lost):
+def _by_lists(lists, files, sentences, lost):
     """-> function (recording, sent_id) -> split, or "" where no list names either"""
     split_of, problems = {}, Problems("lists of splits")
-    sentences_of = {(_stem(u), u.id) for u in found} | {(stem, name) for stem, name, _ in lost}
-    known = {path.stem for path in files} | {name for _, name in sentences_of}
+    sentences_of = {(_stem(u), u.id) for u in sentences} | {(stem, name) for stem, name, _ in lost}
+    names = {path.stem for path in files} | {name for _, name in sentences_of}
     for split, path in lists.items():
         for number, line in enumerate(read_text(path).splitlines(), 1):
             name = re.sub(r"\.orfeo$", "", line.strip(), flags=re.IGNORECASE)
-            if name and name not in known:
-                few = len(known) < 10_000 and len(problems.found.get(NO_NAME, ())) < SHOWN
-                hint = nearest(name, known) if few else ""  # looking for it takes time, and nobody sees it
+            if name and name not in names:
+                few = len(names) < 10_000 and len(problems.found.get(NO_NAME, ())) < SHOWN
+                hint = nearest(name, names) if few else ""  # looking for it takes time, and nobody sees it
                 problems.add(NO_NAME, f"{path.name}:{number} {name}{hint}")
             elif name and split_of.setdefault(name, split) != split:
                 problems.add("names in two lists", f"{path.name}:{number} {name}")
@@ -180,10 +180,10 @@ def _stem(u):
     return Path(u.wav).stem
 
 
-def _drawn(data_folder, found, ratios, seed):
+def _drawn(data_folder, sentences, ratios, seed):
     """{recording: split} of those drawn for test and valid; train gets the others, at least one"""
     seconds = Counter()
-    for u in found:
+    for u in sentences:
         seconds[_stem(u)] += u.duration
     if len(seconds) < len(THEIRS):
         raise DataError(f"{data_folder}: {len(seconds)} recordings for three splits. {LAYOUT}")

@@ -21,7 +21,7 @@ from lebench_sb.corpora._rows import FIXED, Reading
 from lebench_sb.corpora._splits import draw_groups
 from lebench_sb.corpora._text import EMPTY
 from lebench_sb.corpora.formats.tables import condition, filtered, read_any
-from lebench_sb.manifests.markers import Told, is_prepared, parameters_hash, refuse_foreign, remove_marked
+from lebench_sb.manifests.markers import LeftOut, is_prepared, parameters_hash, refuse_foreign, remove_marked
 from lebench_sb.manifests.writing import write_manifest
 from lebench_sb.text.normaliser import normaliser as text_normaliser
 
@@ -187,12 +187,12 @@ def _write(output, splits, reading, parameters, notes, with_text):
     """Writes the manifests, then own.done.json with the report it returns; our own left-overs are removed."""
     _check_apart(splits)
     caveats, problems = _caveats(splits), Problems(reading.csv)
-    markers, notes, told = {}, [*notes, *caveats], {name: Told(name) for name in SPLITS}
+    markers, notes, left_out = {}, [*notes, *caveats], {name: LeftOut(name) for name in SPLITS}
     for name in SPLITS:
-        splits[name] = _usable(splits[name], reading, told[name], problems, notes)
+        splits[name] = _usable(splits[name], reading, left_out[name], problems, notes)
     problems.raise_if_any()
     if with_text:
-        splits = {name: _with_text(name, each, told[name], notes) for name, each in splits.items()}
+        splits = {name: _with_text(name, each, left_out[name], notes) for name, each in splits.items()}
     if not any(splits.values()):
         raise DataError(f"{output}: no utterance is left, every transcript is empty.")
     (output / REPORT).unlink(missing_ok=True)
@@ -200,7 +200,7 @@ def _write(output, splits, reading, parameters, notes, with_text):
         path = output / f"{name}.csv"
         if splits[name]:
             root = reading.data_root
-            markers[name] = write_manifest(path, splits[name], root, parameters, (), told[name], caveats)
+            markers[name] = write_manifest(path, splits[name], root, parameters, (), left_out[name], caveats)
             continue
         notes.append(f"no {name}.csv: no row is in this split")
         remove_marked(path)
@@ -210,33 +210,33 @@ def _write(output, splits, reading, parameters, notes, with_text):
     return report
 
 
-def _usable(utterances, reading, told, problems, notes):
-    """The utterances of a split without the bad ones, where these may be left out (Told.spare)"""
+def _usable(utterances, reading, left_out, problems, notes):
+    """The utterances of a split without the bad ones, where these may be left out (LeftOut.spare)"""
     bad = [reading.bad[u.id] for u in utterances if u.id in reading.bad]
-    if not told.spare([(kind, item) for kind, item, _ in bad], len(utterances), Problems(reading.csv)):
+    if not left_out.spare([(kind, item) for kind, item, _ in bad], len(utterances), Problems(reading.csv)):
         for kind, item, advice in bad:
             problems.add(kind + advice, item)
-    kept = [u for u in utterances if u.id not in reading.bad]
-    for u in kept:
-        told.changed.update(reading.changed.get(u.id, {}))
-    notes += [f"{told.split}: {count} utterances dropped: {reason}" for reason, count in told.items()]
-    return kept
+    usable = [u for u in utterances if u.id not in reading.bad]
+    for u in usable:
+        left_out.changed.update(reading.changed.get(u.id, {}))
+    notes += [f"{left_out.split}: {count} utterances dropped: {reason}" for reason, count in left_out.items()]
+    return usable
 
 
-def _with_text(name, utterances, told, notes):
-    """`utterances` without empty transcripts, counted in `told`; valid and test keep them all.
+def _with_text(name, utterances, left_out, notes):
+    """`utterances` without empty transcripts, counted in `left_out`; valid and test keep them all.
 
     Training on an empty transcript teaches blanks; leaving one out of a test would hide the words inserted
     there.
     """
-    kept = [u for u in utterances if u.labels["wrd"]]
-    empty = len(utterances) - len(kept)
+    with_text = [u for u in utterances if u.labels["wrd"]]
+    empty = len(utterances) - len(with_text)
     if empty and name == "train":
-        told[EMPTY] += empty
+        left_out[EMPTY] += empty
         notes.append(f"train: {empty} utterances with an empty transcript dropped")
     elif empty:
         notes.append(f"{name}: {empty} empty transcripts kept; every word recognised there is an insertion")
-    return kept if name == "train" else utterances
+    return with_text if name == "train" else utterances
 
 
 def _check_apart(splits):

@@ -47,7 +47,7 @@ def prepare_recola(data_folder, manifest_folder, dimension="arousal", test_part=
         "root": os.path.relpath(root, data_folder),
         "sha256": hashes(_ratings(root, dimension).values()) | sizes(_recordings(root).values()),
     }
-    read = traced(lambda split, told: utterances(data_folder, split, dimension, test_part), COLUMN)
+    read = traced(lambda split, left_out: utterances(data_folder, split, dimension, test_part), COLUMN)
     return prepare(data_folder, manifest_folder, parameters, read, ("trace",), synthetic_emotion(root))
 
 

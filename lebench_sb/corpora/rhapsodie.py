@@ -26,8 +26,8 @@ def prepare_rhapsodie(data_folder, manifest_folder, normaliser="fr-1", drop_bad=
     parameters = {"corpus": "rhapsodie", "sha256": hashes(files.values(), data_folder)}
     parameters |= {"normaliser": normaliser, "drop_bad": drop_bad, "multiword": multiword}
 
-    def read(split, told):
-        return read_aligned(files[split], data_folder, normaliser, multiword, drop_bad, told)
+    def read(split, left_out):
+        return read_aligned(files[split], data_folder, normaliser, multiword, drop_bad, left_out)
 
     caveats = synthetic(data_folder)
     return prepare(data_folder, manifest_folder, parameters, by_split(read), TREES, caveats)
@@ -42,8 +42,8 @@ def utterances(data_folder, split, normaliser="fr-1", multiword="merge"):
 
 def _file(data_folder, split):
     ending = f"_rhapsodie-ud-{THEIRS[split]}.conllu"
-    found = [p for p in files_below(data_folder, (".conllu",)) if p.name.lower().endswith(ending)]
-    if len(found) != 1:
-        what = "not found" if not found else f"there {len(found)} times"
+    files = [p for p in files_below(data_folder, (".conllu",)) if p.name.lower().endswith(ending)]
+    if len(files) != 1:
+        what = "not found" if not files else f"there {len(files)} times"
         raise FileNotFoundError(f"{data_folder}: fr{ending} {what}. {LAYOUT}")
-    return found[0]
+    return files[0]

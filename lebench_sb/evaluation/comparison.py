@@ -17,10 +17,10 @@ CONCORDANCE_COLUMNS = tuple(f"CCC_{name}" for name in concordance.COLUMNS)
 
 def compare(a, b, metric=None):
     """Two folders of runs (or their results.json) -> text: differences and their 95 % intervals."""
-    found = compare_records(a, b, metric)
-    told = [found["test"], f"A: {found['a']}", f"B: {found['b']}"]
+    comparison = compare_records(a, b, metric)
+    told = [comparison["test"], f"A: {comparison['a']}", f"B: {comparison['b']}"]
     lines = [*(escape.line(text, 5000) for text in told), ""]
-    for name, entry in found["metrics"].items():
+    for name, entry in comparison["metrics"].items():
         digits = digits_of(entry["unit"])
         name, entry = escape.line(name), {**entry, **{k: escape.line(entry[k]) for k in ("unit", "method")}}
         difference = f"{entry['difference']:+.{digits}f}{brackets(entry['ci95'], digits, '+')}"
@@ -29,7 +29,7 @@ def compare(a, b, metric=None):
             f"  A - B = {difference} (95 %, {interval_method(entry)})",
             f"  {_verdict(entry)}",
         ]
-    return "\n".join([*lines, "", *(escape.line(note, 5000) for note in found["notes"])]) + "\n"
+    return "\n".join([*lines, "", *(escape.line(note, 5000) for note in comparison["notes"])]) + "\n"
 
 
 def compare_records(a, b, metric=None):
@@ -43,11 +43,11 @@ def compare_records(a, b, metric=None):
     rows = read_utterances(a), read_utterances(b)
     _check_same_test_set(rows, (a, b))
     shared = [name for name in records[0]["metrics"] if name in records[1]["metrics"]]
-    if all(found and "spk_id_test" in found[0] for found in rows):
+    if all(of_run and "spk_id_test" in of_run[0] for of_run in rows):
         differ, comparable = _trial_difference, shared
     else:
         differ = _difference
-        comparable = [name for name in shared if all(_is_summed(name, found) for found in rows)]
+        comparable = [name for name in shared if all(_is_summed(name, of_run) for of_run in rows)]
     names = comparable if metric is None else [metric]
     if not comparable or not set(names) <= set(comparable):
         known = ", ".join(comparable) or "none"
@@ -80,12 +80,14 @@ def _is_summed(metric, rows):
 def _statistics(metric, unit, rows):
     """Rows of both runs -> (their statistics, each (n, k), and the score of their sums)"""
     if metric in classification.SCORES:
-        classes = sorted({row[key] for found in rows for row in found for key in ("reference", "hypothesis")})
-        pairs = [[[row[key] for row in found] for key in ("reference", "hypothesis")] for found in rows]
+        classes = sorted(
+            {row[key] for of_run in rows for row in of_run for key in ("reference", "hypothesis")}
+        )
+        pairs = [[[row[key] for row in of_run] for key in ("reference", "hypothesis")] for of_run in rows]
         return [classification.statistics(*pair, classes) for pair in pairs], classification.SCORES[metric]
     columns = CONCORDANCE_COLUMNS if metric in concordance.SCORES else _sums(rows[0], metric)
     score = concordance.SCORES.get(metric) or translation.SCORES.get(metric, rate if unit == "%" else mean)
-    return [np.array([[_number(row, c) for c in columns] for row in found]) for found in rows], score
+    return [np.array([[_number(row, c) for c in columns] for row in of_run]) for of_run in rows], score
 
 
 def _number(row, column):
@@ -139,25 +141,25 @@ def _trial_difference(name, records, rows, paths):
     function = verification.measure(name, entries[0]["unit"])
     targets = np.array([row["reference"] == "target" for row in rows[0]])
     speakers = [[row[column] for row in rows[0]] for column in ("spk_id", "spk_id_test")]
-    scores = [np.array([_number(row, "score") for row in found]) for found in rows]
-    for found, entry, path in zip(scores, entries, paths, strict=True):
-        again = float(function(*verification.Ranking(found, targets).counts()))
+    scores = [np.array([_number(row, "score") for row in of_run]) for of_run in rows]
+    for of_run, entry, path in zip(scores, entries, paths, strict=True):
+        again = float(function(*verification.Ranking(of_run, targets).counts()))
         if not math.isclose(again, entry["value"], abs_tol=1e-6):
             raise ValueError(f"{path}: {name} is {again} by {UTTERANCES} but {entry['value']} in {RESULTS}.")
     resamples = 10_000 if len(targets) <= 100_000 else 1000  # minutes otherwise
-    found = verification.differences(*scores, targets, speakers, {name: function}, resamples)[name]
-    return _described_difference(found, *entries)
+    of_run = verification.differences(*scores, targets, speakers, {name: function}, resamples)[name]
+    return _described_difference(of_run, *entries)
 
 
-def _described_difference(found, entry, other):
+def _described_difference(pair, entry, other):
     """A Difference of the metric entries of A and B as `compare_records` gives it"""
-    excludes = found.low is not None and (found.low > 0 or found.high < 0)
-    better = "A" if (found.value < 0) == (entry["better"] == "lower") else "B"
+    excludes = pair.low is not None and (pair.low > 0 or pair.high < 0)
+    better = "A" if (pair.value < 0) == (entry["better"] == "lower") else "B"
     return {
-        "a": entry["value"], "b": other["value"], "difference": found.value,
-        "ci95": None if found.low is None else [found.low, found.high], "probability": found.probability,
+        "a": entry["value"], "b": other["value"], "difference": pair.value,
+        "ci95": None if pair.low is None else [pair.low, pair.high], "probability": pair.probability,
         "excludes_zero": excludes, "better": better if excludes else None, "unit": entry["unit"],
-        "method": found.method, "resamples": found.resamples, "n": found.n, "n_units": found.n_units,
+        "method": pair.method, "resamples": pair.resamples, "n": pair.n, "n_units": pair.n_units,
     }  # fmt: skip
 
 

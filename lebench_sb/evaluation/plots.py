@@ -143,14 +143,14 @@ def leaderboard_chart(records, output_png, metric=None):
             groups[group].append((record, wanted or next(iter(record["metrics"]))))
     if not groups:
         raise ValueError(f"no record has the metric {metric}." if records else "no records to draw.")
-    names = {group: found[0][1] for group, found in groups.items()}
-    groups = {group: [record for record, _ in found] for group, found in groups.items()}
-    systems = {group: _by_system(found, names[group]) for group, found in groups.items()}
+    names = {group: members[0][1] for group, members in groups.items()}
+    groups = {group: [record for record, _ in members] for group, members in groups.items()}
+    systems = {group: _by_system(members, names[group]) for group, members in groups.items()}
     heights = [0.8 + sum(GAP + RUN * len(runs) for runs in systems[group]) for group in sorted(systems)]
     figure = Figure(figsize=(WIDTH, sum(heights)), dpi=DPI, layout="constrained")
     panels = figure.subplots(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
-    for axes, (group, found) in zip(panels, sorted(systems.items()), strict=True):
-        _draw_systems(axes, found, names[group])
+    for axes, (group, members) in zip(panels, sorted(systems.items()), strict=True):
+        _draw_systems(axes, members, names[group])
         axes.set_title(escape.label(", ".join(group)), loc="left", fontsize=11, fontweight="bold")
     return save_png(figure, output_png)
 

@@ -85,14 +85,14 @@ def find_results(paths):
 
     Below a folder, runs that `lebench benchmark` and the demo moved aside (`seed1.old1`) are left out.
     """
-    found = set()
+    files = set()
     for path in map(Path, [paths] if isinstance(paths, (str, PurePath)) else paths):
         if not path.exists():
             raise FileNotFoundError(f"{path} not found. Give a folder of results, or a results.json.")
-        found.update([path] if path.is_file() else (p for p in path.rglob(RESULTS) if not _is_aside(p, path)))
-    if not found:
+        files.update([path] if path.is_file() else (p for p in path.rglob(RESULTS) if not _is_aside(p, path)))
+    if not files:
         raise FileNotFoundError(f"No {RESULTS} below {paths}: a recipe writes it when its test has ended.")
-    return sorted(found)
+    return sorted(files)
 
 
 def _is_aside(path, above):

@@ -122,16 +122,16 @@ def _items(record, section):
     return list(found.items()) if isinstance(found, dict) else []
 
 
-def _key_problems(found, schema, where, optional=None):
-    if not isinstance(found, dict):
-        return [f"{where[:-1]} is {found!r}, expected a dict"]
-    problems = [f"{where}{key} is missing" for key in schema if key not in found]
+def _key_problems(section, schema, where, optional=None):
+    if not isinstance(section, dict):
+        return [f"{where[:-1]} is {section!r}, expected a dict"]
+    problems = [f"{where}{key} is missing" for key in schema if key not in section]
     schema = {**schema, **(optional or {})}
-    problems += [_unknown(key, schema, where) for key in found if key not in schema]
+    problems += [_unknown(key, schema, where) for key in section if key not in schema]
     for key, kinds in schema.items():
-        if key in found and not _is_a(found[key], kinds):
+        if key in section and not _is_a(section[key], kinds):
             names = " or ".join(kind.__name__ for kind in (kinds if isinstance(kinds, tuple) else (kinds,)))
-            problems.append(f"{where}{key} is {found[key]!r}, expected {names}")
+            problems.append(f"{where}{key} is {section[key]!r}, expected {names}")
     return problems
 
 
@@ -141,9 +141,9 @@ def _is_a(value, kinds):
     return isinstance(value, kinds) and (bool in kinds or not isinstance(value, bool))
 
 
-def _unknown(name, known, where):
-    near = difflib.get_close_matches(str(name), list(known), n=1)
-    hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
+def _unknown(name, names, where):
+    near = difflib.get_close_matches(str(name), list(names), n=1)
+    hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(names)}"
     return f"{where}{name} is unknown ({hint})"
 
 

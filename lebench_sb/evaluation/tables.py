@@ -54,8 +54,8 @@ def seeds_table(paths, format="md", extra=None):
         raise ValueError(f"format is {format!r}. It must be 'md' or 'latex'.")
     files = find_results(paths)
     records = read_all(files)
-    extra = {Path(path): found for path, found in (extra or {}).items()}
-    names = dict.fromkeys(name for found in extra.values() for name in found)
+    extra = {Path(path): columns_of_run for path, columns_of_run in (extra or {}).items()}
+    names = dict.fromkeys(name for columns_of_run in extra.values() for name in columns_of_run)
     cells, groups, columns = defaultdict(list), defaultdict(list), {}
     for path, record in zip(files, records, strict=True):
         cells[cell(record)].append(record)

@@ -210,15 +210,15 @@ def order_of(path):
 def faults_of(part, files, report, name):
     """{position: (kind, detail)} of the utterances of a split that are bad; clipped ends are counted"""
     verdicts = [files[path] for path in part.paths]
-    found = {}
+    faults = {}
     for code, verdict in enumerate(verdicts):
         if verdict.fault:
             fault = kind_of(verdict.fault, part.paths[code])
-            found |= dict.fromkeys(np.flatnonzero(part.codes == code).tolist(), fault)
+            faults |= dict.fromkeys(np.flatnonzero(part.codes == code).tolist(), fault)
     seconds = np.array([v.seconds if not v.fault else np.nan for v in verdicts])[part.codes]
-    add_lengths(part, seconds, found, report, name)
-    add_stretches(part, verdicts, found)
-    return found
+    add_lengths(part, seconds, faults, report, name)
+    add_stretches(part, verdicts, faults)
+    return faults
 
 
 def add_lengths(part, seconds, found, report, name):
@@ -345,15 +345,15 @@ def tell_files(files, report):
 
 def settle(parts, bad, report, max_bad_fraction, lenient):
     """Decides for each bad utterance whether it stops the run or is left out"""
-    for name, found in bad.items():
-        ids = parts[name].ids() if found else []
-        report.bad[name] = {ids[k]: f"{kind} ({detail})" for k, (kind, detail) in found.items()}
-        left_out = {k for k, (kind, _) in found.items() if kind not in NEVER_LEFT_OUT}
+    for name, faults in bad.items():
+        ids = parts[name].ids() if faults else []
+        report.bad[name] = {ids[k]: f"{kind} ({detail})" for k, (kind, detail) in faults.items()}
+        left_out = {k for k, (kind, _) in faults.items() if kind not in NEVER_LEFT_OUT}
         over = name in lenient and len(left_out) > max_bad_fraction * len(parts[name])
         if over:
             share = f"{len(left_out)} of {len(parts[name])} utterances"
             report.errors.add(f"{name}: over max_bad_fraction {max_bad_fraction:g} are unusable", share)
-        for k, (kind, detail) in sorted(found.items()):
+        for k, (kind, detail) in sorted(faults.items()):
             quarantine = name in lenient and not over and k in left_out
             problems = report.quarantined if quarantine else report.errors
             problems.add(f"{name}: {kind}", f"{ids[k]} {detail}")

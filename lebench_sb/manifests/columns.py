@@ -101,12 +101,12 @@ class Utterances(Sequence):
 
     def utterance(self, id, duration, wav, start, stop, speaker, gender, language, *labels):
         """The Utterance of one row; a label that its manifest has no column for is left out"""
-        found = {name: text for name, text in zip(self.labels, labels, strict=True) if text is not None}
+        values = {name: text for name, text in zip(self.labels, labels, strict=True) if text is not None}
         for name in PATH_LABELS:
-            if name in found:
-                found[name] = expand(found[name], self.root)
+            if name in values:
+                values[name] = expand(values[name], self.root)
         wav = expand(wav, self.root)
-        return Utterance(id, wav, duration, start, stop, speaker, gender, language, found)
+        return Utterance(id, wav, duration, start, stop, speaker, gender, language, values)
 
     def take(self, positions):
         """Utterances at positions (n,) of this sequence, in that order"""
@@ -377,11 +377,11 @@ def _checked(path, *state):
 
 def _is_intact(path):
     """Whether a file is what `_write` wrote: read whole, once per process"""
-    found = os.stat(path)
-    if found.st_size <= DIGEST:
+    state = os.stat(path)
+    if state.st_size <= DIGEST:
         return False
-    times = found.st_mtime_ns, found.st_ctime_ns
-    return _checked(str(path), found.st_dev, found.st_ino, found.st_size, *times)
+    times = state.st_mtime_ns, state.st_ctime_ns
+    return _checked(str(path), state.st_dev, state.st_ino, state.st_size, *times)
 
 
 def _written_digest(path):

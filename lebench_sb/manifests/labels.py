@@ -37,18 +37,18 @@ def ids_of(utterances):
     return [u.id for u in utterances]
 
 
-def require(splits, column, settings, found):
+def require(splits, column, settings, findings):
     """{split: values of `column`}; a split without such a column is a fault that names its manifest"""
     values = {split: values_of(utterances, column) for split, utterances in splits.items()}
-    for split in [split for split, own in values.items() if own is None]:
+    for split in [split for split, texts in values.items() if texts is None]:
         names = label_names(splits[split])
         there = f"it has {', '.join(names)}" if names else f"it has {', '.join(COLUMNS)} and no label"
         kind = f"{split}: no column {column}{nearest(column, names)}, {there}"
-        found.refuse(kind, settings[f"{split}_csv"])
-    return {split: own for split, own in values.items() if own is not None}
+        findings.refuse(kind, settings[f"{split}_csv"])
+    return {split: texts for split, texts in values.items() if texts is not None}
 
 
-def check_texts(splits, column, settings, found, pieces=list):
+def check_texts(splits, column, settings, findings, pieces=list):
     """What a model that writes texts needs -> {split: texts} of the splits that have the column.
 
     Faults are: no column; no text at all (nothing to learn, or an error rate without a reference); control
@@ -56,21 +56,21 @@ def check_texts(splits, column, settings, found, pieces=list):
     or test unseen in train. Empty texts and rarer unseen characters are told. pieces: text -> its symbols;
     None: symbols are not compared.
     """
-    texts = require(splits, column, settings, found)
-    for split, own in texts.items():
-        empty = sum(not text.strip() for text in own)
-        if empty == len(own):
+    texts = require(splits, column, settings, findings)
+    for split, of_split in texts.items():
+        empty = sum(not text.strip() for text in of_split)
+        if empty == len(of_split):
             why = "nothing to learn from" if split == "train" else "no error rate is defined"
-            found.refuse(f"{split}: every {column} is empty, {why}", settings[f"{split}_csv"])
-        check_characters(split, splits[split], own, column, found)
-    empty = {split: sum(not text.strip() for text in own) for split, own in texts.items()}
-    found.tell("empty_texts", {split: count for split, count in empty.items() if count})
+            findings.refuse(f"{split}: every {column} is empty, {why}", settings[f"{split}_csv"])
+        check_characters(split, splits[split], of_split, column, findings)
+    empty = {split: sum(not text.strip() for text in of_split) for split, of_split in texts.items()}
+    findings.tell("empty_texts", {split: count for split, count in empty.items() if count})
     if pieces is not None and "train" in texts:
-        compare(texts, column, found, pieces)
+        compare(texts, column, findings, pieces)
     return texts
 
 
-def check_characters(split, utterances, texts, column, found):
+def check_characters(split, utterances, texts, column, findings):
     """Texts (n,) with control characters, or too long for the seconds they are said in"""
     odd = [k for k, text in enumerate(texts) if CONTROL.search(text)]
     sizes = np.array([len(text) for text in texts])
@@ -79,27 +79,29 @@ def check_characters(split, utterances, texts, column, found):
         return
     ids = ids_of(utterances)
     for k in odd:
-        found.refuse(f"{split}: control characters in {column}", f"{ids[k]} {CONTROL.findall(texts[k])[:3]}")
-    found.bad(split, f"{column} over {FASTEST} characters per second", [ids[k] for k in long])
+        findings.refuse(
+            f"{split}: control characters in {column}", f"{ids[k]} {CONTROL.findall(texts[k])[:3]}"
+        )
+    findings.bad(split, f"{column} over {FASTEST} characters per second", [ids[k] for k in long])
 
 
-def compare(texts, column, found, pieces):
+def compare(texts, column, findings, pieces):
     """Symbols of valid and test that train lacks: no model of these texts can write them"""
-    counts = {split: symbols_of(own, pieces) for split, own in texts.items()}
+    counts = {split: symbols_of(of_split, pieces) for split, of_split in texts.items()}
     known, told = counts.pop("train"), {}
-    for split, own in counts.items():
-        unseen = {symbol: count for symbol, count in own.items() if symbol not in known}
-        total, missed = sum(own.values()), sum(unseen.values())
+    for split, of_split in counts.items():
+        unseen = {symbol: count for symbol, count in of_split.items() if symbol not in known}
+        total, missed = sum(of_split.values()), sum(unseen.values())
         if not unseen:
             continue
         listed = sorted(unseen, key=lambda symbol: (-unseen[symbol], symbol))
         shown = " ".join(map(repr, listed[:20])) + (" ..." if len(listed) > 20 else "")
         if known and missed > UNREADABLE * total:
             kind = f"{split}: {missed} of {total} characters of {column} are unseen in train"
-            found.refuse(f"{kind} (other case, normaliser or script?)", shown)
+            findings.refuse(f"{kind} (other case, normaliser or script?)", shown)
         told[split] = {"count": missed, "of": total, "characters": {s: unseen[s] for s in listed}}
         said = f"{split}: {missed} of {total} characters are unseen in train, always an error: {shown}"
-        found.tell("unseen_characters", told, said)
+        findings.tell("unseen_characters", told, said)
 
 
 def symbols_of(texts, pieces):

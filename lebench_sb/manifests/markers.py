@@ -29,7 +29,7 @@ MAX_BAD = 0.01  # of the utterances of train may be left out because they cannot
 logger = logging.getLogger(__name__)
 
 
-class Told(Counter):
+class LeftOut(Counter):
     """What a preparation tells of one split: {reason: count} of the utterances it leaves out.
 
     split: train, valid or test; changed: {character: count} of what the normaliser did not keep as it was;

@@ -21,15 +21,15 @@ def made_with(path):
     return parameters.get("source", parameters)
 
 
-def text_of(paths, prepare, wanted, asked, named):
+def text_of(paths, prepare, wanted, asked, on_command_line):
     """What results.json says of the texts of manifests, the name of a normaliser or NOT_KNOWN; None where the
     recipe uses no texts. Raises UsageError as the checks below do.
 
     prepare: the recipe's preparation, a partial; wanted: its normaliser; asked: {name: value} of the command
-    line; named: whether that names the manifests.
+    line; on_command_line: whether that names the manifests.
     """
     options = getattr(prepare, "keywords", {})
-    if named:
+    if on_command_line:
         check_options(paths, options, asked)
     if "normaliser" not in options and "normaliser" not in asked:
         return None

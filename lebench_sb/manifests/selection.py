@@ -45,7 +45,7 @@ def keep(splits, column, wanted):
     """{split: Utterances} whose `column` (gender or language) is one of `wanted`; all if that is empty"""
     if not wanted:
         return splits
-    kept = {}
+    selected = {}
     for split, utterances in splits.items():
         values, codes = coded(utterances, column)
         mask = np.array([value in wanted for value in values])[codes]
@@ -55,12 +55,13 @@ def keep(splits, column, wanted):
             there = ", ".join(f"{value or 'none'}: {count}" for value, count in held)
             raise DataError(f"{split}: no utterance of {column} {' or '.join(wanted)}; it has {there}.")
         columnar = isinstance(utterances, Utterances)
-        kept[split] = utterances.where(mask) if columnar else list(compress(utterances, mask))
+        chosen = utterances.where(mask) if columnar else list(compress(utterances, mask))
         logger.info(
-            "%s: %d of %d utterances kept (%.2f of %.2f h), %s %s", split, len(kept[split]), len(utterances),
-            hours(kept[split]), hours(utterances), column, ", ".join(wanted),
+            "%s: %d of %d utterances kept (%.2f of %.2f h), %s %s", split, len(chosen), len(utterances),
+            hours(chosen), hours(utterances), column, ", ".join(wanted),
         )  # fmt: skip
-    return kept
+        selected[split] = chosen
+    return selected
 
 
 def coded(utterances, column):

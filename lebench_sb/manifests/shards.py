@@ -92,14 +92,14 @@ def gather(splits, data_root):
     Raises DataError for files that are missing, empty, in a shard already, not below data_root or links that
     lead out of it.
     """
-    prefix, found, problems = root_prefix(data_root), {}, Problems("shard")
+    prefix, members, problems = root_prefix(data_root), {}, Problems("shard")
     leads_out = links_out_of(prefix)
     everything = (u.wav for utterances in splits.values() for u in utterances)
     for wav in tqdm(everything, total=sum(map(len, splits.values())), desc="files", unit="file"):
-        if wav in found:
+        if wav in members:
             continue
         name = wav.removeprefix(prefix)
-        found[wav] = (wav, name, 0, 0)
+        members[wav] = (wav, name, 0, 0)
         if MARK in wav:
             problems.add("in a shard already", wav)
         elif ".." in Path(name).parts:
@@ -108,13 +108,13 @@ def gather(splits, data_root):
             problems.add("missing file", wav)
         else:
             state = os.stat(wav)
-            found[wav] = (wav, name, state.st_size, state.st_mtime_ns)
+            members[wav] = (wav, name, state.st_size, state.st_mtime_ns)
             if not state.st_size:
                 problems.add("file of 0 bytes", wav)
             if leads_out(wav):
                 problems.add(OUT, f"{wav} -> {os.path.realpath(wav)}")
     problems.raise_if_any()
-    return list(found.values())
+    return list(members.values())
 
 
 def links_out_of(prefix):
@@ -235,13 +235,13 @@ def finished(path, files):
     if not index.is_file() or not path.is_file():
         return False
     try:
-        found = read_index(index)
+        entries = read_index(index)
     except OSError as error:
         logger.warning("%s: %s; its shard is packed again.", index, error.strerror)
         return False
-    sizes = [(found.find(name) or (0, -1))[1] for _, name, *_ in files]
-    same = len(found.hashes) == len(files) and sizes == [size for _, _, size, _ in files]
-    return same and found.tar_size == path.stat().st_size
+    sizes = [(entries.find(name) or (0, -1))[1] for _, name, *_ in files]
+    same = len(entries.hashes) == len(files) and sizes == [size for _, _, size, _ in files]
+    return same and entries.tar_size == path.stat().st_size
 
 
 def pack(path, files):

@@ -25,19 +25,19 @@ def check_targets(splits, column, encode, head, hparams):
     """
     counts, allowed = {}, hparams.get("max_bad_fraction", MAX_BAD_FRACTION)
     for split, utterances in splits.items():
-        found = too_long(utterances, column, encode, steps_of(utterances, hparams["encoder"], head))
-        if not found:
+        too_long_ids = too_long(utterances, column, encode, steps_of(utterances, hparams["encoder"], head))
+        if not too_long_ids:
             continue
-        more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
-        share = f"{len(found)} of {len(utterances)}"
-        said = f"{split}: {share} texts of {column} need more steps than their audio has"
-        said += f" ({', '.join(found[:SHOWN])}{more})"
-        if len(found) > allowed * len(utterances):
+        more = f" and {len(too_long_ids) - SHOWN} more" if len(too_long_ids) > SHOWN else ""
+        share = f"{len(too_long_ids)} of {len(utterances)}"
+        message = f"{split}: {share} texts of {column} need more steps than their audio has"
+        message += f" ({', '.join(too_long_ids[:SHOWN])}{more})"
+        if len(too_long_ids) > allowed * len(utterances):
             raise DataError(
-                f"{said}, over max_bad_fraction {allowed:g}: correct them, or raise the head's max_rate."
+                f"{message}, over max_bad_fraction {allowed:g}: correct them, or raise the head's max_rate."
             )
-        logger.warning("%s; no path of CTC says them.", said)
-        counts[split] = len(found)
+        logger.warning("%s; no path of CTC says them.", message)
+        counts[split] = len(too_long_ids)
     if counts and "checked" in hparams:
         hparams["checked"].details["targets_too_long"] = counts
 

@@ -203,13 +203,13 @@ def spoken_tree(block, normalise, multiword="merge"):
     if multiword == "merge":
         nodes = _merged(nodes, block.ranges)
     forms = [INNER.join(normalise(form.translate(MARKS)).split()) for form, *_ in nodes]
-    kept = [n for n, (form, node) in enumerate(zip(forms, nodes, strict=True), 1)
+    spoken = [n for n, (form, node) in enumerate(zip(forms, nodes, strict=True), 1)
             if form and node[1] not in PUNCTUATION]  # fmt: skip
-    heads = _heads_among([node[2] for node in nodes], kept)
-    relations = [nodes[n - 1][3] for n in kept]
-    if kept:
+    heads = _heads_among([node[2] for node in nodes], spoken)
+    relations = [nodes[n - 1][3] for n in spoken]
+    if spoken:
         relations[heads.index(0)] = "root"
-    words, upos = [forms[n - 1] for n in kept], [nodes[n - 1][1] for n in kept]
+    words, upos = [forms[n - 1] for n in spoken], [nodes[n - 1][1] for n in spoken]
     return Tree(tuple(words), tuple(upos), tuple(heads), tuple(relations))
 
 
@@ -229,18 +229,18 @@ def _merged(nodes, ranges):
     return [(form, upos, new[head], relation) for form, upos, head, relation in merged]
 
 
-def _heads_among(heads, kept):
-    """heads (n,) of a tree -> heads of the words `kept` (their numbers, rising), numbered anew"""
-    new, found = {0: 0} | {n: k for k, n in enumerate(kept, 1)}, []
-    for word in kept:
+def _heads_among(heads, spoken):
+    """heads (n,) of a tree -> heads of the words `spoken` (their numbers, rising), numbered anew"""
+    new, heads_among = {0: 0} | {n: k for k, n in enumerate(spoken, 1)}, []
+    for word in spoken:
         head, path = heads[word - 1], []
         while head not in new:
             path.append(head)
             head = heads[head - 1]
         new |= dict.fromkeys(path, new[head])  # those who hang on them need not climb again
-        found.append(new[head])
-    roots = [k for k, head in enumerate(found, 1) if head == 0]
-    return [0 if k == roots[0] else roots[0] if head == 0 else head for k, head in enumerate(found, 1)]
+        heads_among.append(new[head])
+    roots = [k for k, head in enumerate(heads_among, 1) if head == 0]
+    return [0 if k == roots[0] else roots[0] if head == 0 else head for k, head in enumerate(heads_among, 1)]
 
 
 # ---- trees of utterances
@@ -310,11 +310,11 @@ def _block_of(u, data_folder, sentences, problems):
     if not os.path.isfile(path):
         problems.add("file of trees not found", f"{u.id}: {path}")
         return None
-    known = sentences(path)
-    if name not in known:
+    blocks = sentences(path)
+    if name not in blocks:
         few = len(problems.found.get(NOT_THERE, ())) < SHOWN  # a search takes time; more are not shown
-        problems.add(NOT_THERE, f"{name}{nearest(name, known) if few else ''}")
-    return known.get(name)
+        problems.add(NOT_THERE, f"{name}{nearest(name, blocks) if few else ''}")
+    return blocks.get(name)
 
 
 def _file_and_key(value, name):

@@ -99,17 +99,17 @@ def read_trials(path, utterances, enrolment=""):
 
 def _read_models(path, resolve, problems):
     """{model: sorted IDs} of an enrolment file"""
-    found = {}
+    models = {}
     for number, line in enumerate(read_text(path).splitlines(), 1):
         model, *names = _split(line) if line.strip() else [""]
         where = f"{number} of {PurePath(path).name}"
         if model and not names:
             problems.add("models without utterances", f"line {where} {model}")
-        if model in found:
+        if model in models:
             problems.add("models listed twice", f"line {where} {model}")
         if model:
-            found[model] = _all(resolve, [name.strip() for name in names], where, problems)
-    return found
+            models[model] = _all(resolve, [name.strip() for name in names], where, problems)
+    return models
 
 
 def _enrolled(resolve, name, number, problems, models):
@@ -187,14 +187,14 @@ def _labelled(fields, order):
 
 def _resolver(utterances, shared=0):
     """-> function name -> set of IDs that may be meant; shared: leading folders that may be left out"""
-    places, known = {}, {u.id: {u.id} for u in utterances}
+    places, ids_of = {}, {u.id: {u.id} for u in utterances}
 
     def resolve(name):
-        if name not in known:
+        if name not in ids_of:
             if not places:  # every path, only when some name is no ID
                 places.update(_places(utterances))
-            known[name] = _meant(name, places, shared)
-        return known[name]
+            ids_of[name] = _meant(name, places, shared)
+        return ids_of[name]
 
     return resolve
 
@@ -267,18 +267,18 @@ def _check(trials, models, speakers, problems):
     trials: (line, enrolment key, test, target); models: {key: IDs}; speakers: {ID: name}.
     """
     labels, voices = {}, {key: {speakers[name] for name in ids} - {""} for key, ids in models.items()}
-    for key, heard in voices.items():
-        if len(heard) > 1:
-            problems.add("models of several speakers", f"{key}: {' '.join(sorted(heard))}")
+    for key, of_model in voices.items():
+        if len(of_model) > 1:
+            problems.add("models of several speakers", f"{key}: {' '.join(sorted(of_model))}")
     for number, enrol, test, target in trials:
         if test in models[enrol]:
             problems.add("trials of an utterance with itself", f"line {number} {test}")
         pair = (enrol, test) if enrol < test else (test, enrol)
         if labels.setdefault(pair, target) != target:
             problems.add("comparisons listed as target and as non-target", f"line {number} {enrol} {test}")
-        heard, b = voices[enrol], speakers[test]
-        if len(heard) == 1 and b and (b in heard) != target:
-            said = f"{'target' if target else 'non-target'} {' '.join(heard)} {b}"
+        of_model, b = voices[enrol], speakers[test]
+        if len(of_model) == 1 and b and (b in of_model) != target:
+            said = f"{'target' if target else 'non-target'} {' '.join(of_model)} {b}"
             problems.add("labels that contradict the manifest's speakers", f"line {number} {said}")
     targets = sum(target for *_, target in trials)
     if trials and targets in (0, len(trials)):
@@ -291,17 +291,17 @@ def _check(trials, models, speakers, problems):
 def _describe(path, trials, utterances):
     """Logs the numbers of a list, and what is odd but scored"""
     speakers = {u.id: u.speaker for u in utterances}
-    named = {*trials.test}.union(*(trials.models.get(key, [key]) for key in set(trials.enrol)))
-    heard = {speakers[name] for name in named}
+    in_trials = {*trials.test}.union(*(trials.models.get(key, [key]) for key in set(trials.enrol)))
+    heard = {speakers[name] for name in in_trials}
     targets = int(trials.targets.sum())
     logger.info(
         "%s: %d trials, %d target and %d non-target, of %d speakers and %d utterances",
-        path, len(trials), targets, len(trials) - targets, len(heard - {""}), len(named),
+        path, len(trials), targets, len(trials) - targets, len(heard - {""}), len(in_trials),
     )  # fmt: skip
     if "" in heard:
         logger.warning("%s: speakers unknown of some utterances: labels cannot be checked", path)
-    if len(utterances) > len(named):
-        logger.info("%s: %d test utterances are in no trial", path, len(utterances) - len(named))
+    if len(utterances) > len(in_trials):
+        logger.info("%s: %d test utterances are in no trial", path, len(utterances) - len(in_trials))
     pairs = Counter(tuple(sorted(pair)) for pair in zip(trials.enrol, trials.test, strict=True))
     repeated = [pair for pair, count in pairs.items() if count > 1]
     if repeated:
@@ -363,16 +363,16 @@ def _pair_of_two(groups, ends, starts, number):
 def _of_two_speakers(ordered, groups, rng, wanted):
     """Up to `wanted` different pairs of IDs of two speakers, sorted; all pairs are as likely"""
     speakers = {u.id: u.speaker for u in ordered}
-    ids, found = list(speakers), set()
+    ids, pairs = list(speakers), set()
     if len(ids) < 400:  # few enough to list
         every = [(a, b) for k, b in enumerate(ids) for a in ids[:k] if speakers[a] != speakers[b]]
         return sorted(rng.sample(every, min(len(every), max(1, wanted))))
     for _ in range(20 * wanted):
         a, b = rng.sample(ids, 2)
         if speakers[a] != speakers[b]:
-            found.add((min(a, b), max(a, b)))
-        if len(found) == wanted:
-            return sorted(found)
+            pairs.add((min(a, b), max(a, b)))
+        if len(pairs) == wanted:
+            return sorted(pairs)
     # nearly all of one speaker: two that are drawn are rarely of two, so pairs are drawn instead
     starts = [0, *accumulate(map(len, groups))][:-1]
     ends = list(accumulate(len(ids) * start for ids, start in zip(groups, starts, strict=True)))

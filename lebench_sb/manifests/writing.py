@@ -23,7 +23,7 @@ from lebench_sb.manifests.columns import write_copy
 from lebench_sb.manifests.durations import pooled
 from lebench_sb.manifests.markers import (
     ROOT,
-    Told,
+    LeftOut,
     file_states,
     files_in,
     parameters_hash,
@@ -51,7 +51,7 @@ def write_manifest(path, utterances, data_root, parameters, required=(), dropped
 
     data_root: folder above every audio file; parameters: everything the result depends on (JSON values,
     paths, functions); required: label columns that must not be empty; dropped: {reason: count} of utterances
-    the caller left out, or Told, which then also says what of train may be left out here. Raises DataError
+    the caller left out, or LeftOut, which then also says what of train may be left out here. Raises DataError
     that lists, for each kind of problem, the first five and their number, and UsageError for a file at `path`
     that we did not make or that was changed since; nothing is written then.
     """
@@ -84,7 +84,7 @@ def _counted(dropped):
 
 
 def _check(utterances, path, data_root, required, dropped):
-    """The utterances, without those of train that may be left out (Told); DataError for what is wrong"""
+    """The utterances, without those of train that may be left out (LeftOut); DataError for what is wrong"""
     problems, seen = Problems(path), {}
     for u in utterances:
         seen[u.id] = seen.get(u.id, 0) + 1
@@ -124,7 +124,7 @@ def _check_one(problems, u, data_root, required):
 
 def _usable(problems, utterances, dropped):
     """The utterances whose files are there and look sane. Each faulty file is a problem, once, for `wav` and
-    for labels that are absolute paths; one that is no audio in train may be left out (Told.spare)."""
+    for labels that are absolute paths; one that is no audio in train may be left out (LeftOut.spare)."""
     wavs = sorted({u.wav for u in utterances})
     faults = {path: fault for path, fault in zip(wavs, pooled(audio_fault, wavs), strict=True) if fault}
     paths = {u.labels[name] for u in utterances for name in PATH_LABELS if is_path(u.labels.get(name, ""))}
@@ -134,7 +134,7 @@ def _usable(problems, utterances, dropped):
             problems.add("missing or empty file of a label", path)
     empty = {path for path, fault in faults.items() if fault != MISSING}
     lost = [(faults[u.wav], u.wav) for u in utterances if u.wav in empty]
-    if isinstance(dropped, Told) and dropped.spare(lost, len(utterances), Problems(problems.where)):
+    if isinstance(dropped, LeftOut) and dropped.spare(lost, len(utterances), Problems(problems.where)):
         faults = {path: fault for path, fault in faults.items() if path not in empty}
         utterances = [u for u in utterances if u.wav not in empty]
     for path, fault in faults.items():

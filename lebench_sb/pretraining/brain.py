@@ -316,12 +316,12 @@ class PretrainingBrain(SSLBrain):
 
     def step_statistics(self, sums, done):
         """Figures of an update from the sums over all its micro-batches and processes"""
-        named, now = self.named(sums), time.time()
+        totals, now = self.named(sums), time.time()
         elapsed, self.clock = max(now - self.clock, 1e-9), now
         return {
-            **summary(named), "temperature": self.temperature(done), "audio_s": round(named["seconds"], 2),
-            "audio_per_s": round(named["seconds"] / elapsed, 2),
-            "waiting_share": round(100 * named["waited"] / (elapsed * self.world), 1),
+            **summary(totals), "temperature": self.temperature(done), "audio_s": round(totals["seconds"], 2),
+            "audio_per_s": round(totals["seconds"] / elapsed, 2),
+            "waiting_share": round(100 * totals["waited"] / (elapsed * self.world), 1),
         }  # fmt: skip
 
     def named(self, sums):

@@ -13,11 +13,11 @@ from lebench_sb.manifests.labels import ids_of
 from lebench_sb.pretraining.monitor.probes import Probe
 
 
-def check_labels(splits, settings, found):
+def check_labels(splits, settings, findings):
     """Utterances shorter than one masked span (pre-training), or than one frame (distillation); a probe
     (`probe_csv`) without its labels or its audio, which the first validation would meet"""
     if settings.get("probe_csv"):
-        check_probe(settings, found)
+        check_probe(settings, findings)
     least, rate = shapes(settings)
     frames = int(settings.get("mask_length", 1))
     seconds = least / SAMPLE_RATE + (frames - 1) / rate
@@ -26,17 +26,17 @@ def check_labels(splits, settings, found):
         if len(short):
             ids = ids_of(utterances)
             reason = f"shorter than {seconds:.3f} s, {frames} frames"
-            found.bad(split, reason + (" of --mask_length" if frames > 1 else ""), [ids[k] for k in short])
+            findings.bad(split, reason + (" of --mask_length" if frames > 1 else ""), [ids[k] for k in short])
 
 
-def check_probe(settings, found):
+def check_probe(settings, findings):
     """Columns and recordings of the manifest that is probed. Raises UsageError for `probe_labels`"""
     path = settings["probe_csv"]
     probe = Probe(path, settings["probe_labels"], settings["data_folder"], settings["max_crop"], None)
     report = survey_audio({"probe_csv": probe.utterances}, lenient=())
     for kind, items in report.errors.found.items():
         for item in items:
-            found.refuse(kind, item)
+            findings.refuse(kind, item)
 
 
 def shapes(settings):

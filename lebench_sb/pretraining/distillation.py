@@ -90,11 +90,13 @@ def copy_layers(student, teacher, init_layers):
     parts = ["feature_extractor", "feature_projection", "encoder.pos_conv_embed"]
     parts += [] if student.config.do_stable_layer_norm else ["encoder.layer_norm"]
     pairs = [(part, part) for part in parts]
-    pairs += [(f"encoder.layers.{own}", f"encoder.layers.{index}") for own, index in enumerate(init_layers)]
-    for own, theirs in pairs:
+    pairs += [
+        (f"encoder.layers.{place}", f"encoder.layers.{index}") for place, index in enumerate(init_layers)
+    ]
+    for place, theirs in pairs:
         try:
             weights = teacher.model.get_submodule(theirs).state_dict()
-            student.get_submodule(own).load_state_dict(weights)
+            student.get_submodule(place).load_state_dict(weights)
         except (AttributeError, RuntimeError) as error:
             kind = teacher.model.config.model_type
             raise ValueError(
@@ -249,11 +251,11 @@ class DistillationBrain(SSLBrain):
 
     def step_statistics(self, sums, done):
         """Figures of an update from the sums over all its micro-batches and processes"""
-        named, now = dict(zip(SUMS, sums.tolist(), strict=True)), time.time()
+        totals, now = dict(zip(SUMS, sums.tolist(), strict=True)), time.time()
         elapsed, self.clock = max(now - self.clock, 1e-9), now
-        rate, share = named["seconds"] / elapsed, named["waited"] / (elapsed * self.world)
+        rate, share = totals["seconds"] / elapsed, totals["waited"] / (elapsed * self.world)
         return {
-            **per_frame(named), "audio_per_s": round(rate, 2), "waiting_share": round(100 * share, 1),
+            **per_frame(totals), "audio_per_s": round(rate, 2), "waiting_share": round(100 * share, 1),
         }  # fmt: skip
 
     def scores(self, rows):
@@ -274,12 +276,12 @@ def per_frame(sums):
     return {name: sums[key] / frames for name, key in figures.items()}
 
 
-def distil_and_export(brain, utterances, made):
+def distil_and_export(brain, utterances, datasets):
     """Trains; from the checkpoint with the lowest held-out loss writes `encoder/` (the student without
     heads), results.json and the learning curves."""
-    brain.fit(made["train"], made["valid"])
+    brain.fit(datasets["train"], datasets["valid"])
     best = brain.load_best()
-    brain.run_stage(brain.loader(made["valid"], VALID), VALID, None)
+    brain.run_stage(brain.loader(datasets["valid"], VALID), VALID, None)
     if if_main_process():
         folder = brain.folder / "encoder"
         brain.model.student.export(folder, story_of(brain, best))

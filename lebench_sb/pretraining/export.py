@@ -14,15 +14,15 @@ from lebench_sb.training.record import record_of
 logger = logging.getLogger(__name__)
 
 
-def pretrain_and_export(brain, utterances, made):
+def pretrain_and_export(brain, utterances, datasets):
     """Trains; from the checkpoint with the lowest validation loss writes `pretraining/`, `encoder/`,
     results.json and the plots.
 
     All of it is made of that checkpoint and of files: a run stopped here finishes with the same command.
     """
-    brain.fit(made["train"], made["valid"])
+    brain.fit(datasets["train"], datasets["valid"])
     best = brain.load_best()
-    brain.run_stage(brain.loader(made["valid"], VALID), VALID, None)
+    brain.run_stage(brain.loader(datasets["valid"], VALID), VALID, None)
     whole = brain.whole_model()
     if if_main_process():
         export(brain, whole, best)

@@ -61,9 +61,9 @@ class BalancedPlan(StreamPlan):
         first, found = int(begin // self.totals[k]), []
         for done in range(first, int(end // self.totals[k]) + 1):
             rng = np.random.default_rng(seed_of("language", self.seed, self.names[k], done))
-            own = rng.permutation(self.members[k])
-            starts = done * self.totals[k] + np.cumsum(self.durations[own]) - self.durations[own]
-            inside = own[(starts >= begin) & (starts < end)]
+            shuffled = rng.permutation(self.members[k])
+            starts = done * self.totals[k] + np.cumsum(self.durations[shuffled]) - self.durations[shuffled]
+            inside = shuffled[(starts >= begin) & (starts < end)]
             found.append(inside + len(self.durations) * done)
         return np.concatenate(found)
 

@@ -62,14 +62,14 @@ def read_optimizer_state(init_from, model):
 def imported_state(path):
     """What `lebench import` wrote -> as `read_optimizer_state`. Raises UsageError for another content."""
     where = f"init_optimizer: {path}"
-    found = check_tensors(read_safetensors(path, UsageError), where, UsageError)
-    check_finite(found, where, UsageError, LEAVE)
+    tensors = check_tensors(read_safetensors(path, UsageError), where, UsageError)
+    check_finite(tensors, where, UsageError, LEAVE)
     with safe_open(path, "pt") as file:
         step = (file.metadata() or {}).get("step", "")
-    if not step.isdigit() or not all(key.startswith(tuple(f"{kind}." for kind in KINDS)) for key in found):
+    if not step.isdigit() or not all(key.startswith(tuple(f"{kind}." for kind in KINDS)) for key in tensors):
         raise UsageError(f"{where} is not what `lebench import` writes. {LEAVE}")
     states = {}
-    for key, tensor in found.items():
+    for key, tensor in tensors.items():
         kind, _, name = key.partition(".")
         states.setdefault(f"model.hf.{name}", {"step": torch.tensor(float(step))})[kind] = tensor
     return states
@@ -95,8 +95,8 @@ def fitting(states, path, model):
 def check_weights(checkpoint, init_from, model):
     """Raises UsageError unless the checkpoint's weights are those that init_from gave `model`."""
     saved = torch.load(checkpoint / "model.ckpt", map_location="cpu", weights_only=True, mmap=True)
-    own = model.state_dict()
-    if saved.keys() != own.keys() or not all(torch.equal(saved[name], own[name]) for name in own):
+    weights = model.state_dict()
+    if saved.keys() != weights.keys() or not all(torch.equal(saved[name], weights[name]) for name in weights):
         raise UsageError(
             f"init_optimizer: {checkpoint} has other weights than {init_from}: that run has gone on since. "
             f"Let it end, which exports its best checkpoint again. {LEAVE}"

@@ -75,16 +75,16 @@ class Characters:
         return " ".join("".join(self.symbols[n - 1] for n in kept if n > 0).split())
 
 
-def check_labels(splits, settings, found):
+def check_labels(splits, settings, findings):
     """Texts in the column `target` on which words can be scored, and subwords enough for their characters"""
     column = settings.get("target", "wrd")
     check_target(splits["train"], column)
-    texts = check_texts(splits, column, settings, found)
+    texts = check_texts(splits, column, settings, findings)
     if column != "wrd" and "test" in texts:
         normalise = text_normaliser(settings["normaliser"])
         if not any(readable(normalise, text) for text in texts["test"]):
             kind = f"test: {settings['normaliser']} leaves no word of {column}, no error rate is defined"
-            found.refuse(kind, settings["test_csv"])
+            findings.refuse(kind, settings["test_csv"])
     if "vocabulary_size" in settings:
         check_size(texts.get("train", ()), settings["vocabulary_size"], "vocabulary_size")
 
@@ -113,11 +113,11 @@ def targets(utterances, target):
 def datasets(utterances, column="wrd"):
     """Utterances of each split -> SpeechDataset with `sig` and `column`; training drops empty texts."""
     made = {}
-    for split, found in utterances.items():
-        kept = [u for u in found if u.labels.get(column) or split != "train"]
-        if len(kept) < len(found):
-            logger.info("%s: %d utterances without transcript left out", split, len(found) - len(kept))
-        made[split] = as_dataset(kept, [audio_item], ["sig", column, "spk_id", "gender", "duration"])
+    for split, part in utterances.items():
+        usable = [u for u in part if u.labels.get(column) or split != "train"]
+        if len(usable) < len(part):
+            logger.info("%s: %d utterances without transcript left out", split, len(part) - len(usable))
+        made[split] = as_dataset(usable, [audio_item], ["sig", column, "spk_id", "gender", "duration"])
     return made
 
 

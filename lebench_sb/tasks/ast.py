@@ -29,9 +29,9 @@ def label(language):
     return f"translation_{language}"
 
 
-def check_labels(splits, settings, found):
+def check_labels(splits, settings, findings):
     """Translations into `target_language`; room for their characters among the subwords"""
-    texts = check_texts(splits, label(settings["target_language"]), settings, found)
+    texts = check_texts(splits, label(settings["target_language"]), settings, findings)
     check_size(texts.get("train", ()), settings["subwords"], "subwords")
 
 
@@ -44,22 +44,22 @@ def datasets(utterances, language):
 def with_targets(utterances, language):
     """{split: Utterances}: train without those whose translation is empty, which the log counts; valid and
     test keep theirs. Raises DataError where a split lacks the column or every text in it is empty."""
-    kept = {}
-    for split, found in utterances.items():
-        names = sorted({name for u in found for name in u.labels})
+    usable = {}
+    for split, part in utterances.items():
+        names = sorted({name for u in part for name in u.labels})
         if label(language) not in names:
             hint = nearest(label(language), names)
             raise DataError(f"{split}: no column {label(language)!r}{hint}; it has {', '.join(names)}.")
         # of several manifests one may lack the column
-        found = [replace(u, labels={label(language): "", **u.labels}) for u in found]
-        full = [u for u in found if u.labels[label(language)].strip()]
-        if len(full) < len(found):
+        part = [replace(u, labels={label(language): "", **u.labels}) for u in part]
+        full = [u for u in part if u.labels[label(language)].strip()]
+        if len(full) < len(part):
             what = "left out" if split == "train" else "kept: whatever is said of them lowers the score"
-            logger.warning("%s: %d utterances without translation %s", split, len(found) - len(full), what)
-        kept[split] = full if split == "train" else found
+            logger.warning("%s: %d utterances without translation %s", split, len(part) - len(full), what)
+        usable[split] = full if split == "train" else part
         if not full:
             raise DataError(f"{split}: every {label(language)} is empty.")
-    return kept
+    return usable
 
 
 def targets(utterances, hparams):
@@ -174,23 +174,25 @@ class ASTBrain(TaskBrain):
 
     def load_best(self):
         """Loads the mean of the last epochs' weights, or the checkpoint best on valid if none are kept"""
-        found = self.epochs.load()
-        if not found:
+        epochs = self.epochs.load()
+        if not epochs:
             return super().load_best()
         self.tested = (
-            f"average of epochs {found[0]} to {found[-1]}" if len(found) > 1 else f"epoch {found[0]}"
+            f"average of epochs {epochs[0]} to {epochs[-1]}" if len(epochs) > 1 else f"epoch {epochs[0]}"
         )
         logger.info("Tested: %s", self.tested)
-        return {"epoch": found[-1]}
+        return {"epoch": epochs[-1]}
 
 
-def rows_of(described, references, said):
+def rows_of(described, references, hypotheses):
     """Rows with what BLEU and chrF2 sum, reference, hypothesis"""
     rows = [dict(row) for row in described]
     for name, columns in translation.COLUMNS.items():
-        for row, numbers in zip(rows, translation.statistics(name, references, said).tolist(), strict=True):
+        for row, numbers in zip(
+            rows, translation.statistics(name, references, hypotheses).tolist(), strict=True
+        ):
             row.update(zip(columns, numbers, strict=True))
-    for row, reference, hypothesis in zip(rows, references, said, strict=True):
+    for row, reference, hypothesis in zip(rows, references, hypotheses, strict=True):
         row.update(reference=reference, hypothesis=hypothesis)
     return rows
 
@@ -234,14 +236,14 @@ class LastEpochs:
         """Puts the mean into the modules -> the epochs' numbers, sorted; [] where none are kept"""
         if self.kept is None:
             return []
-        found = self.kept.find_checkpoints(importance_key=number_of, max_num_checkpoints=self.number)
-        for checkpoint in found:
+        checkpoints = self.kept.find_checkpoints(importance_key=number_of, max_num_checkpoints=self.number)
+        for checkpoint in checkpoints:
             if problem := fault(checkpoint.path, content=True):
                 raise OSError(f"{problem}. Remove this folder to leave the epoch out of the average.")
         for name, module in self.modules.items():
-            if found:
-                put_trained(module, average_checkpoints(found, name), self.kept.checkpoints_dir)
-        return sorted(map(number_of, found))
+            if checkpoints:
+                put_trained(module, average_checkpoints(checkpoints, name), self.kept.checkpoints_dir)
+        return sorted(map(number_of, checkpoints))
 
 
 def number_of(checkpoint):

@@ -58,13 +58,13 @@ def datasets(utterances, hparams):
     """
     seconds = hparams["chunk"]
     chunks = cropped_audio_item(hparams["seed"], seconds, repeat_pad_crop(seconds))
-    made = {split: as_dataset(found, [audio_item], COLUMNS) for split, found in utterances.items()}
-    made["whole"] = made["train"]
-    made["train"] = as_dataset(utterances["train"], [chunks], COLUMNS)
-    made["cohort"] = as_dataset(
+    splits = {split: as_dataset(part, [audio_item], COLUMNS) for split, part in utterances.items()}
+    splits["whole"] = splits["train"]
+    splits["train"] = as_dataset(utterances["train"], [chunks], COLUMNS)
+    splits["cohort"] = as_dataset(
         few_of_each(utterances["train"], hparams["snorm_utterances"]), [audio_item], COLUMNS
     )
-    return made
+    return splits
 
 
 def frame_crop(seed, most, name, number, count):
@@ -82,10 +82,10 @@ def few_of_each(utterances, most):
     return [u for found in of_speaker.values() for u in found[:most]]
 
 
-def check_labels(splits, settings, found):
+def check_labels(splits, settings, findings):
     """Speakers of train, trials of valid and test"""
-    found.collect(check_speakers, splits, settings["allow_speaker_overlap"])
-    found.collect(trial_lists, splits, settings)
+    findings.collect(check_speakers, splits, settings["allow_speaker_overlap"])
+    findings.collect(trial_lists, splits, settings)
 
 
 def check_speakers(utterances, allow_overlap):
@@ -94,7 +94,7 @@ def check_speakers(utterances, allow_overlap):
     Raises DataError that lists what is wrong; shared speakers are returned where `allow_overlap` is True.
     """
     problems = Problems("speakers")
-    heard = {u.speaker for u in utterances["train"] if u.speaker}
+    in_train = {u.speaker for u in utterances["train"] if u.speaker}
     for split, found in utterances.items():
         seen = set()
         for u in found:
@@ -103,9 +103,9 @@ def check_speakers(utterances, allow_overlap):
             if u.id in seen:
                 problems.add(f"IDs in several {split} manifests", u.id)
             seen.add(u.id)
-    if len(heard) < 2:
-        problems.add("fewer than two speakers to learn from", ", ".join(sorted(heard)) or "none")
-    chosen = heard | {u.speaker for u in utterances["valid"] if u.speaker}
+    if len(in_train) < 2:
+        problems.add("fewer than two speakers to learn from", ", ".join(sorted(in_train)) or "none")
+    chosen = in_train | {u.speaker for u in utterances["valid"] if u.speaker}
     shared = sorted(chosen & {u.speaker for u in utterances["test"]})
     for name in shared if not allow_overlap else []:
         problems.add(OVERLAP, name)
@@ -206,15 +206,15 @@ class ASVBrain(TaskBrain):
 
     def compute_objectives(self, embeddings, batch, stage):
         """AAM-softmax, mean over the utterances of training speakers (in training, all of them)"""
-        known = [k for k, name in enumerate(batch.spk_id) if name in self.number]
+        of_train = [k for k, name in enumerate(batch.spk_id) if name in self.number]
         right, loss = {}, embeddings.new_zeros(())
-        if known:
-            numbers = torch.tensor([self.number[batch.spk_id[k]] for k in known], device=embeddings.device)
+        if of_train:
+            numbers = torch.tensor([self.number[batch.spk_id[k]] for k in of_train], device=embeddings.device)
             with torch.autocast(embeddings.device.type, enabled=False):  # an angle needs float32
-                cosines = self.modules.classifier(embeddings[known]).squeeze(1)
+                cosines = self.modules.classifier(embeddings[of_train]).squeeze(1)
                 one_hot = F.one_hot(numbers, len(self.number)).float()
                 loss = F.cross_entropy(self.margin(cosines, one_hot), numbers)
-            right = dict(zip(known, (cosines.argmax(-1) == numbers).tolist(), strict=True))
+            right = dict(zip(of_train, (cosines.argmax(-1) == numbers).tolist(), strict=True))
         if stage != TRAIN:
             vectors = F.normalize(embeddings, dim=-1).cpu().numpy()
             for k, row in enumerate(self.described(batch)):

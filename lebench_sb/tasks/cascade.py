@@ -105,14 +105,14 @@ def parse_texts(nlp, texts):
 
     words = [text.split() for text in texts]
     docs = []
-    for own in words:
-        forms = [word.replace(INNER, " ") for word in own]
+    for words_of_text in words:
+        forms = [word.replace(INNER, " ") for word in words_of_text]
         spaces = [not form.endswith("'") for form in forms]
         # no sentence begins after the first word, so that there is one root
-        starts = [k == 0 for k in range(len(own))]
+        starts = [k == 0 for k in range(len(words_of_text))]
         docs.append(Doc(nlp.vocab, words=forms, spaces=spaces, sent_starts=starts))
     filled = iter(nlp.pipe([doc for doc in docs if len(doc)]))
-    return [as_tree(own, next(filled)) if own else NO_WORDS for own in words]
+    return [as_tree(words_of_text, next(filled)) if words_of_text else NO_WORDS for words_of_text in words]
 
 
 def as_tree(words, doc):
@@ -132,11 +132,11 @@ def is_other_scheme(nlp, gold):
     return sum(wanted) < len(wanted) / 2
 
 
-def score(utterances, gold, found, root_quirk):
+def score(utterances, gold, predicted, root_quirk):
     """Reference and recognised Trees -> rows of `utterances.csv`"""
-    references, texts = [tree.text for tree in gold], [tree.text for tree in found]
+    references, texts = [tree.text for tree in gold], [tree.text for tree in predicted]
     errors = {name: count_errors(references, texts, unit).statistics for name, unit in RATES.items()}
-    hits = count_parses(gold, found, root_quirk)
+    hits = count_parses(gold, predicted, root_quirk)
     rows = []
     for k, u in enumerate(utterances):
         row = {"ID": u.id, "spk_id": u.speaker, "gender": u.gender, "duration": u.duration}

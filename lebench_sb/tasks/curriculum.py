@@ -70,11 +70,11 @@ def parts(names):
 def check_source(folder, settings, source):
     """Raises UsageError unless the head in `folder` reads the frames that `source` gives"""
     trained = (folder / "encoder").is_dir()
-    heard = str(folder / "encoder") if trained else str(settings["ssl_hub"])
-    same = heard == str(source) or Path(heard).resolve() == Path(str(source)).resolve()
+    encoder = str(folder / "encoder") if trained else str(settings["ssl_hub"])
+    same = encoder == str(source) or Path(encoder).resolve() == Path(str(source)).resolve()
     if not same:
         what = "trained its encoder" if trained else "has another encoder"
-        raise UsageError(f"{folder} {what}: its head needs --ssl_hub {heard}, not {source}.")
+        raise UsageError(f"{folder} {what}: its head needs --ssl_hub {encoder}, not {source}.")
 
 
 def copy_head(saved, head, rows):
@@ -105,8 +105,8 @@ def copy_mix(saved, encoder):
     copied = []
     with torch.no_grad():
         for name, parameter in encoder.named_parameters():
-            found = saved.get(name)
-            if id(parameter) not in pretrained and found is not None and found.shape == parameter.shape:
-                parameter.copy_(found)
+            tensor = saved.get(name)
+            if id(parameter) not in pretrained and tensor is not None and tensor.shape == parameter.shape:
+                parameter.copy_(tensor)
                 copied.append(f"encoder.{name}")
     return copied

@@ -107,25 +107,25 @@ def classes_of(utterances):
     return classes
 
 
-def check_labels(splits, settings, found):
+def check_labels(splits, settings, findings):
     """An emotion for every utterance, those of valid and test in train; no speaker in two splits"""
-    emotions = require(splits, "emotion", settings, found)
+    emotions = require(splits, "emotion", settings, findings)
     if len(emotions) == len(splits):
-        found.collect(classes_of, splits)
-        check_classes(emotions, found)
-    found.collect(check_speakers, splits, settings["allow_speaker_overlap"])
+        findings.collect(classes_of, splits)
+        check_classes(emotions, findings)
+    findings.collect(check_speakers, splits, settings["allow_speaker_overlap"])
 
 
-def check_classes(emotions, found):
+def check_classes(emotions, findings):
     """emotions: {split: names}. Names that differ by case or spaces alone, emotions a split has no example
     of"""
-    counts = {split: Counter(own) for split, own in emotions.items()}
+    counts = {split: Counter(of_split) for split, of_split in emotions.items()}
     for names in same_but_for_case(set().union(*counts.values()) - {""}):
-        found.refuse("emotions that differ by case or spaces alone", " and ".join(map(repr, names)))
-    missing = {split: sorted(set(counts["train"]) - set(own)) for split, own in counts.items()}
+        findings.refuse("emotions that differ by case or spaces alone", " and ".join(map(repr, names)))
+    missing = {split: sorted(set(counts["train"]) - set(of_split)) for split, of_split in counts.items()}
     for split, names in missing.items():
         said = f"{split}: no example of {', '.join(names)}; UAR and F1 are of the other emotions"
-        found.tell("emotions_without_example", {s: n for s, n in missing.items() if n}, names and said)
+        findings.tell("emotions_without_example", {s: n for s, n in missing.items() if n}, names and said)
 
 
 def same_but_for_case(names):

@@ -105,17 +105,17 @@ def chunks(utterance, seconds):
     ]
 
 
-def check_labels(splits, settings, found):
+def check_labels(splits, settings, findings):
     """A trace for every recording, with values in `trace_range`; no speaker in two splits"""
-    if len(require(splits, "trace", settings, found)) == len(splits):
-        traces = found.collect(traces_of, splits, settings) or {}
+    if len(require(splits, "trace", settings, findings)) == len(splits):
+        traces = findings.collect(traces_of, splits, settings) or {}
         flat = {split: [u.id for u in part if u.labels["trace"] in traces and is_constant(traces, u)]
                 for split, part in splits.items()}  # fmt: skip
         for split, names in flat.items():
             if names and len(names) == len(splits[split]):
-                found.refuse(f"{split}: every trace is constant: nothing to agree with", names[0])
-        found.tell("constant_traces", {split: len(names) for split, names in flat.items() if names})
-    found.collect(check_speakers, splits, settings["allow_speaker_overlap"])
+                findings.refuse(f"{split}: every trace is constant: nothing to agree with", names[0])
+        findings.tell("constant_traces", {split: len(names) for split, names in flat.items() if names})
+    findings.collect(check_speakers, splits, settings["allow_speaker_overlap"])
 
 
 def is_constant(traces, utterance):
@@ -142,18 +142,18 @@ def datasets(utterances, hparams):
     Raises DataError for traces that cannot be used, UsageError for a trace_range that is none.
     """
     traces = traces_of(utterances, hparams)
-    everything = [u for found in utterances.values() for u in found]
+    everything = [u for part in utterances.values() for u in part]
     seconds = hparams["chunk_seconds"] if hparams["encoder"].num_layers else np.inf
     least = hparams["encoder"].min_samples / SAMPLE_RATE
     short = [u.id for u in everything if u.duration < least]
     if short:
         raise DataError(f"{len(short)} recordings shorter than one frame ({least:.3f} s), first {short[0]}.")
     keys = ["sig", "trace", "start", "stop", "spk_id", "gender", "duration"]
-    made = {
-        split: as_dataset([chunk for u in found for chunk in chunks(u, seconds)], [audio_item], keys)
-        for split, found in utterances.items()
+    splits = {
+        split: as_dataset([chunk for u in part for chunk in chunks(u, seconds)], [audio_item], keys)
+        for split, part in utterances.items()
     }
-    return made, traces
+    return splits, traces
 
 
 class RecordingPlan(EpochPlan):

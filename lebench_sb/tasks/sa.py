@@ -72,14 +72,14 @@ def right_branching(words, commonest):
     return Tree(words, (tag,) * n, tuple(range(n)), ((root,) + (other,) * n)[:n])
 
 
-def check_labels(splits, settings, found):
+def check_labels(splits, settings, findings):
     """A sound tree for every utterance, whose words are those of wrd"""
-    if len(require(splits, "tree", settings, found)) < len(splits):
+    if len(require(splits, "tree", settings, findings)) < len(splits):
         return
-    sentences = found.collect(with_trees, splits, settings)
+    sentences = findings.collect(with_trees, splits, settings)
     if sentences is not None:
-        check_texts(sentences, "wrd", settings, found)
-        found.kept["sentences"] = sentences
+        check_texts(sentences, "wrd", settings, findings)
+        findings.kept["sentences"] = sentences
 
 
 def load_sentences(hparams):
@@ -88,13 +88,13 @@ def load_sentences(hparams):
     Raises DataError for trees that are missing or faulty.
     """
     utterances = load_utterances(hparams)
-    made = hparams["checked"].kept.get("sentences") if "checked" in hparams else None
-    if made is None:
-        made = with_trees(utterances, hparams)
-    kept = {split: {u.id for u in found} for split, found in utterances.items()}
-    made = {split: [u for u in found if u.id in kept[split]] for split, found in made.items()}
-    warn_of_unseen(made)
-    return made
+    sentences = hparams["checked"].kept.get("sentences") if "checked" in hparams else None
+    if sentences is None:
+        sentences = with_trees(utterances, hparams)
+    ids = {split: {u.id for u in part} for split, part in utterances.items()}
+    sentences = {split: [u for u in part if u.id in ids[split]] for split, part in sentences.items()}
+    warn_of_unseen(sentences)
+    return sentences
 
 
 def with_trees(splits, settings):
@@ -219,9 +219,9 @@ class SABrain(ASRBrain):
         """Greedy words and their best trees -> rows with the sums of every score, and the tree as CoNLL-U"""
         paths = log_probs.argmax(-1).cpu()
         words = [self.words(path[:n].tolist()) for path, n in zip(paths, lens.tolist(), strict=True)]
-        spans = [[(first, stop) for _, first, stop in own] for own in words]
+        spans = [[(first, stop) for _, first, stop in of_utterance] for of_utterance in words]
         found = self.modules.parser(states, spans, best_heads)
-        trees = self.trees([[text for text, _, _ in own] for own in words], *found)
+        trees = self.trees([[text for text, _, _ in of_utterance] for of_utterance in words], *found)
         counts = count_parses(batch.tree, trees, self.hparams.root_quirk)
         chains = [right_branching(tree.words, self.symbols.commonest) for tree in trees]
         chained = count_parses(batch.tree, chains, self.hparams.root_quirk)

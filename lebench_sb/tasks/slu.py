@@ -64,10 +64,12 @@ class SLUBrain(ASRBrain):
         concepts the one with the least COER on these very references; nothing said for the other rates"""
         references = [row["reference"] for row in rows]
         tags = [tuple(concepts(text)) for text in references]
-        singles = Counter((tag,) for found in tags for tag in found)
-        commonest = [found for counts in (Counter(tags), singles) for found, _ in counts.most_common(TRIED)]
-        counts = {found: count_edits(tags, [found] * len(tags)).errors for found in ((), *commonest)}
-        best = min(counts, key=lambda found: (counts[found].sum(), found))
+        singles = Counter((tag,) for sequence in tags for tag in sequence)
+        commonest = [
+            sequence for counts in (Counter(tags), singles) for sequence, _ in counts.most_common(TRIED)
+        ]
+        counts = {sequence: count_edits(tags, [sequence] * len(tags)).errors for sequence in ((), *commonest)}
+        best = min(counts, key=lambda sequence: (counts[sequence].sum(), sequence))
         baseline = [
             {**row, "COER_errors": int(errors), **{n: row[length] for n, length in SILENT.items()}}
             for row, errors in zip(rows, counts[best], strict=True)
@@ -75,21 +77,21 @@ class SLUBrain(ASRBrain):
         return f"saying always {' '.join(best)}" if best else "saying nothing", baseline
 
 
-def check_labels(splits, settings, found):
+def check_labels(splits, settings, findings):
     """Tagged texts in the column semantics whose concepts train holds; for a cascade (`asr_run`), the
     recognition run that heard the test set"""
     cascade = "asr_run" in settings
-    texts = check_texts(splits, TaggedCharacters.column, settings, found, None if cascade else letters)
+    texts = check_texts(splits, TaggedCharacters.column, settings, findings, None if cascade else letters)
     if len(texts) == len(splits):
-        found.collect(check_concepts, settings, splits)
-        tell_unseen(texts, found)
+        findings.collect(check_concepts, settings, splits)
+        tell_unseen(texts, findings)
     if cascade:
         # here: it builds on this module
         from lebench_sb.tasks.slu_cascade import hypotheses
 
         if not Path(settings["asr_run"]).is_dir():
             raise UsageError(f"--asr_run {settings['asr_run']}: no such folder of a recognition run.")
-        found.collect(hypotheses, settings["asr_run"], splits["test"])
+        findings.collect(hypotheses, settings["asr_run"], splits["test"])
 
 
 def letters(text):
@@ -97,12 +99,14 @@ def letters(text):
     return list(AROUND_TAGS.sub(" ", text))
 
 
-def tell_unseen(texts, found):
+def tell_unseen(texts, findings):
     """Concepts of valid and test that train lacks, each an error of the scores"""
-    counts = {split: Counter(tag for text in own for tag in concepts(text)) for split, own in texts.items()}
-    unseen = {split: {tag: n for tag, n in sorted(own.items()) if tag not in counts["train"]}
-              for split, own in counts.items()}  # fmt: skip
-    found.tell("unseen_concepts", {split: own for split, own in unseen.items() if own})
+    counts = {
+        split: Counter(tag for text in counted for tag in concepts(text)) for split, counted in texts.items()
+    }
+    unseen = {split: {tag: n for tag, n in sorted(counted.items()) if tag not in counts["train"]}
+              for split, counted in counts.items()}  # fmt: skip
+    findings.tell("unseen_concepts", {split: counted for split, counted in unseen.items() if counted})
 
 
 def concepts_brain(hparams, run_opts, utterances):

@@ -150,11 +150,11 @@ def cascade_brain(hparams, run_opts, utterances):
     return brain, {split: texts(split, part, heard) for split, part in utterances.items()}
 
 
-def texts(split, utterances, heard):
+def texts(split, utterances, hypotheses):
     """Utterances -> dataset of `words` (what the tagger reads) and `semantics`; train without empty texts"""
     made = []
     for u in utterances:
-        words = heard[u.id] if split == "test" else plain(u.labels["semantics"])
+        words = hypotheses[u.id] if split == "test" else plain(u.labels["semantics"])
         if words or split != "train":
             made.append(replace(u, labels={"semantics": u.labels["semantics"], "words": words}))
     return as_dataset(made, [], ["words", "semantics", "spk_id", "gender", "duration"])

@@ -72,15 +72,15 @@ def check_before_training(settings, task):
     return Checked(splits, details, caveats, findings.kept)
 
 
-def examine(splits, settings, task, found):
+def examine(splits, settings, task, findings):
     """All checks -> ({ID of a training utterance to leave out: reason}, details, caveats); DataError"""
     if module := module_of(settings, task):
-        importlib.import_module(module).check_labels(splits, settings, found)
+        importlib.import_module(module).check_labels(splits, settings, findings)
     if "asr_run" not in settings:  # a cascade reads texts: no audio is heard
-        check_lengths(splits, settings, found)
-        check_audio(splits, settings, found)
-    found.settle(len(splits["train"]), settings.get("max_bad_fraction", MAX_BAD_FRACTION))
-    return found.left_out, found.details, found.caveats
+        check_lengths(splits, settings, findings)
+        check_audio(splits, settings, findings)
+    findings.settle(len(splits["train"]), settings.get("max_bad_fraction", MAX_BAD_FRACTION))
+    return findings.left_out, findings.details, findings.caveats
 
 
 def module_of(settings, task):
@@ -91,7 +91,7 @@ def module_of(settings, task):
     return TASKS.get(task, "")
 
 
-def check_lengths(splits, settings, found):
+def check_lengths(splits, settings, findings):
     """Utterances without a frame of the encoder, and those of valid and test over `max_seconds`"""
     least = geometry(settings["ssl_hub"])[0] if "ssl_hub" in settings else 0
     most = settings.get("max_seconds")
@@ -101,15 +101,15 @@ def check_lengths(splits, settings, found):
         if len(short):
             ids = ids_of(utterances)
             reason = f"shorter than one frame of {settings['ssl_hub']} ({least / SAMPLE_RATE:g} s)"
-            found.bad(split, reason, [f"{ids[k]}" for k in short])
+            findings.bad(split, reason, [f"{ids[k]}" for k in short])
         if most is not None and split != "train" and (seconds > most).any():
             ids, order = ids_of(utterances), np.argsort(-seconds, kind="stable")[:LONGEST]
             listed = ", ".join(f"{ids[k]} ({seconds[k]:g} s)" for k in order if seconds[k] > most)
             kind = f"{split}: {int((seconds > most).sum())} utterances over --max_seconds {most:g}, cut them"
-            found.refuse(f"{kind}; the longest", listed)
+            findings.refuse(f"{kind}; the longest", listed)
 
 
-def check_audio(splits, settings, found):
+def check_audio(splits, settings, findings):
     """Files that are missing or damaged, lengths that are not the manifest's, audio that two splits share:
     see manifests/audio_checks.py"""
     folder, shown = cache_folder(settings), logger.isEnabledFor(logging.INFO)
@@ -118,22 +118,22 @@ def check_audio(splits, settings, found):
     if len(missing) == sum(map(len, splits.values())):
         given, first = settings["data_folder"], next(iter(report.errors.found.values()))[0]
         count = report.counts["files"]
-        found.refuse(f"none of the {count} audio files is there (is --data_folder {given} right?)", first)
+        findings.refuse(f"none of the {count} audio files is there (is --data_folder {given} right?)", first)
         return
     shared = {kind for kind in report.errors.found if kind.startswith("same ")}
     allowed = shared if settings.get("allow_shared_audio") else set()
     for kind, items in report.errors.found.items():
         for item in items if kind not in allowed else ():
             hint = " (--allow_shared_audio True caveats the result)" if kind in shared else ""
-            found.refuse(kind + hint, item)
+            findings.refuse(kind + hint, item)
     for name, reason in report.bad.get("train", {}).items():
         if not reason.startswith(NEVER_LEFT_OUT):
-            found.bad("train", reason.split(" (")[0], [name])
+            findings.bad("train", reason.split(" (")[0], [name])
     for line in (*report.warnings, *report.notes):
         logger.warning("%s", line)
-    found.tell("shared_audio", sorted(allowed))
-    found.caveats += [SHARED] if allowed else []
-    found.tell("audio", {key: value for key, value in report.counts.items() if key != "from_cache"})
+    findings.tell("shared_audio", sorted(allowed))
+    findings.caveats += [SHARED] if allowed else []
+    findings.tell("audio", {key: value for key, value in report.counts.items() if key != "from_cache"})
 
 
 def cache_folder(settings):

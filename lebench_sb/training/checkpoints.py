@@ -127,11 +127,11 @@ class SafeCheckpointer(Checkpointer):
         if if_main_process():
             orders = [{"min_key": key} for key in min_keys] + [{"max_key": key} for key in max_keys]
             orders += [{"importance_key": key} for key in importance_keys]
-            found, kept = set(), set(self.find_checkpoints(max_num_checkpoints=recent))
+            candidates, to_keep = set(), set(self.find_checkpoints(max_num_checkpoints=recent))
             for order in orders:
                 ranked = self.find_checkpoints(**order, ckpt_predicate=ckpt_predicate)
-                found, kept = found.union(ranked), kept.union(ranked[:num_to_keep])
-            for path in sorted(checkpoint.path for checkpoint in found - kept):
+                candidates, to_keep = candidates.union(ranked), to_keep.union(ranked[:num_to_keep])
+            for path in sorted(checkpoint.path for checkpoint in candidates - to_keep):
                 path.rename(path.with_name(DELETED + path.name))
                 logger.log(verbosity, "Deleted checkpoint in %s", path)
             self.remove_leftovers()

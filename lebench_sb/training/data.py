@@ -243,17 +243,17 @@ def keep_durations(utterances, low, high):
     durations = durations_of(utterances)
     inside = (durations >= low) & (durations <= high)
     if isinstance(utterances, Utterances):
-        kept = utterances.where(inside)
+        inside_limits = utterances.where(inside)
     else:
-        kept = [u for u, keep in zip(utterances, inside.tolist(), strict=True) if keep]
+        inside_limits = [u for u, keep in zip(utterances, inside.tolist(), strict=True) if keep]
     short = int((durations < low).sum())
-    long = len(utterances) - len(kept) - short
+    long = len(utterances) - len(inside_limits) - short
     if short or long:
         logger.info(
             "train: %d utterances shorter than %g s and %d longer than %g s left out, %d kept",
-            short, low, long, high, len(kept),
+            short, low, long, high, len(inside_limits),
         )  # fmt: skip
-    return kept
+    return inside_limits
 
 
 def describe_split(csv_value, utterances):

@@ -167,37 +167,37 @@ def checked_index(path, names, frame, dtype):
     """
     index = path.with_suffix(".json")
     states = tuple((s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for s in map(os.stat, (path, index)))
-    told = _intact_index(path, index, states)
-    size, where = math.prod(frame), told["where"]
-    if told["frame"] != frame:
-        raise DataError(f"{index}: frames of shape {told['frame']}, this encoder's have {frame}.")
+    content = _intact_index(path, index, states)
+    size, where = math.prod(frame), content["where"]
+    if content["frame"] != frame:
+        raise DataError(f"{index}: frames of shape {content['frame']}, this encoder's have {frame}.")
     if set(where) != set(names):
         other = sorted(set(where) ^ set(names))
         raise DataError(f"{index}: its utterances are not those of the shard, {other[0]} differs.")
-    if states[0][1] != told["values"] * np.dtype(dtype).itemsize:
-        raise DataError(f"{path} has {states[0][1]} bytes, by its index {told['values']} values.")
+    if states[0][1] != content["values"] * np.dtype(dtype).itemsize:
+        raise DataError(f"{path} has {states[0][1]} bytes, by its index {content['values']} values.")
     for name, (first, count) in where.items():
-        if first < 0 or count < 0 or first + count * size > told["values"]:
+        if first < 0 or count < 0 or first + count * size > content["values"]:
             raise DataError(f"{index}: the frames of {name} lie outside {path.name}.")
-    return told
+    return content
 
 
 @lru_cache(None)
 def _intact_index(path, index, states):
     """The content of an index whose digests are right; states: what tells that the files are the same"""
-    told = read_json(index)
-    if told.get("format") != INDEX_FORMAT:
+    content = read_json(index)
+    if content.get("format") != INDEX_FORMAT:
         raise DataError(f"{index} is of another version.")
-    if told.pop("self", None) != own_digest(told):
+    if content.pop("self", None) != own_digest(content):
         raise DataError(f"{index} is damaged: its digest is another.")
-    if not states[0][1] or digest_of(np.memmap(path, mode="r")) != told["digest"]:
+    if not states[0][1] or digest_of(np.memmap(path, mode="r")) != content["digest"]:
         raise DataError(f"{path} is damaged: its bytes are not those that were written.")
-    return told
+    return content
 
 
-def own_digest(told):
+def own_digest(content):
     """sha256 (hex) of the content of an index"""
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 class FeatureDataset(SpeechDataset):

@@ -100,13 +100,13 @@ def forget():
 def reached(files, modules):
     """Files and modules of lebench_sb -> they and every file of lebench_sb that they import, sorted"""
     waiting = [*map(Path, files), *(path for name in modules for path in module_files(name))]
-    found = set()
+    reached_files = set()
     while waiting:
         path = waiting.pop()
-        if path not in found:
-            found.add(path)
+        if path not in reached_files:
+            reached_files.add(path)
             waiting += [file for name in imported(path) for file in module_files(name)]
-    return sorted(found)
+    return sorted(reached_files)
 
 
 def imported(path):

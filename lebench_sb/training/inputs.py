@@ -54,26 +54,26 @@ SHOWN = 6
 
 def flat(text):
     """The text of a resolved YAML -> {dotted key: value as text}. Raises UsageError for one without end."""
-    root, found, seen = YAML().compose(text), {}, {}
+    root, values, seen = YAML().compose(text), {}, {}
     waiting = [("", root)]
     while waiting:
         name, node = waiting.pop()
-        if len(found) > MOST:
+        if len(values) > MOST:
             raise UsageError(f"{SETTINGS}: over {MOST} values.")
         if id(node) in seen and not isinstance(node, ScalarNode):
-            found[name] = f"*{seen[id(node)]}"
+            values[name] = f"*{seen[id(node)]}"
             continue
         seen[id(node)] = name
         tag = str(node.tag) if str(node.tag).startswith("!") else ""
         if isinstance(node, ScalarNode):
-            found[name] = f"{tag} {node.value}".strip() if tag else canonical(node)
+            values[name] = f"{tag} {node.value}".strip() if tag else canonical(node)
         elif not node.value or tag:
-            found[name] = tag or ("{}" if isinstance(node, MappingNode) else "[]")
+            values[name] = tag or ("{}" if isinstance(node, MappingNode) else "[]")
         if isinstance(node, MappingNode):
             waiting += [(f"{name}.{key.value}".lstrip("."), value) for key, value in node.value]
         elif isinstance(node, SequenceNode):
             waiting += [(f"{name}.{number}", value) for number, value in enumerate(node.value)]
-    return found
+    return values
 
 
 def canonical(node):
@@ -94,10 +94,10 @@ def settings_of(text, typed=(), processes=None):
     """
     found = flat(text)
     places = {name: found.get(name, "") for name in ("output_folder", "data_folder")}
-    kept = {key: shown_place(value, places) for key, value in found.items() if is_decisive(key)}
-    kept |= {key: spelt(value) for key, value in dict(typed).items() if key in DECISIVE}
-    accumulated = kept.pop(ACCUMULATED, "1")
-    return kept | ({PER_UPDATE: str(int(accumulated) * processes)} if processes else {})
+    decisive = {key: shown_place(value, places) for key, value in found.items() if is_decisive(key)}
+    decisive |= {key: spelt(value) for key, value in dict(typed).items() if key in DECISIVE}
+    accumulated = decisive.pop(ACCUMULATED, "1")
+    return decisive | ({PER_UPDATE: str(int(accumulated) * processes)} if processes else {})
 
 
 def is_decisive(key):
@@ -184,10 +184,12 @@ def write(folders, record, anew=False):
     earlier run left there, a grid's apart, do not"""
     for folder in map(Path, folders):
         folder.mkdir(parents=True, exist_ok=True)
-        known = stored(folder)
+        record_before = stored(folder)
         if anew:
-            known = {part: value for part, value in known.items() if part not in (*PARTS, "changes")}
-        text = json.dumps({**known, **record}, indent=1, ensure_ascii=False)
+            record_before = {
+                part: value for part, value in record_before.items() if part not in (*PARTS, "changes")
+            }
+        text = json.dumps({**record_before, **record}, indent=1, ensure_ascii=False)
         write_atomically(folder / INPUTS, text + "\n")
 
 
@@ -253,14 +255,15 @@ def absent(value):
     return "absent" if value is None else (value or '""')
 
 
-def refusal(folder, found):
+def refusal(folder, differing):
     """The UsageError for a folder that began otherwise"""
-    more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+    more = f" and {len(differing) - SHOWN} more" if len(differing) > SHOWN else ""
     return UsageError(
-        f"{folder} holds a run that began otherwise: {'; '.join(found[:SHOWN])}{more}. Nothing was changed. "
-        f"Give another --output_folder, or the settings it began with; or --if_changed {BESIDE}, which moves "
-        f"the earlier run to {free_name(folder).name} and starts anew, or --if_changed {RESUME}, which goes "
-        "on from its checkpoints with what is new and says so in results.json."
+        f"{folder} holds a run that began otherwise: {'; '.join(differing[:SHOWN])}{more}. Nothing was "
+        "changed. Give another --output_folder, or the settings it began with; or "
+        f"--if_changed {BESIDE}, which moves the earlier run to {free_name(folder).name} and starts anew, or "
+        f"--if_changed {RESUME}, which goes on from its checkpoints with what is new and says so in "
+        "results.json."
     )
 
 
@@ -285,7 +288,7 @@ def throw_away(folders):
         shutil.rmtree(folder)
 
 
-def changed(old, found):
+def changed(old, differing):
     """The record of a run that goes on although these lines differ"""
-    entry = {"when": time.strftime("%Y-%m-%d %H:%M:%S"), "differences": found}
+    entry = {"when": time.strftime("%Y-%m-%d %H:%M:%S"), "differences": differing}
     return {**old, "changes": [*old.get("changes", []), entry]}

@@ -51,14 +51,14 @@ def start(argv):
     Raises UsageError with the nearest right name for anything that is neither a key nor an option, and for a
     folder that began otherwise.
     """
-    words, own = own_options(argv)
+    words, options = own_options(argv)
     path, run_opts, overrides = parse(words)
     resolved = resolve(path, overrides)
     if not torch.distributed.is_initialized():
         ddp_init_group(run_opts)
     check_settings(plain_values(resolved), path)
     with logs_held():
-        run = RunFolder(resolved, path, overrides, run_opts, own["if_changed"])
+        run = RunFolder(resolved, path, overrides, run_opts, options["if_changed"])
         run.enter()
         settings = plain_settings(resolved, path)
         texts = run.texts(settings)
@@ -66,11 +66,11 @@ def start(argv):
         hparams = build(resolved, path)
         hparams["checked"] = checked
         run.note_encoders()
-        hparams["checkpointer"].reset_missing = own["reset_missing"]
+        hparams["checkpointer"].reset_missing = options["reset_missing"]
         command = shlex.join(["python", sys.argv[0], *argv])
         hparams["run"] = {
             "command": command, "overrides": dict(overrides), "yaml": str(path), "lock": run.handle,
-            "changes": run.changes, "text_normaliser": texts, **own,
+            "changes": run.changes, "text_normaliser": texts, **options,
         }  # fmt: skip
         hparams["normaliser"] = normaliser_of(texts, settings["normaliser"])
         run_opts = settle_precision(hparams, run_opts)
@@ -148,24 +148,24 @@ class RunFolder:
         self.settle(list(dict.fromkeys(found)))
         return not self.old.get("speech")
 
-    def settle(self, found):
+    def settle(self, differing):
         """Does what the policy says where something differs"""
-        if not found:
+        if not differing:
             return
         if self.debug and self.old.get("debug"):
             inputs.throw_away(self.homes)
             self.old = {}
             self.lock()
         elif self.policy == REFUSE:
-            raise inputs.refusal(self.folder, found)
+            raise inputs.refusal(self.folder, differing)
         elif self.policy == BESIDE:
             aside = inputs.move_aside(self.homes)
             logger.warning("%s: the earlier run is now %s", self.folder, ", ".join(map(str, aside)))
             self.old = {}
             self.lock()
         else:
-            logger.warning("%s goes on with changes: %s", self.folder, "; ".join(found))
-            self.old = inputs.changed(self.old, found)
+            logger.warning("%s goes on with changes: %s", self.folder, "; ".join(differing))
+            self.old = inputs.changed(self.old, differing)
 
     def write(self):
         """Writes what repeats the run, starts `log.txt`"""
@@ -214,11 +214,11 @@ class RunFolder:
         with kept_aside(written) as restore:
             self.prepare()
             self.speech = self.hear()
-            found = inputs.differences({"speech": self.old["speech"]}, {"speech": self.speech})
-            if found and (self.policy == BESIDE or self.debug):
+            differing = inputs.differences({"speech": self.old["speech"]}, {"speech": self.speech})
+            if differing and (self.policy == BESIDE or self.debug):
                 restore()
-            self.settle(found)
-        if found and not self.old:
+            self.settle(differing)
+        if differing and not self.old:
             self.prepare()
 
     def texts(self, settings):
@@ -253,12 +253,12 @@ def kept_aside(manifests):
     """Copies manifests and their markers for the length of the block; yields the function that puts them
     back, which an error does, too"""
     files = [file for path in manifests for file in (path, marker_path(path)) if file.is_file()]
-    kept = {file: temporary_name(file) for file in files}
-    for file, copy in kept.items():
+    copies = {file: temporary_name(file) for file in files}
+    for file, copy in copies.items():
         shutil.copy2(file, copy)
 
     def restore():
-        for file, copy in kept.items():
+        for file, copy in copies.items():
             os.replace(copy, file)
 
     try:
@@ -267,7 +267,7 @@ def kept_aside(manifests):
         restore()
         raise
     finally:
-        for copy in kept.values():
+        for copy in copies.values():
             copy.unlink(missing_ok=True)
 
 

@@ -10,7 +10,7 @@ import soundfile
 
 from lebench_sb.core.errors import DataError, UsageError
 from lebench_sb.corpora.commonvoice import prepare_commonvoice, utterances
-from lebench_sb.manifests.markers import Told, read_marker
+from lebench_sb.manifests.markers import LeftOut, read_marker
 from lebench_sb.manifests.reading import read_manifest
 
 OLD = "client_id\tpath\tsentence\tup_votes\tdown_votes\tage\tgender\taccent\tlocale\tsegment"  # 5.1, 6.1
@@ -276,9 +276,9 @@ def test_unreadable_sentences_are_counted_in_their_own_split(tmp_path, split, ba
 def test_what_the_normaliser_changed_is_counted(tmp_path):
     markers = prepare_commonvoice(corpus(tmp_path / "cv"), tmp_path / "m")
     assert markers["train"]["changed"] == {"-": 3, ".": 4, ",": 2, '"': 1, "?": 1, "œ": 1}
-    told = Told("train")
-    list(utterances(tmp_path / "cv", "train", "none", dropped=told))
-    assert not told.changed
+    left_out = LeftOut("train")
+    list(utterances(tmp_path / "cv", "train", "none", dropped=left_out))
+    assert not left_out.changed
 
 
 def test_a_manifest_of_somebody_else_stays(tmp_path):

@@ -11,7 +11,14 @@ import soundfile
 
 from lebench_sb.core.errors import DataError, Problems, UsageError
 from lebench_sb.manifests import markers
-from lebench_sb.manifests.markers import Told, is_prepared, marker_path, prepared, read_marker, remove_marked
+from lebench_sb.manifests.markers import (
+    LeftOut,
+    is_prepared,
+    marker_path,
+    prepared,
+    read_marker,
+    remove_marked,
+)
 from lebench_sb.manifests.reading import read_manifest
 from lebench_sb.manifests.utterance import Utterance
 from lebench_sb.manifests.writing import write_manifest
@@ -217,19 +224,19 @@ def test_one_in_a_hundred_clips_of_train_may_be_no_audio(root, tmp_path, split, 
     found, path = bad_audio(root, count, content or b""), tmp_path / f"{split}.csv"
     if content is None:
         (root / "000.wav").unlink()
-    told = Told(split)
+    left_out = LeftOut(split)
     if split == "train" and count == 100 and content is not None:
-        marker = write_manifest(path, found, root, PARAMETERS, dropped=told)
+        marker = write_manifest(path, found, root, PARAMETERS, dropped=left_out)
         assert marker["utterances"] == 99 and list(marker["dropped"].values()) == [1]
         assert reason in next(iter(marker["dropped"]))
         return
     with pytest.raises(DataError, match=reason):
-        write_manifest(path, found, root, PARAMETERS, dropped=told)
-    assert not path.exists() and not told
+        write_manifest(path, found, root, PARAMETERS, dropped=left_out)
+    assert not path.exists() and not left_out
 
 
 def test_the_hundredth_part_is_one_for_all_reasons():
-    told, problems = Told("train"), Problems("x")
-    assert told.spare([("a", 1)], 200, problems) and told.spare([("b", 2)], 200, problems)
-    assert not told.spare([("c", 3)], 200, problems)
-    assert problems.found == {"c": ["3"]} and told == {"a": 1, "b": 1}
+    left_out, problems = LeftOut("train"), Problems("x")
+    assert left_out.spare([("a", 1)], 200, problems) and left_out.spare([("b", 2)], 200, problems)
+    assert not left_out.spare([("c", 3)], 200, problems)
+    assert problems.found == {"c": ["3"]} and left_out == {"a": 1, "b": 1}

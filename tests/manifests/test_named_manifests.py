@@ -6,7 +6,7 @@ import logging
 import pytest
 
 from lebench_sb.core.errors import UsageError
-from lebench_sb.manifests.markers import Told
+from lebench_sb.manifests.markers import LeftOut
 from lebench_sb.manifests.named import NOT_KNOWN, check_normaliser, text_of
 from lebench_sb.manifests.shards import make_shards
 from lebench_sb.manifests.utterance import Utterance
@@ -125,7 +125,7 @@ def test_shards_remember_how_their_manifests_were_prepared(tmp_path):
 
 
 def test_results_tell_what_the_preparation_left_out(tmp_path):
-    told = Told("test")
+    told = LeftOut("test")
     told.leave_out("x", [("no words", 1), ("no words", 2), ("several speakers", 3)])
     paths = {
         "train": manifest(tmp_path, "train"),

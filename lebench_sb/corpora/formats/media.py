@@ -36,9 +36,9 @@ class Segment:
 
 def read_segments(files, concepts):
     """{what: [paths]} of files -> {split: [Segment, ...]} of the user turns; DataError lists all faults"""
-    found, used, faults = {split: [] for split in files if split in SPLITS}, {}, []
+    segments_of, used, faults = {split: [] for split in files if split in SPLITS}, {}, []
     relax = _relax_rules(files["relax"][0]) if "relax" in files else []
-    for split, kept in found.items():
+    for split, kept in segments_of.items():
         for path in files[split]:
             problems = Problems(path)
             if split != "test2":
@@ -54,7 +54,7 @@ def read_segments(files, concepts):
                 faults.append(str(problems))
     if faults:
         raise DataError("; ".join(faults))
-    return found
+    return segments_of
 
 
 def _lot(path, concepts, problems):
@@ -89,14 +89,14 @@ def _after(turn, events, ended, problems):
     return max(stop, ended)
 
 
-def _stray(node, problems, known=()):
-    """Adds words that stand right in `node`, or in one of its elements that is not of the kinds `known`
+def _stray(node, problems, allowed=()):
+    """Adds words that stand right in `node`, or in one of its elements that is not of the kinds `allowed`
     (empty: any), and so would be lost"""
     if node.words:
         kind = f"words right in <{node.tag}>, where none are read"
         problems.add(kind, f"line {node.line} {node.words[:40]!r}")
     for child in node.nodes:
-        if known and child.tag not in known and child.all_words:
+        if allowed and child.tag not in allowed and child.all_words:
             kind = f"words in <{child.tag}> in <{node.tag}>, where none are read"
             problems.add(kind, f"line {child.line} {child.all_words[:40]!r}")
 
@@ -104,12 +104,12 @@ def _stray(node, problems, known=()):
 def _events(turn, concepts, problems):
     """The annotation of a turn, flat: ("open", concept), ("text", words), ("sync", seconds), ("close", "")"""
     _stray(turn, problems, ("semAnnotation",))
-    found = [node for node in turn.find("semAnnotation") if _is_read(node, problems)]
-    for second in found[1:]:
+    annotations = [node for node in turn.find("semAnnotation") if _is_read(node, problems)]
+    for second in annotations[1:]:
         problems.add('two semAnnotation withContext="false" in a turn', f"line {second.line}")
-    if not found and turn.all_words:
+    if not annotations and turn.all_words:
         problems.add('turns with words, but no semAnnotation withContext="false"', f"line {turn.line}")
-    for annotation in found:
+    for annotation in annotations:
         _stray(annotation, problems, ("sem",))
         for sem in annotation.find("sem"):
             for inner in sem.find("sem"):
@@ -190,24 +190,24 @@ def _flat(path, relax, problems):
 
 
 def _flat_events(turn, relax, problems):
-    opened, said = None, False
+    opened, spoken = None, False
     for node in turn.children:
         tag = node.tag if isinstance(node, Node) else ""
         if tag == "SemDebut":
             if opened:
                 problems.add("SemDebut inside a concept", f"line {node.line}")
-            opened, said, concept = node, False, _concept(node, problems)
+            opened, spoken, concept = node, False, _concept(node, problems)
             yield "open", _relaxed(concept, relax)
         elif tag == "SemFin":
             if not opened:
                 problems.add("SemFin without SemDebut", f"line {node.line}")
-            elif not said and concept:
+            elif not spoken and concept:
                 problems.add("concepts without words", f"line {opened.line} {concept}")
             opened = None
             yield "close", ""
         if tag != "Turn":
             events = list(_spoken(Node(turn.tag, {}, turn.line, [node]), problems))
-            said = said or any(kind == "text" for kind, _ in events)
+            spoken = spoken or any(kind == "text" for kind, _ in events)
             yield from events
     if opened:
         problems.add("SemDebut without SemFin", f"line {opened.line}")

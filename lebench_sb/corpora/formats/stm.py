@@ -13,7 +13,7 @@ LABELS = re.compile(r"<[^<>\s]*>")
 
 def read_stm(path, encoding="utf-8"):
     """NIST STM -> {recording: [Stretch]}, one for each line. Raises DataError that lists bad lines."""
-    found, problems = {}, Problems(path)
+    stretches, problems = {}, Problems(path)
     for number, line in enumerate(_lines(path, encoding), 1):
         if not line.strip() or line.lstrip().startswith(";;"):
             continue
@@ -25,9 +25,9 @@ def read_stm(path, encoding="utf-8"):
             )
             continue
         stretch = _stm_stretch(*fields[2:5], fields[5] if len(fields) > 5 else "")
-        found.setdefault(fields[0], []).append(stretch)
+        stretches.setdefault(fields[0], []).append(stretch)
     problems.raise_if_any()
-    return found
+    return stretches
 
 
 def _stm_stretch(speaker, start, stop, rest):

@@ -45,13 +45,13 @@ def filtered(csv, rows, where, notes):
     """The rows for which every condition holds, noting how many each leaves. DataError when none is left."""
     for text in where:
         column, operator, value = condition(text)
-        kept = [(line, row) for line, row in rows if _holds(row[column].strip(), operator, value)]
-        if not kept:
+        rows_left = [(line, row) for line, row in rows if _holds(row[column].strip(), operator, value)]
+        if not rows_left:
             common = Counter(row[column].strip() for _, row in rows).most_common(5)
             values = ", ".join(f"{name!r} ({count})" for name, count in common)
             raise DataError(f"{csv}: no row left by {text!r}; {column} has {values or 'no rows at all'}.")
-        notes.append(f"where {text}: {len(kept)} of {len(rows)} rows")
-        rows = kept
+        notes.append(f"where {text}: {len(rows_left)} of {len(rows)} rows")
+        rows = rows_left
     if not rows:
         raise DataError(f"{csv}: 0 rows, only a header.")
     return rows

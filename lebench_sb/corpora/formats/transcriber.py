@@ -14,7 +14,7 @@ def read_trs(path):
     Raises DataError for XML that does not parse, or that lists, with their lines, turns without times or of
     unknown speakers, and words that stand where none are read.
     """
-    root, problems, people, found = read_xml(path), Problems(path), {}, []
+    root, problems, people, stretches = read_xml(path), Problems(path), {}, []
     if not any(root.find("Trans")):
         raise DataError(f"{path}: no <Trans>; is it the XML of Transcriber?")
     for speaker in root.find("Speaker"):
@@ -30,12 +30,12 @@ def read_trs(path):
     for section in sections:
         for turn in section.nodes:
             if turn.tag == "Turn":
-                found += _turn(turn, section.attributes.get("type"), people, problems)
+                stretches += _turn(turn, section.attributes.get("type"), people, problems)
     read = {id(turn) for section in sections for turn in section.nodes}
     for turn in [turn for turn in root.find("Turn") if id(turn) not in read]:
         problems.add("turns that are not right in a Section", f"line {turn.line}")
     problems.raise_if_any()
-    return found
+    return stretches
 
 
 def _turn(turn, kind, people, problems):

@@ -92,16 +92,16 @@ class Reader:
         start, stop = (round(t, 4) for t in span)
         return Utterance(block.name, wav, round(stop - start, 4), start, stop, speaker, gender, labels=labels)
 
-    def _span(self, block, known):
+    def _span(self, block, times):
         """(start, stop) of a sentence from the times of its words"""
-        begins = [begin for begin, _ in known]
-        if not known:
+        begins = [begin for begin, _ in times]
+        if not times:
             self.problems.add("sentences without times", block.place)
-        elif any(begin > end for begin, end in known) or begins != sorted(begins):
+        elif any(begin > end for begin, end in times) or begins != sorted(begins):
             self.problems.add("times that go backwards", block.place)
-        elif begins[0] >= (stop := max(end for _, end in known)):
+        elif begins[0] >= (stop := max(end for _, end in times)):
             self.problems.add("sentences that last 0 s", block.place)
-        elif fault := _gap(known):
+        elif fault := _gap(times):
             self.problems.add(fault[0], f"{block.place}, {fault[1]}")
         else:
             return begins[0], stop
@@ -110,13 +110,13 @@ class Reader:
     def _recording(self, block, names):
         """The file of the first of `names` there is, uncompressed before compressed"""
         for name in names:
-            found = self.audio.get(name, [])
-            best = min((_rank(path) for path in found), default=0)
-            found = [path for path in found if _rank(path) == best]
-            if len(found) == 1:
-                return found[0]
-            if found:
-                self.problems.add("several recordings of one name", f"{name}: {', '.join(found[:3])}")
+            paths = self.audio.get(name, [])
+            best = min((_rank(path) for path in paths), default=0)
+            paths = [path for path in paths if _rank(path) == best]
+            if len(paths) == 1:
+                return paths[0]
+            if paths:
+                self.problems.add("several recordings of one name", f"{name}: {', '.join(paths[:3])}")
                 return None
         self.problems.add("no recording", f"{names[0]} ({block.place})")
         return None
@@ -125,7 +125,7 @@ class Reader:
         """The utterances, their ends cut to the recordings'; one that ends later or is there twice is a
         problem"""
         durations, faults = probe_durations(u.wav for u in utterances)
-        kept, seen = [], set()
+        inside, seen = [], set()
         for u in utterances:
             self.at(Path(u.wav).stem, u.id)
             seconds = durations.get(u.wav)
@@ -138,9 +138,9 @@ class Reader:
                 self.problems.add("sentences that end after their recording", late)
             else:
                 stop = min(u.stop, seconds)
-                kept.append(replace(u, stop=stop, duration=round(stop - u.start, 4)))
+                inside.append(replace(u, stop=stop, duration=round(stop - u.start, 4)))
             seen.add(u.id)
-        return kept
+        return inside
 
     def finish(self, drop_bad):
         """Raises DataError for the problems, unless drop_bad: then [(recording, sent_id, why), ...] of all
@@ -151,11 +151,11 @@ class Reader:
         return [*self.left_out, *self.problems.lost]
 
 
-def _gap(known):
-    """(what is wrong, where) for a word or a silence of over APART seconds; known: (begin, end) in order of
+def _gap(times):
+    """(what is wrong, where) for a word or a silence of over APART seconds; times: (begin, end) in order of
     begin"""
-    reached = known[0][0]
-    for begin, end in known:
+    reached = times[0][0]
+    for begin, end in times:
         if end - begin > APART:
             return f"words of over {APART:g} s (is one of their times missing?)", f"{begin:g} to {end:g} s"
         if begin - reached > APART:
@@ -171,32 +171,32 @@ def _rank(path):
 
 def _audio_files(root):
     """{file name, and stem: [paths]} of the audio below `root`"""
-    found = {}
+    paths_of = {}
     for path in files_below(root, AUDIO):
         for name in (path.name, path.stem):
-            found.setdefault(name, []).append(str(path))
-    return found
+            paths_of.setdefault(name, []).append(str(path))
+    return paths_of
 
 
 # ---- CoNLL-U of Universal Dependencies with times
 
 
-def read_aligned(path, root, normaliser="fr-1", multiword="merge", drop_bad=False, told=None):
+def read_aligned(path, root, normaliser="fr-1", multiword="merge", drop_bad=False, left_out=None):
     """The Utterances of a CoNLL-U file whose MISC gives the time of each word in milliseconds (`AlignBegin=`,
     `AlignEnd=`) and whose `# sound_url` names the recording, which is below `root`.
 
-    told: a Counter that receives {reason: count} of the sentences left out.
+    left_out: a Counter that receives {reason: count} of the sentences left out.
     """
-    reader, found = Reader(path, root, normaliser, multiword), []
+    reader, sentences = Reader(path, root, normaliser, multiword), []
     for block in read_blocks(path, reader.problems):
         times = reader.times(block, _milliseconds)
         speaker = next((block.metadata[k] for k in ("speaker_id", "speaker") if block.metadata.get(k)), "")
         gender = read_gender(block.metadata.get("speaker_sex", "")) or "U"
-        found.append(reader.utterance(block, recording_names(block), times, speaker, gender))
-    kept = reader.within_recordings([u for u in found if u is not None])
+        sentences.append(reader.utterance(block, recording_names(block), times, speaker, gender))
+    kept = reader.within_recordings([u for u in sentences if u is not None])
     lost = Counter(why for *_, why in reader.finish(drop_bad))
-    if told is not None:
-        told.update(lost)
+    if left_out is not None:
+        left_out.update(lost)
     return kept
 
 

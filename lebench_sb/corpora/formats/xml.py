@@ -74,7 +74,7 @@ def read_xml(path):
         if len(stack) > MAX_DEPTH:
             raise DataError(f"{path}: line {node.line}: elements nested over {MAX_DEPTH} deep.")
 
-    def entity(*told):
+    def entity(*declaration):
         line = parser.CurrentLineNumber
         raise DataError(f"{path}: line {line}: XML that declares entities of its own is not read.")
 

@@ -253,14 +253,14 @@ def _elide(words):
 
 def _contract(words, articles):
     """Preposition and one of `articles` become one token, which keeps the preposition's place in the tree."""
-    kept = []
+    contracted = []
     for word in words:
-        pair = (kept[-1].form, word.form) if kept else None
+        pair = (contracted[-1].form, word.form) if contracted else None
         if pair in CONTRACTED and word.form in articles and word.upos == "DET":
-            kept[-1].form = CONTRACTED[pair]
+            contracted[-1].form = CONTRACTED[pair]
         else:
-            kept.append(word)
-    return kept
+            contracted.append(word)
+    return contracted
 
 
 def _sentence(words, translations, pattern):

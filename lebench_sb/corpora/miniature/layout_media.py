@@ -103,18 +103,18 @@ def spans(recording):
 
 def pieces(sentence):
     """[(concept or "null", specifier or "null", value, words)] of a sentence in the order of its words"""
-    found, at = [], 0
+    parts, at = [], 0
     reserves = any(c.value == "reservation" for c in sentence.concepts)
     for concept in sentence.concepts:
-        found.append(("null", "null", "", spell(sentence.tokens[at : concept.start])))
+        parts.append(("null", "null", "", spell(sentence.tokens[at : concept.start])))
         specifier = SPECIFIERS.get(concept.name, "null")
         if concept.name == "temps-date" and reserves:
             specifier = "-reservation"
         words = spell(sentence.tokens[concept.start : concept.stop])
-        found.append((concept.name, specifier, concept.value, words))
+        parts.append((concept.name, specifier, concept.value, words))
         at = concept.stop
-    found.append(("null", "null", "", spell(sentence.tokens[at:])))
-    return [piece for piece in found if piece[3]]
+    parts.append(("null", "null", "", spell(sentence.tokens[at:])))
+    return [piece for piece in parts if piece[3]]
 
 
 def name(clip):

@@ -53,14 +53,14 @@ def write(folder, clips, recordings):
 
 def _block(sent_id, speaker, sentence, limits, words):
     """One sentence as lines; limits (start, stop) in seconds, words [(character of its text, seconds)]"""
-    kept = [n for n, token in enumerate(sentence.tokens, 1) if token.upos != "PUNCT"]
-    new = {0: 0} | {n: k for k, n in enumerate(kept, 1)}
+    numbers = [n for n, token in enumerate(sentence.tokens, 1) if token.upos != "PUNCT"]
+    new = {0: 0} | {n: k for k, n in enumerate(numbers, 1)}
     starts = token_starts(sentence, limits, words)
-    forms = [sentence.tokens[n - 1].form.lower() for n in kept]
+    forms = [sentence.tokens[n - 1].form.lower() for n in numbers]
     lines = [f"# sent_id = {sent_id}", f"# text = {' '.join(forms)}"]
-    for k, n in enumerate(kept):
+    for k, n in enumerate(numbers):
         token = sentence.tokens[n - 1]
-        begin, end = starts[n - 1], starts[kept[k + 1] - 1] if k + 1 < len(kept) else limits[1]
+        begin, end = starts[n - 1], starts[numbers[k + 1] - 1] if k + 1 < len(numbers) else limits[1]
         head, times = str(new[token.head]), [f"{begin:.3f}", f"{end:.3f}"]
         columns = [str(k + 1), forms[k], "_", token.upos, token.upos, "_", head, token.relation]
         lines.append("\t".join([*columns, head, token.relation, *times, speaker]))

@@ -62,23 +62,23 @@ def speakers(corpus, split, seed, scale=1.0):
     rng = random.Random(f"{seed}-{corpus}-{split}")
     names = iter(range(espeak + pico))
     first = rng.randrange(100)  # so that the parts of a corpus do not begin with the same variants
-    found = []
+    drawn = []
     for index in range(espeak):
         gender = "FM"[index % 2]
         pool = VARIANTS[split][gender]
         variant = pool[(first + index // 2) % len(pool)]
         pitch, rate = rng.randint(35, 65), rng.randint(125, 165)
-        found.append(
+        drawn.append(
             _speaker(f"{corpus}-{split}-{next(names):02d}", gender, "espeak", variant, pitch, rate, rng)
         )
     for index in range(pico):
         gender = "FM"[index % 2]
         pitch = rng.uniform(0.85, 1.25) if gender == "F" else rng.uniform(0.6, 0.72)
         name = f"{corpus}-{split}-{next(names):02d}"
-        found.append(
+        drawn.append(
             _speaker(name, gender, "pico", "fr-FR", round(pitch, 2), round(rng.uniform(0.8, 1.0), 2), rng)
         )
-    return found
+    return drawn
 
 
 def _speaker(name, gender, engine, variant, pitch, rate, rng):

@@ -138,8 +138,8 @@ def estimated_seconds(speaker, group):
 
 def turns(clip):
     """The Turns of a clip: its layout's, or its text at once"""
-    made = getattr(layout(clip.corpus), "turns", None)
-    return made(clip) if made else [Turn(clip.text)]
+    own_turns = getattr(layout(clip.corpus), "turns", None)
+    return own_turns(clip) if own_turns else [Turn(clip.text)]
 
 
 def clips(seed=0, scale=1.0, corpora=TOGETHER):
@@ -159,19 +159,19 @@ def together(corpora, seed, scale):
     held_out, said, plan = [], set(), []
     parts = [(corpus, split) for corpus in corpora for split in ("test", "dev")]
     for corpus, split in [*parts, *((corpus, "train") for corpus in corpora)]:
-        made = layout(corpus)
-        if split not in made.PARTS:
+        layout_of = layout(corpus)
+        if split not in layout_of.PARTS:
             continue
         rng = random.Random(f"{seed}-{corpus}-{split}-text")
         own = Neighbourhood()
-        draw = Draw(rng, *getattr(made, "WORDS", WORDS))
-        source = sentences(draw, getattr(made, "SAID", PATTERNS), held_out, said)
+        draw = Draw(rng, *getattr(layout_of, "WORDS", WORDS))
+        source = sentences(draw, getattr(layout_of, "SAID", PATTERNS), held_out, said)
         people = speakers(corpus, split, seed, scale)
         number = 0
         for speaker in people:
-            seconds, target = 0.0, 60 * made.PARTS[split].minutes * scale / len(people)
+            seconds, target = 0.0, 60 * layout_of.PARTS[split].minutes * scale / len(people)
             while seconds < target:
-                group = utterance(made, source, speaker, rng)
+                group = utterance(layout_of, source, speaker, rng)
                 seconds += estimated_seconds(speaker, group)
                 plan.append(Clip(corpus, split, number, speaker, group))
                 number += 1

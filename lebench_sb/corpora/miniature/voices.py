@@ -143,21 +143,21 @@ def write_clip(path, wave):
 def spoken_turns(engine, turns):
     """Turns -> wave (T,), and of each turn {"start", "stop", "words", "phonemes"} in samples of it"""
     if len(turns) == 1:
-        said = engine.speak(turns[0])
-        whole = {"start": 0, "stop": len(said.wave), "words": said.words, "phonemes": said.phonemes}
-        return said.wave * 10 ** (turns[0].gain_db / 20), [whole]
-    pieces, told, length = [], [], 0
+        speech = engine.speak(turns[0])
+        whole = {"start": 0, "stop": len(speech.wave), "words": speech.words, "phonemes": speech.phonemes}
+        return speech.wave * 10 ** (turns[0].gain_db / 20), [whole]
+    pieces, times, length = [], [], 0
     for turn in turns:
-        said = engine.speak(turn)
-        first, last = loud(said.wave)
-        pause = np.zeros(int(turn.pause * RATE) if told else 0)
-        pieces += [pause, said.wave[first:last] * 10 ** (turn.gain_db / 20)]
+        speech = engine.speak(turn)
+        first, last = loud(speech.wave)
+        pause = np.zeros(int(turn.pause * RATE) if times else 0)
+        pieces += [pause, speech.wave[first:last] * 10 ** (turn.gain_db / 20)]
         start = length + len(pause)
         length = start + last - first
-        words = [(character, start + at - first) for character, at in said.words]
-        phonemes = [(start + at - first, name) for at, name in said.phonemes]
-        told.append({"start": start, "stop": length, "words": words, "phonemes": phonemes})
-    return np.concatenate(pieces), told
+        words = [(character, start + at - first) for character, at in speech.words]
+        phonemes = [(start + at - first, name) for at, name in speech.phonemes]
+        times.append({"start": start, "stop": length, "words": words, "phonemes": phonemes})
+    return np.concatenate(pieces), times
 
 
 def shifted(turn, shift, length):
@@ -183,11 +183,11 @@ def speak_chunk(chunk):
     for path, turns in chunk["clips"]:
         path = Path(path)
         rng = np.random.default_rng([chunk["seed"], zlib.crc32(path.name.encode())])
-        wave, told = spoken_turns(engine, [Turn(**turn) for turn in turns])
+        wave, times = spoken_turns(engine, [Turn(**turn) for turn in turns])
         wave, shift = recorded(wave, speaker, rng)
         wave = wave[: len(wave) // 160 * 160]  # whole hundredths of a second: segments.txt is exact
-        told = [shifted(turn, shift, len(wave)) for turn in told]
-        measured.append({"samples": store(path, wave), "turns": told})
+        times = [shifted(turn, shift, len(wave)) for turn in times]
+        measured.append({"samples": store(path, wave), "turns": times})
     marker = json.dumps({"key": chunk["key"], "clips": measured})
     write_atomically(Path(chunk["marker"]), marker)
 

@@ -82,19 +82,19 @@ def read_safetensors(path, error=DataError):
         raise unreadable(path, f"{type(fault).__name__}: {first_line(fault)}", error) from None
 
 
-def check_tensors(found, path, error=DataError):
+def check_tensors(content, path, error=DataError):
     """{name: weight} -> the same. Raises `error` naming what is no dense tensor of its own, and weights that
     are whole numbers or floats of 8 bits, which only a quantiser writes."""
-    if not isinstance(found, dict):
-        raise error(f"{path} holds a {type(found).__name__}, not weights by their names.")
-    for name, value in found.items():
+    if not isinstance(content, dict):
+        raise error(f"{path} holds a {type(content).__name__}, not weights by their names.")
+    for name, value in content.items():
         if not isinstance(name, str) or not isinstance(value, torch.Tensor):
             raise error(f"{path}: {shorten_name(name)} is a {type(value).__name__}, expected a tensor.")
         if value.layout != torch.strided or value.is_quantized or not whole(value):
             raise error(f"{path}: {shorten_name(name)} is no dense tensor with numbers of its own.")
     strange = {
         name: value.dtype
-        for name, value in found.items()
+        for name, value in content.items()
         if value.dtype not in FLOATS and not (name.endswith(COUNTERS) and value.dtype == torch.int64)
     }
     if strange:
@@ -104,7 +104,7 @@ def check_tensors(found, path, error=DataError):
             f"({str(dtype).removeprefix('torch.')}): quantised weights are not read. Give the folder of the "
             "model before it was quantised."
         )
-    return found
+    return content
 
 
 def whole(tensor):

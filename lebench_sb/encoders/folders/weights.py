@@ -118,6 +118,6 @@ def instead(folder):
 
 def trainer_checkpoints(folder):
     """Paths of `checkpoint-N/` in a folder, by N"""
-    found = [path for path in folder.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)]
-    found = [path for path in found if (path / "config.json").is_file()]
-    return sorted(found, key=lambda path: int(path.name.partition("-")[2]))
+    folders = [path for path in folder.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)]
+    folders = [path for path in folders if (path / "config.json").is_file()]
+    return sorted(folders, key=lambda path: int(path.name.partition("-")[2]))

@@ -84,24 +84,24 @@ def read_checkpoint(content, path):
     Raises DataError for a fine-tuned model and settings that transformers' Wav2Vec2ForPreTraining does not
     have. A state of the optimiser that does not fit the weights is left out with a warning.
     """
-    found = check_tensors(content["model"], path)
-    tuned = [name for name in found if name.startswith("w2v_encoder.")]
+    tensors = check_tensors(content["model"], path)
+    tuned = [name for name in tensors if name.startswith("w2v_encoder.")]
     if tuned:
         raise DataError(
             f"{path} is a fine-tuned model of fairseq ({tuned[0]}): give the pre-trained one it began from."
         )
-    if "quantizer.vars" not in found:
+    if "quantizer.vars" not in tensors:
         raise DataError(
             f"{path} is no wav2vec 2.0 pre-training checkpoint of fairseq: it has no quantizer.vars."
         )
     model, task, criterion = settings_of(content, path)
-    weights = {transformers_name(name): tensor.float() for name, tensor in found.items()}
+    weights = {transformers_name(name): tensor.float() for name, tensor in tensors.items()}
     config = config_of(model, criterion, path)
     projection = "wav2vec2.feature_projection.projection."
     if projection + "weight" not in weights:  # fairseq has none where the two widths are equal
         size = config["hidden_size"]
         weights |= {projection + "weight": torch.eye(size), projection + "bias": torch.zeros(size)}
-    states, updates = read_optimizer_state(content.get("last_optimizer_state"), found, path)
+    states, updates = read_optimizer_state(content.get("last_optimizer_state"), tensors, path)
     normalize = task.get("normalize", False)
     if not isinstance(normalize, bool):
         raise DataError(f"{path}: normalize: {normalize!r}, expected True or False.")
@@ -112,12 +112,12 @@ def settings_of(content, path):
     """-> settings of model, task and criterion, as mappings"""
     if content.get("cfg"):
         cfg = plain(content["cfg"], path)
-        found = [cfg.get(part) or {} for part in PARTS] if isinstance(cfg, dict) else [cfg] * 3
+        parts = [cfg.get(part) or {} for part in PARTS] if isinstance(cfg, dict) else [cfg] * 3
     else:
-        found = [plain(content.get("args") or {}, path)] * 3  # before 2021: all in one Namespace
-    if not all(isinstance(part, dict) for part in found) or "encoder_embed_dim" not in found[0]:
+        parts = [plain(content.get("args") or {}, path)] * 3  # before 2021: all in one Namespace
+    if not all(isinstance(part, dict) for part in parts) or "encoder_embed_dim" not in parts[0]:
         raise DataError(f"{path}: neither `cfg` nor `args` says what the model is.")
-    return found
+    return parts
 
 
 def plain(value, path, depth=0):

@@ -45,16 +45,16 @@ def symbols(text):
 
 def concepts(text, values=False):
     """tagged text -> its opening tags in order, with `values` each followed by its words"""
-    found, inside = [], False
+    tags, inside = [], False
     for token in text.split():
         if token.startswith(OPENS):
-            found.append([token])
+            tags.append([token])
             inside = True
         elif token.startswith(CLOSES):
             inside = False
         elif inside:
-            found[-1].append(token)
-    return [" ".join(tokens) if values else tokens[0] for tokens in found]
+            tags[-1].append(token)
+    return [" ".join(tokens) if values else tokens[0] for tokens in tags]
 
 
 def count_concepts(references, hypotheses, values=False):

@@ -128,10 +128,10 @@ def measures(p_target=0.01, c_miss=1.0, c_fa=1.0):
 def measure(name, unit):
     """The function of a metric of `measures`, with the parameters that stand in its unit"""
     costs = re.match(r"Ptar (\S+), Cmiss (\S+), Cfa ([^\s,]+)", unit)
-    found = measures(*map(float, costs.groups())) if costs else measures()
-    if name not in found:
-        raise ValueError(f"{name} is no metric of verification: {', '.join(found)}.")
-    return found[name][0]
+    named_measures = measures(*map(float, costs.groups())) if costs else measures()
+    if name not in named_measures:
+        raise ValueError(f"{name} is no metric of verification: {', '.join(named_measures)}.")
+    return named_measures[name][0]
 
 
 def det_points(scores, targets, most=2000):
@@ -207,11 +207,11 @@ class _Design:
 
     def draws(self, function, resamples, seed):
         """{metric: (R,)} of `function(weights (r, n))`, in blocks that bound the memory"""
-        rng, found = np.random.default_rng(seed), []
+        rng, counts = np.random.default_rng(seed), []
         block = max(1, _CELLS // max(self.n, self.units))
         for start in range(0, resamples, block):
-            found.append(function(self._weights(rng, min(block, resamples - start))))
-        return {name: np.concatenate([part[name] for part in found]) for name in found[0]}
+            counts.append(function(self._weights(rng, min(block, resamples - start))))
+        return {name: np.concatenate([part[name] for part in counts]) for name in counts[0]}
 
     def _weights(self, rng, rows):
         """(rows, n): how much each trial weighs in each resample"""

@@ -202,14 +202,14 @@ def usage_note(row, what):
 def pictures(monitor, reference, codes, what):
     """[(title, note, function that draws it on axes)] of everything there is to see. codes (G, V): how often
     each was chosen on valid by `what`, in words"""
-    found = []
+    drawn = []
     for panel in drawn_panels(monitor):
-        found.append((panel.title, panel.note, lambda axes, p=panel: draw_panel(axes, p, monitor, reference)))
+        drawn.append((panel.title, panel.note, lambda axes, p=panel: draw_panel(axes, p, monitor, reference)))
         if panel.key == "perplexity" and codes is not None:
             for group, row in enumerate(codes, 1):
                 draw = lambda axes, r=row, g=group: draw_usage(axes, r, g, what)  # noqa: E731
-                found.append((f"Codebook usage, group {group}", usage_note(row, what), draw))
-    return found
+                drawn.append((f"Codebook usage, group {group}", usage_note(row, what), draw))
+    return drawn
 
 
 def svg(draw):
@@ -224,17 +224,17 @@ def svg(draw):
 
 def draw_png(folder, monitor, reference, codes=None, what=LAST):
     """`health.png`: all pictures of the dashboard in one; nothing before the first figure"""
-    found = pictures(monitor, reference, codes, what)
-    if not found:
+    drawn = pictures(monitor, reference, codes, what)
+    if not drawn:
         return
     columns = 3
-    rows = -(-len(found) // columns)
+    rows = -(-len(drawn) // columns)
     figure = Figure(figsize=(13.5, 3 * rows), dpi=100)
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     figure.subplots_adjust(0.05, 0.15 / rows, 0.99, 1 - 0.2 / rows, wspace=0.22, hspace=0.35)
-    for unused in axes[len(found) :]:
+    for unused in axes[len(drawn) :]:
         unused.remove()
-    for one, (title, _, draw) in zip(axes, found, strict=False):
+    for one, (title, _, draw) in zip(axes, drawn, strict=False):
         draw(one)
         one.set_title(title, fontsize=10, loc="left", fontweight="bold")
     handles = [Line2D([], [], color=c, label=name) for name, c in legend(monitor, reference)]

@@ -52,19 +52,19 @@ class Probe:
         """-> (rows (n,), classes (n,), folds (n,), C) of the utterances that take part"""
         values = [column(path, u, label) for u in self.utterances]
         counts = {value: values.count(value) for value in set(values) - {""}}
-        kept = sorted(value for value, count in counts.items() if count >= FOLDS)
-        if len(kept) < 2:
+        kept_classes = sorted(value for value, count in counts.items() if count >= FOLDS)
+        if len(kept_classes) < 2:
             raise UsageError(
-                f"probe_csv {path}: column {label} has {len(kept)} classes of at least {FOLDS} utterances, a "
-                "probe needs 2. Give another manifest or another of probe_labels."
+                f"probe_csv {path}: column {label} has {len(kept_classes)} classes of at least {FOLDS} "
+                "utterances, a probe needs 2. Give another manifest or another of probe_labels."
             )
-        rows = [row for row, value in enumerate(values) if value in kept]
+        rows = [row for row, value in enumerate(values) if value in kept_classes]
         if len(rows) < len(values):
             left = len(values) - len(rows)
             logger.info("probe %s: %d utterances of classes with under %d left out", label, left, FOLDS)
-        classes = [kept.index(values[row]) for row in rows]
+        classes = [kept_classes.index(values[row]) for row in rows]
         folds = fold_numbers([self.utterances[row] for row in rows], classes, label)
-        return torch.tensor(rows), torch.tensor(classes), torch.tensor(folds), len(kept)
+        return torch.tensor(rows), torch.tensor(classes), torch.tensor(folds), len(kept_classes)
 
     def scores(self, frames_of):
         """frames_of: wav (T,) -> frames (F, D). -> as `scored`, by one process alone"""

@@ -41,20 +41,20 @@ def search(log_probs, symbols, model=None, weights=None, beam=50, floor=-7.0, ma
     prefixes are given up. Scores of paths with the same text are added.
     """
     weights = Weights() if weights is None else weights
-    known = {"": Prefix(model.begin() if model else None, 0.0, 0, "")}
+    prefixes = {"": Prefix(model.begin() if model else None, 0.0, 0, "")}
     scores = {"": (0.0, IMPOSSIBLE)}  # of paths that end in a blank, and in the prefix's last symbol
     bonus, places = {"": 0.0}, {symbol: n for n, symbol in enumerate(symbols, 1)}
     for frame in np.asarray(log_probs, dtype=np.float64):
         scores = step(scores, frame, likely(frame, floor), symbols, places)
         for prefix in scores:
-            if prefix not in known:
-                known[prefix] = extended(known[prefix[:-1]], prefix[-1], model)
-                bonus[prefix] = weights.model * known[prefix].told + weights.word * known[prefix].words
+            if prefix not in prefixes:
+                prefixes[prefix] = extended(prefixes[prefix[:-1]], prefix[-1], model)
+                bonus[prefix] = weights.model * prefixes[prefix].told + weights.word * prefixes[prefix].words
         ranked = sorted(((both(*pair) + bonus[p], p) for p, pair in scores.items()), key=order)[:beam]
         kept = [prefix for value, prefix in ranked if value >= ranked[0][0] - margin]
         scores = {prefix: scores[prefix] for prefix in kept}
-        known, bonus = {p: known[p] for p in kept}, {p: bonus[p] for p in kept}
-    return best_text(scores, known, model, weights)
+        prefixes, bonus = {p: prefixes[p] for p in kept}, {p: bonus[p] for p in kept}
+    return best_text(scores, prefixes, model, weights)
 
 
 def order(ranked):
@@ -104,13 +104,13 @@ def extended(prefix, symbol, model):
     return Prefix(state, prefix.told + told, prefix.words + 1, "")
 
 
-def best_text(scores, known, model, weights):
+def best_text(scores, prefixes, model, weights):
     """The best text of the prefixes, with its last word and the sentence's end"""
     texts, bonus = {}, {}
     for prefix, pair in scores.items():
         text = SPACE.join(prefix.split())
         texts[text] = both(texts.get(text, IMPOSSIBLE), both(*pair))
-        whole = extended(known[prefix], SPACE, model)
+        whole = extended(prefixes[prefix], SPACE, model)
         told = whole.told + (model.follow(whole.state, "</s>")[0] if model else 0.0)
         bonus[text] = weights.model * told + weights.word * whole.words
     return min(((value + bonus[text], text) for text, value in texts.items()), key=order)[1]

@@ -128,16 +128,16 @@ class DecoderSteps:
         said, self.hidden, self.context, weights = self.head.decoder.forward_step(
             self.head.embedding(last.flatten()), self.hidden, self.context, self.states, self.lens
         )
-        found = (self.head.output(said).float() / self.temperature).log_softmax(-1)
+        scores = (self.head.output(said).float() / self.temperature).log_softmax(-1)
         self.steps += 1
         peaks = weights.argmax(1)
         jumps = (peaks - self.peaks).abs() > self.max_attn_shift
         self.peaks = peaks
-        early = found[:, self.end] <= self.eos_threshold * found.max(1).values
-        found[:, self.end] += BLOCKED * early
-        found = (found + BLOCKED * jumps[:, None]).unflatten(0, (-1, self.beam))
-        over = torch.arange(found.shape[2], device=self.device) != self.end
-        return found.masked_fill((self.steps >= self.limits)[:, None, None] & over, -torch.inf)
+        early = scores[:, self.end] <= self.eos_threshold * scores.max(1).values
+        scores[:, self.end] += BLOCKED * early
+        scores = (scores + BLOCKED * jumps[:, None]).unflatten(0, (-1, self.beam))
+        over = torch.arange(scores.shape[2], device=self.device) != self.end
+        return scores.masked_fill((self.steps >= self.limits)[:, None, None] & over, -torch.inf)
 
     def keep(self, utterances, hypotheses):
         """Goes on with these hypotheses (B' * K,) of these utterances (B',)"""

@@ -109,9 +109,9 @@ class WordEncoder(nn.Module):
         W is the most words of an utterance, at least 1; what lies beyond an utterance's words is zero.
         """
         device = states.device
-        lens = torch.tensor([len(own) for own in spans], device=device)
+        lens = torch.tensor([len(of_utterance) for of_utterance in spans], device=device)
         words = torch.zeros(len(spans), max(1, int(lens.max())), self.output_size, device=device)
-        flat = [(b, w, *span) for b, own in enumerate(spans) for w, span in enumerate(own)]
+        flat = [(b, w, *span) for b, of_utterance in enumerate(spans) for w, span in enumerate(of_utterance)]
         if not flat:
             # Every parameter keeps a gradient, zero: processes wait for each other's.
             return words + 0.0 * self.lstm(states[:, :1])[0][:, :, None].float().sum(), lens
@@ -247,12 +247,12 @@ def _arborescence(weights):
     smaller[k, :k] = entering.max(axis=0)
     smaller[0, :] = 0.0
     smaller[0, 0] = -np.inf
-    found = _arborescence(smaller)
+    tree = _arborescence(smaller)
     for node in range(1, k):
-        within = found[node] == k
-        heads[outside[node]] = inside[leaving[node].argmax()] if within else outside[found[node]]
-    broken = inside[entering[:, found[k]].argmax()]
-    heads[broken] = outside[found[k]]
+        within = tree[node] == k
+        heads[outside[node]] = inside[leaving[node].argmax()] if within else outside[tree[node]]
+    broken = inside[entering[:, tree[k]].argmax()]
+    heads[broken] = outside[tree[k]]
     return heads
 
 
