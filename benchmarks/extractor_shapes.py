@@ -16,12 +16,12 @@ from pathlib import Path
 
 import torch
 
+from lebench_sb.audio.waveforms import standardise_waveform
 from lebench_sb.manifests.reading import read_manifest
 from lebench_sb.pretraining.build import build_model, make_config
 from lebench_sb.pretraining.initialise import init_quantizer
 from lebench_sb.pretraining.log_mel import Frames, teach_log_mel
 from lebench_sb.pretraining.losses import perplexity
-from lebench_sb.pretraining.stream import standardise
 from lebench_sb.training.data import PlannedLoader, StreamPlan, as_dataset, cropped_audio_item
 
 FOUR = dict(conv_dim=[96, 128, 192, 192], conv_stride=[20, 4, 2, 2])
@@ -43,7 +43,7 @@ def utterances(path, data_folder, count, seed=0):
     """A random part of a manifest's utterances as a dataset of crops of at most 8 s"""
     found = [u for u in read_manifest(path, data_folder) if u.duration >= 1.0]
     random.Random(seed).shuffle(found)
-    return as_dataset(found[:count], [cropped_audio_item(seed, 8.0, standardise)], ["sig"])
+    return as_dataset(found[:count], [cropped_audio_item(seed, 8.0, standardise_waveform)], ["sig"])
 
 
 def batch_of(dataset, first, count):

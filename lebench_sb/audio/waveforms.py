@@ -147,3 +147,8 @@ def standardise(values, lens, correction):
     centred = (values - mean).masked_fill(padding, 0.0)
     variance = centred.square().sum(1, keepdim=True) / (counts - correction).clamp_min(1)
     return centred / (variance + 1e-7).sqrt()
+
+
+def standardise_waveform(sig):
+    """`standardise` of one waveform without padding: sig (T,) -> mean 0, variance 1"""
+    return (sig - sig.mean()) / torch.sqrt(sig.var(unbiased=False) + 1e-7)

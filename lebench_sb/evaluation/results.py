@@ -12,7 +12,7 @@ import re
 from itertools import pairwise
 from pathlib import Path, PurePath
 
-from lebench_sb.core.errors import SHOWN, DataError, shorten
+from lebench_sb.core.errors import SHOWN, DataError, Problems, shorten
 from lebench_sb.core.files import write_atomically
 from lebench_sb.core.guard import read_json, regular
 from lebench_sb.core.lines import json_text
@@ -151,6 +151,25 @@ def read_utterances(path):
     if twice:
         raise DataError(f"{path}: rows of the same utterance: {first_five(twice)}.")
     return rows
+
+
+def hypotheses(run, utterances, reference_of=None):
+    """{ID: recognised text} that the recognition run in a folder has of these utterances.
+
+    reference_of: utterance -> the words it must have been compared with; None: any. DataError lists
+    utterances it did not score, or scored against others.
+    """
+    rows, problems = {row["ID"]: row for row in read_utterances(run)}, Problems(Path(run) / UTTERANCES)
+    for u in utterances:
+        row = rows.get(u.id)
+        if row is None:
+            problems.add("test utterances it did not score", u.id)
+        elif "hypothesis" not in row:
+            problems.add("utterances without a hypothesis (is it a recognition run?)", u.id)
+        elif reference_of is not None and " ".join(row["reference"].split()) != reference_of(u):
+            problems.add("references other than the words of this manifest (another normaliser?)", u.id)
+    problems.raise_if_any()
+    return {u.id: rows[u.id]["hypothesis"] for u in utterances}
 
 
 def _file(path, name):

@@ -9,6 +9,7 @@ import time
 import torch
 from speechbrain.utils.distributed import ddp_broadcast, if_main_process
 
+from lebench_sb.audio.waveforms import standardise_waveform
 from lebench_sb.core.errors import UsageError
 from lebench_sb.evaluation.metrics.errors import mean, rate
 from lebench_sb.pretraining import log_mel
@@ -19,7 +20,7 @@ from lebench_sb.pretraining.losses import perplexity
 from lebench_sb.pretraining.monitor.probes import Probe, effective_rank
 from lebench_sb.pretraining.monitor.watch import Watch, facts_of
 from lebench_sb.pretraining.optimizer_state import load_optimizer_state, name_parameters
-from lebench_sb.pretraining.stream import datasets, standardise, training_plan, unchanged
+from lebench_sb.pretraining.stream import datasets, training_plan, unchanged
 from lebench_sb.training import sharding
 from lebench_sb.training.brain import TRAIN, VALID, SSLBrain
 from lebench_sb.training.data import (
@@ -188,7 +189,7 @@ class PretrainingBrain(SSLBrain):
                 self.optimizer_step, hparams.get("reference_curves", ""), hparams.get("tensorboard", False),
             )  # fmt: skip
         if hparams.get("probe_csv"):
-            normalise = standardise if hparams["do_normalize"] else unchanged
+            normalise = standardise_waveform if hparams["do_normalize"] else unchanged
             self.probe = Probe(
                 hparams["probe_csv"], hparams["probe_labels"], hparams["data_folder"], hparams["max_crop"],
                 normalise,

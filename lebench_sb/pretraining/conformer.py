@@ -15,7 +15,7 @@ import torch
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from lebench_sb.encoders.attention import attend as attend_heads
+from lebench_sb.encoders.attention import attend
 from lebench_sb.pretraining.kernels.linear import feed_forward, linear
 
 
@@ -61,7 +61,7 @@ def conformer_layer(layer, hidden, lens, table, run, rows=None):
 def attend_layer(layer, hidden, lens, table):
     """hidden (N, D) -> (N, D): half a feed-forward block and attention"""
     hidden = hidden + 0.5 * feed_forward(layer.ffn1, layer.ffn1_layer_norm(hidden))
-    attended = attend(layer.self_attn, layer.self_attn_layer_norm(hidden), lens, table)
+    attended = attend_by_utterance(layer.self_attn, layer.self_attn_layer_norm(hidden), lens, table)
     return hidden + layer.self_attn_dropout(attended)
 
 
@@ -88,7 +88,7 @@ def apart(conv, x, lens):
     return torch.cat(conv(row.t()[None])[0].t().split(both)[::2])
 
 
-def attend(attention, x, lens, table):
+def attend_by_utterance(attention, x, lens, table):
     """Self-attention within each utterance: x (N, D) -> (N, D)
 
     Utterances of one length go together, others one by one. Relative positions (Dai et al., 2019, section
@@ -121,7 +121,7 @@ def attend_one(attention, queries, keys, values, distances, dropout):
         bias = relative_scores(queries + attention.pos_bias_v[:, None], distances) * attention.scaling
         queries = (queries + attention.pos_bias_u[:, None]).to(keys.dtype)
         bias = bias.to(keys.dtype)
-    return attend_heads(queries, keys, values, dropout, attention.scaling, bias)
+    return attend(queries, keys, values, dropout, attention.scaling, bias)
 
 
 def encoded_distances(attention, table):

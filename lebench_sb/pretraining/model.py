@@ -20,7 +20,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from lebench_sb.core.masks import valid_mask
-from lebench_sb.encoders.attention import attend as attend_heads
+from lebench_sb.encoders.attention import attend
 from lebench_sb.pretraining import conformer, losses
 from lebench_sb.pretraining.kernels.extractor import extract, output_length
 from lebench_sb.pretraining.kernels.linear import feed_forward, linear
@@ -314,19 +314,21 @@ def pre_norm_layer(layer, queries, keys, query_lens, key_lens):
     keys"""
     normal_keys = layer.layer_norm(keys)
     normal_queries = normal_keys if queries is keys else layer.layer_norm(queries)
-    attended = attend(layer.attention, normal_queries, normal_keys, query_lens, key_lens)
+    attended = attend_by_utterance(layer.attention, normal_queries, normal_keys, query_lens, key_lens)
     queries = queries + layer.dropout(attended)
     return queries + feed_forward(layer.feed_forward, layer.final_layer_norm(queries))
 
 
 def post_norm_layer(layer, queries, keys, query_lens, key_lens):
     """Wav2Vec2EncoderLayer: queries (Nq, D), keys (Nk, D) -> (Nq, D); queries are rows of keys"""
-    queries = queries + layer.dropout(attend(layer.attention, queries, keys, query_lens, key_lens))
+    queries = queries + layer.dropout(
+        attend_by_utterance(layer.attention, queries, keys, query_lens, key_lens)
+    )
     queries = layer.layer_norm(queries)
     return layer.final_layer_norm(queries + feed_forward(layer.feed_forward, queries))
 
 
-def attend(attention, queries, keys, query_lens, key_lens):
+def attend_by_utterance(attention, queries, keys, query_lens, key_lens):
     """HF attention within each utterance: queries (Nq, D), keys (Nk, D), B lengths each -> (Nq, D)"""
     equal = len(set(query_lens)) == len(set(key_lens)) == 1
     split = batched if equal else one_by_one
@@ -334,7 +336,7 @@ def attend(attention, queries, keys, query_lens, key_lens):
     k = split(attention, linear(attention.k_proj, keys), key_lens)
     v = split(attention, linear(attention.v_proj, keys), key_lens)
     dropout = attention.dropout if attention.training else 0.0
-    attended = [attend_heads(*one, dropout) for one in zip(q, k, v, strict=True)]
+    attended = [attend(*one, dropout) for one in zip(q, k, v, strict=True)]
     # (1 or B, heads, F, head_dim) each -> (Nq, D)
     attended = torch.cat([one.transpose(1, 2).flatten(2).flatten(0, 1) for one in attended])
     return linear(attention.out_proj, attended)

@@ -1,7 +1,6 @@
 """Speech for pre-training: crops of waveforms, and the stream of updates that has no epochs of its own."""
 
-import torch
-
+from lebench_sb.audio.waveforms import standardise_waveform
 from lebench_sb.core.errors import UsageError
 from lebench_sb.pretraining.languages import BalancedPlan, check_exponent
 from lebench_sb.training.data import (
@@ -14,17 +13,12 @@ from lebench_sb.training.data import (
 def datasets(utterances, hparams):
     """Utterances of each split -> SpeechDataset with `sig` (T,): crops of at most `max_crop` seconds, in
     valid always the same ones; each of mean 0 and variance 1 if `do_normalize`."""
-    normalise = standardise if hparams["do_normalize"] else unchanged
+    normalise = standardise_waveform if hparams["do_normalize"] else unchanged
     made = {}
     for split in ("train", "valid"):
         item = cropped_audio_item(hparams["seed"], hparams["max_crop"], normalise)
         made[split] = as_dataset(utterances[split], [item], ["sig", "spk_id", "gender", "duration"])
     return made
-
-
-def standardise(sig):
-    """sig (T,) -> mean 0, variance 1, as Wav2Vec2FeatureExtractor does"""
-    return (sig - sig.mean()) / torch.sqrt(sig.var(unbiased=False) + 1e-7)
 
 
 def unchanged(sig):

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 from lebench_sb.core.command_line import launch
-from lebench_sb.core.errors import Problems, UsageError
+from lebench_sb.core.errors import UsageError
 from lebench_sb.core.files import write_atomically
 from lebench_sb.evaluation import provenance, results, tables
 from lebench_sb.evaluation.metrics.bootstrap import interval
@@ -41,7 +41,7 @@ def main(argv):
     gold = trees_of(
         utterances, options.data_folder, options.normaliser, options.multiword, where=options.test_csv
     )
-    said = hypotheses(options.asr, utterances)
+    said = results.hypotheses(options.asr, utterances)
     nlp = load_parser(options.model)
     found = parse_texts(nlp, [said[u.id] for u in utterances])
     rows = score(utterances, [gold[u.id] for u in utterances], found, options.root_quirk)
@@ -75,17 +75,6 @@ def read_options(argv):
     parser.add_argument("--root_quirk", action="store_true", help="count deleted and inserted roots for UAS")
     parser.add_argument("--seed", type=int, default=1234, help="of the bootstrap")
     return parser.parse_args(argv)
-
-
-def hypotheses(folder, utterances):
-    """{ID: recognised text} of a run; DataError for utterances it did not test"""
-    rows = {row["ID"]: row for row in results.read_utterances(folder)}
-    problems = Problems(Path(folder) / results.UTTERANCES)
-    for u in utterances:
-        if "hypothesis" not in rows.get(u.id, {}):
-            problems.add("utterances without a hypothesis (test the recogniser on this manifest)", u.id)
-    problems.raise_if_any()
-    return {u.id: rows[u.id]["hypothesis"] for u in utterances}
 
 
 def load_parser(model):

@@ -9,13 +9,14 @@ from collections import Counter
 from pathlib import Path
 
 from lebench_sb.core.errors import DataError, Problems, UsageError, nearest
+from lebench_sb.evaluation import results
 from lebench_sb.evaluation.metrics.concepts import COLUMNS, concepts, count_all, symbols
 from lebench_sb.evaluation.metrics.errors import count_edits
 from lebench_sb.manifests.labels import check_texts
 from lebench_sb.manifests.member_names import manifest_paths
 from lebench_sb.manifests.tables import read_table
 from lebench_sb.manifests.targets import check_targets
-from lebench_sb.manifests.utterance import TAG
+from lebench_sb.manifests.utterance import CLOSE, TAG
 from lebench_sb.tasks.asr import ASRBrain, Characters, datasets
 from lebench_sb.tasks.brain import with_modules
 from lebench_sb.tasks.curriculum import start_from_run
@@ -23,6 +24,7 @@ from lebench_sb.tasks.curriculum import start_from_run
 AROUND_TAGS = re.compile(rf" *({TAG.pattern}|>) *")
 SILENT = dict(COLUMNS[name] for name in ("CVER", "ChER"))  # errors: reference length
 TRIED = 30  # sequences of concepts that the trivial baseline may say
+OUTSIDE = "O"  # the label of a word of no concept
 COUNT, REFUSED = "count", "error"  # values of `unseen_concepts`
 
 
@@ -86,12 +88,33 @@ def check_labels(splits, settings, findings):
         findings.collect(check_concepts, settings, splits)
         tell_unseen(texts, findings)
     if cascade:
-        # here: it builds on this module
-        from lebench_sb.tasks.slu_cascade import hypotheses
-
         if not Path(settings["asr_run"]).is_dir():
             raise UsageError(f"--asr_run {settings['asr_run']}: no such folder of a recognition run.")
-        findings.collect(hypotheses, settings["asr_run"], splits["test"])
+        findings.collect(results.hypotheses, settings["asr_run"], splits["test"], spoken_words)
+
+
+def labelled(text):
+    """tagged text -> [(word, label)]; a concept without words leaves no trace"""
+    found, current, first = [], None, False
+    for token in text.split():
+        if TAG.fullmatch(token):
+            current, first = token, True
+        elif token == CLOSE:
+            current = None
+        else:
+            found.append((token, f"{'B' if first else 'I'}{current}" if current else OUTSIDE))
+            first = False
+    return found
+
+
+def without_tags(text):
+    """tagged text -> its words"""
+    return " ".join(word for word, _ in labelled(text))
+
+
+def spoken_words(utterance):
+    """What a recogniser should say of an utterance: its tagged text without the tags"""
+    return without_tags(utterance.labels["semantics"])
 
 
 def letters(text):

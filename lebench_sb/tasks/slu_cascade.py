@@ -13,15 +13,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from lebench_sb.core.errors import DataError, Problems
 from lebench_sb.evaluation import results, tables
-from lebench_sb.manifests.utterance import CLOSE, TAG
+from lebench_sb.manifests.utterance import CLOSE
 from lebench_sb.tasks.brain import with_modules
-from lebench_sb.tasks.slu import SLUBrain, check_concepts
+from lebench_sb.tasks.slu import OUTSIDE, SLUBrain, check_concepts, labelled, spoken_words, without_tags
 from lebench_sb.training.brain import TEST, TRAIN
 from lebench_sb.training.data import as_dataset
 
-OUTSIDE = "O"
 UNKNOWN = 0  # number of a word train does not hold
 FORGOTTEN = 0.1  # share of training words read as unknown, so that unknown words are known
 
@@ -64,25 +62,6 @@ class WordLabels:
             pieces += [tag, word] if begins else [word]
             inside = tag if kind != OUTSIDE else None
         return " ".join([*pieces, CLOSE] if inside else pieces)
-
-
-def labelled(text):
-    """tagged text -> [(word, label)]; a concept without words leaves no trace"""
-    found, current, first = [], None, False
-    for token in text.split():
-        if TAG.fullmatch(token):
-            current, first = token, True
-        elif token == CLOSE:
-            current = None
-        else:
-            found.append((token, f"{'B' if first else 'I'}{current}" if current else OUTSIDE))
-            first = False
-    return found
-
-
-def plain(text):
-    """tagged text -> its words"""
-    return " ".join(word for word, _ in labelled(text))
 
 
 def trigrams(word, buckets):
@@ -136,7 +115,7 @@ def cascade_brain(hparams, run_opts, utterances):
     same test manifest. Layer, mode and caveats of the record are that run's."""
     check_concepts(hparams, utterances)
     record = results.read_results(hparams["asr_run"])
-    heard = hypotheses(hparams["asr_run"], utterances["test"])
+    heard = results.hypotheses(hparams["asr_run"], utterances["test"], spoken_words)
     again = ("one seed", "same speaker in train and test")  # said of every run where they hold
     caveats = [*hparams["caveats"], *(caveat for caveat in record["caveats"] if caveat not in again)]
     hparams = {
@@ -154,23 +133,7 @@ def texts(split, utterances, hypotheses):
     """Utterances -> dataset of `words` (what the tagger reads) and `semantics`; train without empty texts"""
     made = []
     for u in utterances:
-        words = hypotheses[u.id] if split == "test" else plain(u.labels["semantics"])
+        words = hypotheses[u.id] if split == "test" else without_tags(u.labels["semantics"])
         if words or split != "train":
             made.append(replace(u, labels={"semantics": u.labels["semantics"], "words": words}))
     return as_dataset(made, [], ["words", "semantics", "spk_id", "gender", "duration"])
-
-
-def hypotheses(run, utterances):
-    """{ID: hypothesis} of a recognition run for these utterances; DataError where it scored others, or other
-    words"""
-    rows = {row["ID"]: row for row in results.read_utterances(run)}
-    if any("hypothesis" not in row for row in rows.values()):
-        raise DataError(f"{run}: its utterances.csv holds no hypotheses: is it a recognition run?")
-    problems = Problems(run)
-    for u in utterances:
-        if u.id not in rows:
-            problems.add("test utterances it did not score", u.id)
-        elif " ".join(rows[u.id]["reference"].split()) != plain(u.labels["semantics"]):
-            problems.add("references other than the words of semantics (another normaliser?)", u.id)
-    problems.raise_if_any()
-    return {u.id: rows[u.id]["hypothesis"] for u in utterances}

@@ -12,13 +12,13 @@ import torch
 import transformers
 from scripts import load
 
+from lebench_sb.audio.waveforms import standardise_waveform
 from lebench_sb.core.extends import whole
 from lebench_sb.manifests.utterance import Utterance
 from lebench_sb.manifests.writing import write_manifest
 from lebench_sb.pretraining.monitor.health import RULES, Facts, Monitor, read_lines
 from lebench_sb.pretraining.monitor.probes import Probe
 from lebench_sb.pretraining.monitor.watch import OWN_CURVES
-from lebench_sb.pretraining.stream import standardise
 from lebench_sb.training import before_training, data
 
 YAML = "recipes/pretraining/wav2vec2/hparams/mini.yaml"
@@ -183,7 +183,7 @@ def test_probes_are_those_of_the_exported_encoder(pretrain, corpus, labelled, tm
     assert 1 <= last["rank"] <= 16 and "probe: half" in page
     encoder = transformers.AutoModel.from_pretrained(tmp_path / "run/encoder").eval()
     with torch.no_grad():
-        expected = Probe(labelled, "half", corpus, 2.0, standardise).scores(
+        expected = Probe(labelled, "half", corpus, 2.0, standardise_waveform).scores(
             lambda wav: encoder(wav[None]).last_hidden_state[0]
         )
     assert last["probe_half"] == pytest.approx(expected["probe_half"], abs=3)

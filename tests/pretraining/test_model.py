@@ -166,13 +166,13 @@ def test_a_step_of_plain_kernels_has_the_same_losses_and_gradients(norm, lens, m
     called = []
     for place, name in (
         (model_module, "extract"), (model_module, "positions"), (model_module, "linear"),
-        (model_module, "attend_heads"), (linear_module, "linear"),
+        (model_module, "attend"), (linear_module, "linear"),
     ):  # fmt: skip
         function = getattr(plain, name.removesuffix("_heads"))
         noted = lambda *a, name=name, function=function: called.append(name) or function(*a)  # noqa: E731
         monkeypatch.setattr(place, name, noted)
     plain_loss, plain_gradients = step()
-    assert set(called) == {"extract", "positions", "linear", "attend_heads"}
+    assert set(called) == {"extract", "positions", "linear", "attend"}
     torch.testing.assert_close(loss, plain_loss, rtol=1e-5, atol=1e-5)
     scale = max(float(g.abs().max()) for g in plain_gradients.values())
     for name, gradient in plain_gradients.items():

@@ -15,7 +15,7 @@ from lebench_sb.evaluation import provenance, results, tables
 from lebench_sb.manifests.trees import NO_WORDS, Tree, as_conllu, read_blocks, tree_faults
 from lebench_sb.manifests.utterance import Utterance
 from lebench_sb.manifests.writing import write_manifest
-from lebench_sb.tasks.cascade import as_tree, hypotheses, load_parser, main, parse_texts
+from lebench_sb.tasks.cascade import as_tree, load_parser, main, parse_texts
 
 SAID = {  # ID: reference, recognised
     "a": ("le chat dort dans le jardin", "le chat dort dans le jardin"),
@@ -108,8 +108,8 @@ def test_labels_of_another_scheme_are_a_caveat(nlp, finished, tmp_path):
 
 def test_utterances_that_were_not_recognised_are_named(finished, tmp_path):
     utterances = [Utterance(name, "/x.wav", 1.0) for name in ("a", "z")]
-    with pytest.raises(DataError, match=r"without a hypothesis .*\(1\): z"):
-        hypotheses(tmp_path / "asr", utterances)
+    with pytest.raises(DataError, match=r"did not score \(1\): z"):
+        results.hypotheses(tmp_path / "asr", utterances)
 
 
 def test_a_parser_that_is_not_installed_is_a_users_mistake():

@@ -27,8 +27,8 @@ from lebench_sb.tasks.heads.common import (
     WordTagger,
     pool_pairs,
 )
-from lebench_sb.tasks.slu import SLUBrain, TaggedCharacters, check_concepts
-from lebench_sb.tasks.slu_cascade import WordLabels, labelled, plain, trigrams
+from lebench_sb.tasks.slu import SLUBrain, TaggedCharacters, check_concepts, labelled, without_tags
+from lebench_sb.tasks.slu_cascade import WordLabels, trigrams
 from lebench_sb.training.checkpoints import best_checkpoint
 
 WORD = st.text("aàb'é", min_size=1, max_size=4)
@@ -290,8 +290,8 @@ def test_a_head_is_given_only_to_the_encoder_it_heard(tmp_path):
 def test_labels_of_words_spell_the_concepts_again(text):
     labels = WordLabels([text])
     kept = [tag for tag, words in split_concepts(text) if words]
-    again = labels.tagged(plain(text).split(), labels.encode(text).tolist())
-    assert plain(again) == plain(text) and concepts(again) == kept
+    again = labels.tagged(without_tags(text).split(), labels.encode(text).tolist())
+    assert without_tags(again) == without_tags(text) and concepts(again) == kept
     if len(kept) == len(concepts(text)):
         assert again == text
 

@@ -144,8 +144,8 @@ class PyramidDecoderHead(PyramidHead):
         past, outputs = [self.start.expand(len(states), -1).to(states.dtype)], []
         past_keys = [self.past_keys(past[0])]
         for step in range(states.shape[1]):
-            seen = attend(query, keys, states, hidden)
-            said = attend(query, torch.stack(past_keys, dim=1), torch.stack(past, dim=1))
+            seen = weighted_mean(query, keys, states, hidden)
+            said = weighted_mean(query, torch.stack(past_keys, dim=1), torch.stack(past, dim=1))
             first = self.first(torch.cat([states[:, step], seen, said], dim=-1), first)
             second = self.second(self.decoder_dropout(first[0]), second)
             query = second[0]
@@ -155,8 +155,9 @@ class PyramidDecoderHead(PyramidHead):
         return torch.stack(outputs, dim=1), lens
 
 
-def attend(query, keys, values, hidden=None):
-    """query (B, K), keys (B, F, K), values (B, F, D), hidden (B, F) bool -> weighted values (B, D)"""
+def weighted_mean(query, keys, values, hidden=None):
+    """query (B, K), keys (B, F, K), values (B, F, D), hidden (B, F) bool -> mean of the values (B, D),
+    weighted by how well their keys fit the query"""
     scores = (keys @ query[:, :, None]).squeeze(-1) / keys.shape[-1] ** 0.5
     if hidden is not None:
         scores = scores.masked_fill(hidden, -torch.inf)
