@@ -280,11 +280,11 @@ def _parameters(words, function):
 def _value(option, written, default):
     """Numbers, lists, true, false and null as JSON writes them (True and False too); all else is text. Raises
     UsageError for another kind than that of the parameter's default."""
-    named = {"True": "true", "False": "false", "None": "null"}.get(written, written)
+    literal = {"True": "true", "False": "false", "None": "null"}.get(written, written)
     try:
-        value = parse_json(named, option, UsageError, None)
+        value = parse_json(literal, option, UsageError, None)
     except UsageError:
-        if named[:1] in ("[", "{"):
+        if literal[:1] in ("[", "{"):
             raise
         value = written
     for kind, words in ((bool, "True or False"), (int, "a whole number"), (float, "a number")):
@@ -317,19 +317,19 @@ def validate(
     from lebench_sb.manifests.commands import cache_folder, survey
 
     cache = cache_folder(manifests[0])
-    found = survey(manifests, data_root, decode, cache, sys.stderr.isatty())
-    findings = found.findings()
+    survey_result = survey(manifests, data_root, decode, cache, sys.stderr.isatty())
+    findings = survey_result.findings()
     if findings or report:
         target = report or cache / "validation.jsonl"
         lines = "".join(json.dumps(f, ensure_ascii=False) + "\n" for f in findings)
         write_atomically(target, lines.encode(errors="surrogateescape"))
         typer.echo(f"{target}: {_counted(len(findings), 'finding')}")
-    for problems in (found.warned, found.quarantined):
+    for problems in (survey_result.warned, survey_result.quarantined):
         if problems:
             typer.echo(problems)
-    for note in found.notes:
+    for note in survey_result.notes:
         typer.echo(note)
-    found.errors.raise_if_any()
+    survey_result.errors.raise_if_any()
     typer.echo(f"no errors in {_counted(len(manifests), 'manifest')}")
 
 

@@ -67,9 +67,9 @@ def extent_of(source):
         return Extent(**nist(source))
     if magic[:14] == b"Creative Voice":
         return Extent(**voc(source))
-    found = chunked(source, magic)
-    if found is not None:
-        return Extent(**found)
+    size = chunked(source, magic)
+    if size is not None:
+        return Extent(**size)
     if start or mpeg.is_frame(magic[:4]):
         return Extent(**mpeg.extent(source, start), is_mp3=True)
     return Extent()

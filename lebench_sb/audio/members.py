@@ -150,10 +150,10 @@ class Shard:
         compare(found, crc, path)
 
 
-def compare(found, expected, path):
+def compare(state, expected, path):
     """Raises OSError where two CRC-32s differ, the expected one known"""
-    if expected not in (UNKNOWN, found):
-        sums = f"expected {expected:08x}, found {found:08x}"
+    if expected not in (UNKNOWN, state):
+        sums = f"expected {expected:08x}, found {state:08x}"
         raise damaged(f"member is not what was packed, its CRC-32 differs ({sums})", path)
 
 

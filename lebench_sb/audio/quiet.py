@@ -77,18 +77,18 @@ def libmpg123_quiet():
     """Yields a list that holds, after the block, what libmpg123 printed (text). Other lines go on to standard
     error. Does nothing where the C library has no such name."""
     global _aside
-    said = []
+    messages = []
     with _lock:
         _aside = _aside or _Aside()
         mine = _aside
         if mine.pointer is not None:
             mine.begin()
     try:
-        yield said
+        yield messages
     finally:
         with _lock:
             lines = mine.end() if mine.pointer is not None else []
-        said += [line.decode(errors="replace") for line in lines if any(word in line for word in OURS)]
+        messages += [line.decode(errors="replace") for line in lines if any(word in line for word in OURS)]
         rest = [line for line in lines if not any(word in line for word in OURS)]
         if rest:
             sys.stderr.flush()

@@ -87,9 +87,9 @@ def open_sound(path, whole=False):
 
 
 @contextmanager
-def _readable(path, whole, found):
+def _readable(path, whole, extent):
     """What soundfile opens"""
-    if found.splice is None:
+    if extent.splice is None:
         with open_audio(path, whole) as source:
             yield source
         return
@@ -97,7 +97,7 @@ def _readable(path, whole, found):
         with open_audio(path, whole):  # compares the checksum
             pass
     with open_source(path) as source:
-        spliced = Spliced(source, *found.splice)
+        spliced = Spliced(source, *extent.splice)
         yield io.BufferedReader(spliced, BUFFER)
         if spliced.fault:
             raise spliced.fault

@@ -208,17 +208,17 @@ class Verdicts:
         """{path: (size, time, Verdict)} of the file; what is no line of ours is left out and made anew"""
         if not self.path.is_file():
             return {}
-        known, odd, names = {}, 0, {f.name for f in fields(Verdict)}
+        verdicts, odd, names = {}, 0, {f.name for f in fields(Verdict)}
         for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
             entry = parsed(line)
             verdict = entry.get("verdict") if isinstance(entry, dict) else None
             if not isinstance(verdict, dict) or entry.get("maker") != self.maker or set(verdict) - names:
                 odd += 1
                 continue
-            known[entry.get("path")] = entry.get("size"), entry.get("mtime_ns"), Verdict(**verdict)
+            verdicts[entry.get("path")] = entry.get("size"), entry.get("mtime_ns"), Verdict(**verdict)
         if odd:
             logger.info("%s: %d verdicts of other versions or damaged, made anew", self.path, odd)
-        return known
+        return verdicts
 
     def of(self, path, decoded):
         """The Verdict of a file, kept or new; decoded: whether its samples must have been looked at"""
@@ -277,7 +277,7 @@ def parsed(line):
 def state(path):
     """(bytes, time of change in ns) of the file that holds the audio; (None, None) where there is none"""
     try:
-        found = os.stat(file_of(path))
+        stat = os.stat(file_of(path))
     except (OSError, ValueError):  # said by its verdict
         return None, None
-    return found.st_size, found.st_mtime_ns
+    return stat.st_size, stat.st_mtime_ns

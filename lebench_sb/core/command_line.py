@@ -132,12 +132,12 @@ def shown(path, words):
 def read_options(path, words):
     """Words of run options -> RunOptions; raises UsageError with what argparse has to say of a wrong
     value."""
-    said = io.StringIO()
+    printed = io.StringIO()
     try:
-        with contextlib.redirect_stderr(said):
+        with contextlib.redirect_stderr(printed):
             run_opts = RunOptions.from_command_line_args([str(path), *words])[1]
     except SystemExit as stop:
-        raise UsageError(said.getvalue().strip().splitlines()[-1].split("error: ")[-1]) from stop
+        raise UsageError(printed.getvalue().strip().splitlines()[-1].split("error: ")[-1]) from stop
     limit = run_opts.optimizer_step_limit  # SpeechBrain leaves it a string
     if limit is not None and not str(limit).isdigit():
         raise UsageError(f"--optimizer_step_limit {limit}: a number of updates is expected.")

@@ -96,8 +96,8 @@ def system_number(error):
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno
     wraps = isinstance(error, (OSError, RuntimeError)) or type(error).__name__ == "SafetensorError"
-    found = NUMBER.search(str(error)) if wraps else None
-    return int(next(filter(None, found.groups()))) if found else None
+    match = NUMBER.search(str(error)) if wraps else None
+    return int(next(filter(None, match.groups()))) if match else None
 
 
 def beneath_of(error):
@@ -144,8 +144,8 @@ def told(number, message):
 def nearest(name, names, template=" (did you mean {}?)"):
     """`template` filled with the one of `names` closest to `name`, or "" when none is close."""
     lower = {known.lower(): known for known in names}
-    found = difflib.get_close_matches(name.lower(), lower, n=1, cutoff=0.5)
-    return template.format(lower[found[0]]) if found else ""
+    close = difflib.get_close_matches(name.lower(), lower, n=1, cutoff=0.5)
+    return template.format(lower[close[0]]) if close else ""
 
 
 def shorten(text, limit=2000):

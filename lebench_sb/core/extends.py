@@ -26,20 +26,20 @@ def whole(path):
     text = read(path)
     if not re.search(rf"^[\"']?{EXTENDS}\b", text, re.M):
         return text
-    *variants, made = chain(path, text)
+    *variants, document = chain(path, text)
     for own in reversed(variants):
-        made = joined(made, own, path.parent)
-    return made.text()
+        document = joined(document, own, path.parent)
+    return document.text()
 
 
 def complete(path, changes=""):
     """YAML file -> its text with all that it extends and includes, and with `changes`, the text of a YAML"""
     path = Path(path)
-    made = parsed(path, whole(path))
+    document = parsed(path, whole(path))
     if changes:
-        made = joined(made, parsed(path, changes), path.parent)
-    entries = [included(entry, path.parent) for entry in made.entries]
-    return replace(made, entries=entries).text()
+        document = joined(document, parsed(path, changes), path.parent)
+    entries = [included(entry, path.parent) for entry in document.entries]
+    return replace(document, entries=entries).text()
 
 
 def included(entry, folder):
@@ -165,13 +165,13 @@ def overlaid(old, new, prefix, rules):
 
 def sections_of(entries):
     """{key: the heading, a comment under an empty line, of the section it stands in}"""
-    found, heading = {}, ""
+    sections, heading = {}, ""
     for entry in entries:
         above = entry.above
         heads = [b for a, b in zip(above, above[1:], strict=False) if not a.strip() and b.startswith("#")]
         heading = heads[-1] if heads else heading
-        found[entry.key] = heading
-    return found
+        sections[entry.key] = heading
+    return sections
 
 
 def insert(result, entry, new, sections):

@@ -126,10 +126,10 @@ def umask():
     """The rights that this process takes from new files"""
     try:
         with open("/proc/self/status", encoding="ascii", errors="replace") as file:
-            found = next((line.split()[1] for line in file if line.startswith("Umask:")), None)
+            mask = next((line.split()[1] for line in file if line.startswith("Umask:")), None)
     except OSError:
-        found = None
-    return AT_START if found is None else int(found, 8)
+        mask = None
+    return AT_START if mask is None else int(mask, 8)
 
 
 def refuse_links(folder, names):

@@ -136,7 +136,7 @@ def read_yaml(path, error=UsageError):
     text = read_text(path, error)
     check_yaml(text, path, error)
     try:
-        found = YAML(typ="safe").load(text)
+        values = YAML(typ="safe").load(text)
     # the parser's own: dates that are none, numbers of 5,000 digits, tags around what they do not fit
     except (
         YAMLError,
@@ -148,9 +148,9 @@ def read_yaml(path, error=UsageError):
         RecursionError,
     ) as fault:
         raise error(f"{path}: {' '.join(str(fault).split())}") from None
-    if not isinstance(found, dict):
+    if not isinstance(values, dict):
         raise error(f"{path}: not a mapping of keys to values.")
-    return found
+    return values
 
 
 def read_tree(path, error=UsageError):
@@ -159,12 +159,12 @@ def read_tree(path, error=UsageError):
     text = read_text(path, error)
     check_yaml(text, path, error)
     try:
-        found = YAML().load(text)
+        tree = YAML().load(text)
     except (YAMLError, ValueError, RecursionError) as fault:
         raise error(f"{path}: {' '.join(str(fault).split())}") from None
-    if not isinstance(found, dict):
+    if not isinstance(tree, dict):
         raise error(f"{path}: not a mapping of keys to values.")
-    return found
+    return tree
 
 
 def read_xml(path, error=DataError):

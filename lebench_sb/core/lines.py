@@ -64,7 +64,7 @@ def read_records(path):
 def record_of(line):
     """A line -> its dict, None where it holds none"""
     try:
-        found = json.loads(line)
+        record = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) else None
+    return record if isinstance(record, dict) else None

@@ -39,13 +39,13 @@ def files_below(folder, suffixes=None):
     def stop(error):
         raise error
 
-    found = []
+    files = []
     for place, folders, names in os.walk(os.path.abspath(folder), onerror=stop):
         folders[:] = [name for name in folders if not is_junk(name)]
         for name in names:
             if not is_junk(name) and (suffixes is None or os.path.splitext(name)[1].lower() in suffixes):
-                found.append(Path(place, name))
-    return sorted(found)
+                files.append(Path(place, name))
+    return sorted(files)
 
 
 def below(folder, *names):
@@ -138,12 +138,12 @@ class Finder:
     def _spellings(self, folder):
         """{plain name: names, and plain stem of audio with a dot: names} of a folder"""
         if folder not in self.spellings:
-            known = self.spellings[folder] = {}
+            spellings = self.spellings[folder] = {}
             for name in self._listed(folder):
-                known.setdefault(_plain(name), []).append(name)
+                spellings.setdefault(_plain(name), []).append(name)
                 stem, suffix = os.path.splitext(name)
                 if suffix.lower() in AUDIO:
-                    known.setdefault(_plain(stem) + ".", []).append(name)
+                    spellings.setdefault(_plain(stem) + ".", []).append(name)
         return self.spellings[folder]
 
 

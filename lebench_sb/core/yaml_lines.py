@@ -29,8 +29,8 @@ class Entry:
 
     @property
     def tag(self):
-        found = re.match(r"\s*(?:&\S+\s+)?(![^\s]*)", self.rest)
-        return found[1] if found else ""
+        match = re.match(r"\s*(?:&\S+\s+)?(![^\s]*)", self.rest)
+        return match[1] if match else ""
 
 
 @dataclass

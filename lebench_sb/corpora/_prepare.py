@@ -58,9 +58,9 @@ def traced(read, column):
     """The same of a corpus with the label `trace`: the files of all splits are checked, at once"""
 
     def read_all(left_out):
-        found = by_split(read)(left_out)
-        read_traces([u for each in found.values() for u in each], column)
-        return found
+        splits = by_split(read)(left_out)
+        read_traces([u for each in splits.values() for u in each], column)
+        return splits
 
     return read_all
 

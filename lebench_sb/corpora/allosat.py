@@ -79,12 +79,12 @@ def utterances(data_folder, split):
 
 def _files(root, problems):
     """({name: recording}, {name: file of ratings}), absolute paths; two of one name are a problem"""
-    found = ({}, {})
-    for named, folder, suffix in zip(found, (("audio",), LABELS), (".wav", ".csv"), strict=True):
+    by_stem = ({}, {})
+    for named, folder, suffix in zip(by_stem, (("audio",), LABELS), (".wav", ".csv"), strict=True):
         for path in files_below(below(root, *folder), (suffix,)):
             if (first := named.setdefault(path.stem, str(path))) != str(path):
                 problems.add("two files of one name", f"{first} and {path}")
-    return found
+    return by_stem
 
 
 def _root(data_folder):

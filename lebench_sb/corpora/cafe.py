@@ -66,19 +66,21 @@ def utterances(data_folder):
             problems.add("names that are not AA-E-I-S.wav (move other recordings away)", wav.name)
     problems.raise_if_any()
     seconds = measure_durations(map(os.path.abspath, wavs), data_folder)
-    found = []
+    utterances_found = []
     for wav in sorted(wavs, key=lambda wav: wav.stem):
         actor, code, intensity, sentence = NAME.fullmatch(wav.stem).groups()
         labels = {"emotion": EMOTIONS[code], "intensity": intensity, "sentence": sentence}
         gender = "M" if int(actor) % 2 else "F"
         path = os.path.abspath(wav)
-        found.append(Utterance(wav.stem, path, seconds[path], None, None, actor, gender, "fr", labels))
-    return found
+        utterances_found.append(
+            Utterance(wav.stem, path, seconds[path], None, None, actor, gender, "fr", labels)
+        )
+    return utterances_found
 
 
 def _wavs(data_folder):
     """Every wav below the corpus's folder"""
-    found = files_below(corpus_folder(data_folder, "CaFE_48k", "CaFE_192k"), (".wav",))
-    if not found:
+    wavs = files_below(corpus_folder(data_folder, "CaFE_48k", "CaFE_192k"), (".wav",))
+    if not wavs:
         raise FileNotFoundError(f"{data_folder}: no wav. {LAYOUT}")
-    return found
+    return wavs

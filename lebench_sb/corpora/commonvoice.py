@@ -50,13 +50,13 @@ def prepare_commonvoice(data_folder, manifest_folder, normaliser="fr-1", languag
     }
 
     def read(left_out):
-        found = {
+        splits = {
             s: list(utterances(data_folder, s, normaliser, language, each)) for s, each in left_out.items()
         }
-        if {u.speaker for u in found["train"]} & {u.speaker for u in found["test"]}:
+        if {u.speaker for u in splits["train"]} & {u.speaker for u in splits["test"]}:
             for each in left_out.values():
                 each.caveats.append(SAME_SPEAKER)
-        return found
+        return splits
 
     return prepare(data_folder, manifest_folder, parameters, read, ("wrd",), synthetic(locale))
 
@@ -126,13 +126,13 @@ def _clips(tsv, paths):
     """The absolute paths of the clips that a table names, in order (`Finder.find`); DataError that counts
     those it does not find"""
     folder = below(tsv.parent, "clips")
-    finder, beside, found, faults = Finder(folder), Finder(tsv.parent), [], []
+    finder, beside, clips, faults = Finder(folder), Finder(tsv.parent), [], []
     for path in paths:
         clip, fault = finder.find(path)
         if clip is None:  # some copies write clips/ before the name
             clip, again = beside.find(path)
             fault = again if fault == "missing file" else fault
-        found.append(clip)
+        clips.append(clip)
         if clip is None:
             faults.append(path if fault == "missing file" else f"{path}: {fault}")
     if faults:
@@ -141,7 +141,7 @@ def _clips(tsv, paths):
             f"{tsv}: {len(faults)} of {len(paths)} clips are not in {folder}: "
             f"{', '.join(faults[:SHOWN])}{more}. Unpack the whole release."
         )
-    return found
+    return clips
 
 
 def _durations(locale, clips, left_out):

@@ -122,10 +122,10 @@ def find(data_folder, split):
         if kind == ".stm":
             files.stm.append(path)
             continue
-        named = files.trs if kind == ".trs" else files.wavs
-        if path.stem in named:
-            problems.add("two files of one name", f"{named[path.stem]} and {path}")
-        named[path.stem] = path
+        by_stem = files.trs if kind == ".trs" else files.wavs
+        if path.stem in by_stem:
+            problems.add("two files of one name", f"{by_stem[path.stem]} and {path}")
+        by_stem[path.stem] = path
     problems.raise_if_any()
     if not files.wavs:
         raise FileNotFoundError(f"{folder} holds no recording. {LAYOUT}")

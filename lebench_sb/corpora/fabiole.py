@@ -160,13 +160,13 @@ def _parameters(root, data_folder, manifests, roots, valid_share, seed):
 
 def _training(manifests, roots):
     """The Utterances of all training manifests; DataError for those without a speaker"""
-    found = [u for path, root in zip(manifests, roots, strict=True) for u in read_manifest(path, root)]
+    utterances = [u for path, root in zip(manifests, roots, strict=True) for u in read_manifest(path, root)]
     problems = Problems(", ".join(map(str, manifests)))
-    for u in found:
+    for u in utterances:
         if not u.speaker:
             problems.add("utterances without spk_id: nothing to learn from them", u.id)
     problems.raise_if_any()
-    return found
+    return utterances
 
 
 def _trials(root, test):

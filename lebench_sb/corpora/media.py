@@ -111,7 +111,7 @@ def _files(root, channels_csv, concepts_csv, concepts, test2):
 
 def _recordings(root, channels_csv, segments):
     """{dialogue: (path, seconds, channel)}; DataError listing dialogues without recording or side"""
-    channels, problems, found = read_channels(channels_csv), Problems(root), {}
+    channels, problems, recordings = read_channels(channels_csv), Problems(root), {}
     paths = {}
     for path in files_below(below(root, "S0272"), (".wav",)):
         if (first := paths.setdefault(path.stem, path)) != path:
@@ -127,9 +127,9 @@ def _recordings(root, channels_csv, segments):
         if header.channels > 1 and name not in channels:
             problems.add(f"dialogues that {channels_csv} does not list", name)
         channel = channels.get(name, "") if header.channels > 1 else ""
-        found[name] = (str(paths[name].absolute()), header.seconds, channel)
+        recordings[name] = (str(paths[name].absolute()), header.seconds, channel)
     problems.raise_if_any()
-    return found
+    return recordings
 
 
 def utterances(segments, recordings, normaliser="fr-1", left_out=None, where="MEDIA"):

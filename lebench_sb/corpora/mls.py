@@ -55,17 +55,17 @@ def utterances(data_folder, split, normaliser="fr-1", dropped=None):
     folder = root / THEIRS[split]
     genders, problems = _genders(root / "metainfo.txt"), Problems(folder)
     transcripts = dict(_fields(folder / "transcripts.txt", 2, problems))
-    found, finder = [], Finder(folder / "audio")
+    utterances_found, finder = [], Finder(folder / "audio")
     for name, _, start, end in _fields(folder / "segments.txt", 4, problems):
         u = _utterance(finder, name, start, end, problems)
         if name not in transcripts:
             problems.add("in segments.txt, not in transcripts.txt", name)
         elif u is not None:
-            found.append(u)
+            utterances_found.append(u)
     left_out = LeftOut(split) if dropped is None else dropped
-    texts = readable([(u.id, transcripts[u.id]) for u in found], normaliser, left_out, problems)
+    texts = readable([(u.id, transcripts[u.id]) for u in utterances_found], normaliser, left_out, problems)
     problems.raise_if_any()
-    for u, text in zip(found, texts, strict=True):
+    for u, text in zip(utterances_found, texts, strict=True):
         if text is not None:
             gender = genders.get(u.speaker, "U")
             yield Utterance(u.id, u.wav, u.duration, None, None, u.speaker, gender, "fr", {"wrd": text})

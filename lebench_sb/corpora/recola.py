@@ -89,13 +89,13 @@ def _ratings(root, dimension):
 def _by_stem(folder, suffix):
     """{stem: absolute path} of the files right in `folder` with that suffix, in any letter case. DataError
     for two of one stem."""
-    found, problems = {}, Problems(folder)
+    paths, problems = {}, Problems(folder)
     for name in listed(folder):
         stem, ending = os.path.splitext(name)
-        if ending.lower() == suffix and (first := found.setdefault(stem, name)) != name:
+        if ending.lower() == suffix and (first := paths.setdefault(stem, name)) != name:
             problems.add("two files of one name", f"{first} and {name}")
     problems.raise_if_any()
-    return {stem: os.path.abspath(folder / name) for stem, name in found.items()}
+    return {stem: os.path.abspath(folder / name) for stem, name in paths.items()}
 
 
 def _names(root, dimension, split, test_part):

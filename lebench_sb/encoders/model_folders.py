@@ -239,9 +239,9 @@ def _check_report(folder, report, missing):
         "unexpected": unexpected - set(heads) - {UNUSED},
         "of another size": {mismatch[0] for mismatch in report["mismatched_keys"]},
     }
-    found = [f"{len(names)} {kind}: {first_five(names)}" for kind, names in problems.items() if names]
-    if found:
-        raise DataError(f"{folder}: the weights do not fit config.json. {'; '.join(found)}.")
+    faults = [f"{len(names)} {kind}: {first_five(names)}" for kind, names in problems.items() if names]
+    if faults:
+        raise DataError(f"{folder}: the weights do not fit config.json. {'; '.join(faults)}.")
     if heads:
         prefixes = Counter(name.split(".")[0] for name in heads)
         listed = ", ".join(f"{prefix} ({count})" for prefix, count in sorted(prefixes.items()))

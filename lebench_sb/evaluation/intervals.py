@@ -14,8 +14,8 @@ def metric_entries(statistics, speakers, seed):
     """The metrics of results.json; speakers: of the n rows"""
     entries = {}
     for name, (sums, score, unit, better) in statistics.items():
-        found = interval(sums, score, speakers, seed=seed)
-        entries |= metric_entry(name, found.value, unit, found, better)
+        of_metric = interval(sums, score, speakers, seed=seed)
+        entries |= metric_entry(name, of_metric.value, unit, of_metric, better)
     return entries
 
 

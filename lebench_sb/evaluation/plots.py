@@ -261,7 +261,7 @@ def _read_train_log(path):
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path} not found: a run writes it after its first validation.")
-    found = []
+    lines = []
     for line in path.read_text(encoding="utf-8").splitlines():
         counters = dict(re.findall(r"\b(epoch|update): (\d+)", line.split(" - ")[0]))
         if not counters:  # the test line has no place on the axis
@@ -270,8 +270,8 @@ def _read_train_log(path):
         for stage in ("train", "valid"):
             numbers = re.findall(rf"\b{stage} (\w+): ([-+.\de]+|nan|inf)", line)
             step = {"stage": stage, "step": int(counters[counted]), "counted": counted}
-            found.append(step | {name: float(number) for name, number in numbers})
-    return found
+            lines.append(step | {name: float(number) for name, number in numbers})
+    return lines
 
 
 def _draw_curves(runs, output_png, keys, axis):

@@ -118,8 +118,8 @@ def check_record(record):
 
 def _items(record, section):
     """Items of a section that is a dict; none of one that is not (reported already)"""
-    found = record.get(section)
-    return list(found.items()) if isinstance(found, dict) else []
+    entries = record.get(section)
+    return list(entries.items()) if isinstance(entries, dict) else []
 
 
 def _key_problems(section, schema, where, optional=None):

@@ -65,9 +65,11 @@ def seeds_table(paths, format="md", extra=None):
         groups[first["task"], first["corpus"], first["split"]].append(first)
 
     def row(record, metrics, cells):
-        made = {**columns[id(record)], **_row(record, metrics, cells), "training (s)": ""}
-        made["seeds"] = ", ".join(str(seed) for seed in sorted({run["seed"] for run in cells[cell(record)]}))
-        return made | {"seed": ""}
+        cells_of_row = {**columns[id(record)], **_row(record, metrics, cells), "training (s)": ""}
+        cells_of_row["seeds"] = ", ".join(
+            str(seed) for seed in sorted({run["seed"] for run in cells[cell(record)]})
+        )
+        return cells_of_row | {"seed": ""}
 
     tables = [_group_table(group, groups[group], cells, format, row) for group in sorted(groups)]
     return "\n".join(tables)

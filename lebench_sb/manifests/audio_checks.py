@@ -173,19 +173,19 @@ def between_splits(parts, paths, key):
                 homes[keys[path]].add((name, path))
     several = {
         key
-        for key, found in homes.items()
-        if len({name for name, _ in found}) > 1 and len({path for _, path in found}) > 1
+        for key, places in homes.items()
+        if len({name for name, _ in places}) > 1 and len({path for _, path in places}) > 1
     }
     return {path for path, value in keys.items() if value in several}
 
 
-def pooled(function, paths, told, shows_progress):
+def pooled(function, paths, description, shows_progress):
     """{path: function(path)}, by a few threads"""
     if len(paths) < 2 * READERS:
         return {path: function(path) for path in paths}
     with ThreadPoolExecutor(READERS) as pool:
         results = pool.map(function, paths, chunksize=1)
-        results = tqdm(results, total=len(paths), desc=told, disable=not shows_progress)
+        results = tqdm(results, total=len(paths), desc=description, disable=not shows_progress)
         return dict(zip(paths, results, strict=True))
 
 
@@ -221,17 +221,17 @@ def faults_of(part, files, report, name):
     return faults
 
 
-def add_lengths(part, seconds, found, report, name):
+def add_lengths(part, seconds, faults, report, name):
     """Adds durations and segments that do not fit the seconds (n,) of their files, NaN for unusable ones"""
     whole = np.isnan(part.starts)
     off = whole & (np.abs(part.durations - seconds) > np.maximum(0.05 * seconds, 0.02))
     for k in np.flatnonzero(off).tolist():
-        found[k] = OFF, f"says {part.durations[k]:.3f}, the file has {seconds[k]:.3f} s"
+        faults[k] = OFF, f"says {part.durations[k]:.3f}, the file has {seconds[k]:.3f} s"
     late = part.stops > seconds + OVERSHOOT
     for k in np.flatnonzero(late).tolist():
-        found[k] = LATE, f"{part.stops[k]:.3f} of {seconds[k]:.3f} s"
+        faults[k] = LATE, f"{part.stops[k]:.3f} of {seconds[k]:.3f} s"
     for k in np.flatnonzero(~late & (part.starts >= seconds)).tolist():
-        found[k] = "no audio (0 samples)", f"starts at {part.starts[k]:.3f} of {seconds[k]:.3f} s"
+        faults[k] = "no audio (0 samples)", f"starts at {part.starts[k]:.3f} of {seconds[k]:.3f} s"
     # a time rounded to 1 ms is no cut
     clipped = int((~late & (part.stops > seconds + 0.001)).sum())
     report.counts.setdefault("ends_clipped", {})[name] = clipped
@@ -239,7 +239,7 @@ def add_lengths(part, seconds, found, report, name):
         report.notes.append(f"{name}: {clipped} segments end up to {OVERSHOOT} s after their file: clipped")
 
 
-def add_stretches(part, verdicts, found):
+def add_stretches(part, verdicts, stretches):
     """Adds utterances of silence, with NaN or infinity, or of a channel that is not there"""
     chooses = part.has_channels()
     odd = np.array(
@@ -250,7 +250,7 @@ def add_stretches(part, verdicts, found):
         channel = part.utterances[k].labels.get("channel", "") if chooses else ""
         fault = "" if verdict.fault else stretch_fault(verdict, part.starts[k], part.stops[k], channel)
         if fault:
-            found.setdefault(k, (fault, part.paths[part.codes[k]]))
+            stretches.setdefault(k, (fault, part.paths[part.codes[k]]))
 
 
 def stretch_fault(verdict, start, stop, channel):
@@ -298,11 +298,11 @@ def compare_audio(parts, files, report):
         compare_stretches(sorted(found), parts, files, report)
 
 
-def compare_stretches(found, parts, files, report):
-    """found: sorted (start, stop, split, position, path) of one piece of audio"""
+def compare_stretches(stretches, parts, files, report):
+    """stretches: sorted (start, stop, split, position, path) of one piece of audio"""
     going_on = {}  # one for all that name the same stretch of the same file in the same split
     chooses = {name: part.has_channels() for name, part in parts.items()}
-    for new in found:
+    for new in stretches:
         going_on = {key: old for key, old in going_on.items() if old[1] > new[0]}
         for old in going_on.values():
             common = min(old[1], new[1]) - new[0]
@@ -385,6 +385,6 @@ def count(parts, files, verdicts, report):
         report.notes.append(f"resampled to 16000 Hz: {listed}")
 
 
-def reasons(found):
+def reasons(faults):
     """{id: "kind (detail)"} -> {kind: number}"""
-    return dict(sorted(Counter(text.split(" (")[0] for text in found.values()).items()))
+    return dict(sorted(Counter(text.split(" (")[0] for text in faults.values()).items()))

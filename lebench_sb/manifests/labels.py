@@ -88,15 +88,15 @@ def check_characters(split, utterances, texts, column, findings):
 def compare(texts, column, findings, pieces):
     """Symbols of valid and test that train lacks: no model of these texts can write them"""
     counts = {split: symbols_of(of_split, pieces) for split, of_split in texts.items()}
-    known, told = counts.pop("train"), {}
+    in_train, told = counts.pop("train"), {}
     for split, of_split in counts.items():
-        unseen = {symbol: count for symbol, count in of_split.items() if symbol not in known}
+        unseen = {symbol: count for symbol, count in of_split.items() if symbol not in in_train}
         total, missed = sum(of_split.values()), sum(unseen.values())
         if not unseen:
             continue
         listed = sorted(unseen, key=lambda symbol: (-unseen[symbol], symbol))
         shown = " ".join(map(repr, listed[:20])) + (" ..." if len(listed) > 20 else "")
-        if known and missed > UNREADABLE * total:
+        if in_train and missed > UNREADABLE * total:
             kind = f"{split}: {missed} of {total} characters of {column} are unseen in train"
             findings.refuse(f"{kind} (other case, normaliser or script?)", shown)
         told[split] = {"count": missed, "of": total, "characters": {s: unseen[s] for s in listed}}

@@ -227,10 +227,10 @@ def refuse_foreign(path, content=None):
         return
     if not path.is_file():
         raise UsageError(f"{path} is there, and is no file. {ways}")
-    found = manifest_hash(path)
-    if content is not None and found == hashlib.sha256(content).hexdigest():
+    hash_now = manifest_hash(path)
+    if content is not None and hash_now == hashlib.sha256(content).hexdigest():
         return
-    if found not in (there.get("sha256"), *there.get("unfinished", ())):
+    if hash_now not in (there.get("sha256"), *there.get("unfinished", ())):
         reason = "has changed since it was prepared" if there else "was not made by a preparation"
         raise UsageError(f"{path} {reason} ({marker_path(path).name} does not know it). {ways}")
 

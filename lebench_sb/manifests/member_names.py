@@ -58,29 +58,29 @@ def readings(pieces):
 def yaml_values(text):
     """The text of a YAML -> [(path of keys, node), ...] of all its scalars, anchors once"""
     root = yaml.compose(text, Loader=LOADER)
-    waiting, seen, found = [((), root)] if root is not None else [], set(), []
+    waiting, seen, values = [((), root)] if root is not None else [], set(), []
     while waiting:
         keys, node = waiting.pop()
         if id(node) in seen:
             continue
         seen.add(id(node))
         if isinstance(node, yaml.ScalarNode):
-            found.append((keys, node.value))
+            values.append((keys, node.value))
         elif isinstance(node, yaml.SequenceNode):
             waiting += [((*keys, k), item) for k, item in enumerate(node.value)]
         else:
             waiting += [((*keys, str(key.value)), item) for key, item in node.value]
-    return sorted(found, key=lambda item: str(item[0]))
+    return sorted(values, key=lambda item: str(item[0]))
 
 
 def files_in(text):
     """The text of a YAML -> {key at the top: [existing files and folders its scalars name]}"""
-    found = {}
+    files = {}
     for keys, value in yaml_values(text):
         paths = [path for path in as_paths(value) if os.path.isfile(path) or os.path.isdir(path)]
         if paths and keys:
-            found.setdefault(keys[0], []).extend(paths)
-    return found
+            files.setdefault(keys[0], []).extend(paths)
+    return files
 
 
 def as_paths(value):

@@ -45,8 +45,8 @@ def check_normaliser(paths, wanted, asked):
     where the texts of a manifest without marker are not as the one asked for leaves them.
     """
     text_normaliser(wanted)
-    told = {path: made_with(path).get("normaliser") for path in paths}
-    names = {name: path for path, name in told.items() if name is not None}
+    normalisers = {path: made_with(path).get("normaliser") for path in paths}
+    names = {name: path for path, name in normalisers.items() if name is not None}
     if len(names) > 1:
         (one, first), (other, second), *_ = names.items()
         raise UsageError(
@@ -58,7 +58,7 @@ def check_normaliser(paths, wanted, asked):
             f"{path} was prepared with --normaliser {name}, {wanted} is asked for: the texts of a manifest "
             f"are not normalised again. Prepare it with {wanted}, or give --normaliser {name}."
         )
-    for path in [path for path in paths if told[path] is None]:
+    for path in [path for path in paths if normalisers[path] is None]:
         odd = not_in_form(path, name)
         if odd and (asked or names):
             raise UsageError(

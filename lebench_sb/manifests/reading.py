@@ -132,10 +132,10 @@ def place_fault(name, value, root):
         return ""
     if fault := path_fault(value):
         return fault
-    known, path = root != ROOT, _expand(value, root)
-    if name != "wav" and known and os.path.isabs(path) and not path.startswith(root):
+    root_is_known, path = root != ROOT, _expand(value, root)
+    if name != "wav" and root_is_known and os.path.isabs(path) and not path.startswith(root):
         return f"is not in data_root {root}"
-    if "\\" in value and known and name != "tree" and not os.path.exists(file_of(path)):
+    if "\\" in value and root_is_known and name != "tree" and not os.path.exists(file_of(path)):
         return "is not found: folders are separated by /, not by a backslash"
     return ""
 

@@ -139,7 +139,7 @@ def gather_labels(splits, data_root, output, names):
     names: of the manifests, which `output` will hold. Raises DataError for files that are missing, not below
     data_root, links that lead out of it, or whose place is taken or outside `output`.
     """
-    prefix, found, problems = root_prefix(data_root), {}, Problems("shard")
+    prefix, labels, problems = root_prefix(data_root), {}, Problems("shard")
     leads_out, own = links_out_of(prefix), {PLAN, LOCK, *names, *(f"{name}.done.json" for name in names)}
     values = {(name, u.labels.get(name, "")) for us in splits.values() for u in us for name in PATH_LABELS}
     for name, value in sorted(values):
@@ -148,7 +148,7 @@ def gather_labels(splits, data_root, output, names):
             continue
         inner = source.removeprefix(prefix)
         target = os.path.join(os.path.abspath(output), inner)
-        found[value] = source, target
+        labels[value] = source, target
         if not source.startswith(prefix) or ".." in Path(inner).parts:
             problems.add(f"{name} not below {data_root}", value)
         elif not os.path.isfile(source):
@@ -160,7 +160,7 @@ def gather_labels(splits, data_root, output, names):
         elif not inside(target, output):
             problems.add(f"{name} whose place is a link out of {output}", target)
     problems.raise_if_any()
-    return found
+    return labels
 
 
 def label_file(name, value, prefix):

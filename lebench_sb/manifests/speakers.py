@@ -22,9 +22,9 @@ def check_speakers(utterances, allow_overlap):
     """{split: Utterances} -> caveats of the result: speakers shared by splits, where that is allowed;
     utterances without a speaker, which a warning counts. Raises DataError where it is not allowed."""
     found = {split: names_of(part) for split, part in utterances.items()}
-    heard, problems = {split: names for split, (names, _) in found.items()}, Problems("splits")
+    speakers, problems = {split: names for split, (names, _) in found.items()}, Problems("splits")
     for first, second in (("train", "valid"), ("train", "test"), ("valid", "test")):
-        for speaker in sorted(heard[first] & heard[second]):
+        for speaker in sorted(speakers[first] & speakers[second]):
             problems.add(f"speakers in {first} and {second}", speaker)
     unknown = sum(count for _, count in found.values())
     if unknown:

@@ -37,18 +37,18 @@ def read_table(path, delimiter, quotes=True):
 
 def table_rows(path, text, delimiter, quoting):
     """Yields (line number, fields) of the lines that are not empty, the header first."""
-    line, found = 1, False
+    line, any_row = 1, False
     reader = csv.reader(text, delimiter=delimiter, strict=True, quoting=quoting)
     try:
         for fields in reader:
             if fields:
-                found = True
+                any_row = True
                 yield line, fields
             line = reader.line_num + 1
     except csv.Error as error:
         hint = "is a quotation mark not closed or not doubled?"
         raise DataError(f"{path}: line {line}: {error}; {hint}") from None
-    if not found:
+    if not any_row:
         raise DataError(f"{path}: empty file, not even a header.")
 
 

@@ -56,9 +56,9 @@ def too_long(utterances, column, encode, steps):
     # no symbols need more steps than the characters they are made of, and one for the mark of a first word
     most = np.array([steps_needed(text) + 1 for text in texts])
     unsure = np.flatnonzero(most > steps[: len(most)]).tolist()
-    found = [k for k in unsure if steps_needed(encode(texts[k])) > steps[k]]
-    ids = ids_of(utterances) if found else []
-    return [ids[k] for k in found]
+    positions = [k for k in unsure if steps_needed(encode(texts[k])) > steps[k]]
+    ids = ids_of(utterances) if positions else []
+    return [ids[k] for k in positions]
 
 
 def steps_needed(symbols):

@@ -150,11 +150,11 @@ def _value_column(path, header, rows, column, time):
             raise DataError(f"{path} has no column {column!r}{hint}; it has {there}. Give --trace_column.")
         return header.index(column)
     first = rows[0][1]
-    found = [i for i in range(len(header)) if i != time and NUMBER.fullmatch(first[i])]
-    if len(found) != 1:
-        names = ", ".join(header[i] for i in found) or "none"
+    columns = [i for i in range(len(header)) if i != time and NUMBER.fullmatch(first[i])]
+    if len(columns) != 1:
+        names = ", ".join(header[i] for i in columns) or "none"
         raise DataError(f"{path}: give the column of values with --trace_column; of numbers: {names}.")
-    return found[0]
+    return columns[0]
 
 
 def _numbers(rows, column, name, problems):

@@ -262,7 +262,7 @@ def trees_of(utterances, data_folder, normaliser, multiword="merge", where="tree
     Raises DataError, naming `where`, that lists what is wrong: no tree, no such file or sentence, faults of
     trees, and trees whose words are not those of the transcript `wrd` where there is one.
     """
-    problems, normalise, found = Problems(where), text_normaliser(normaliser), {}
+    problems, normalise, trees = Problems(where), text_normaliser(normaliser), {}
 
     @cache
     def sentences(path):
@@ -278,9 +278,9 @@ def trees_of(utterances, data_folder, normaliser, multiword="merge", where="tree
         elif bare(u.labels.get("wrd", "")) not in ("", bare(tree.text)):
             both = f"{u.id}: {u.labels['wrd'][:40]!r}, {tree.text[:40]!r}"
             problems.add("words of wrd and of the tree that differ", both)
-        found[u.id] = tree
+        trees[u.id] = tree
     problems.raise_if_any()
-    return found
+    return trees
 
 
 def normalised(block, normalise, multiword, problems):

@@ -118,14 +118,14 @@ def _enrolled(resolve, name, number, problems, models):
         return models[name] or None
     if "+" in name and not resolve(name):
         return _all(resolve, name.split("+"), number, problems)
-    found = _utterance(resolve, name, number, problems)
-    return None if found is None else [found]
+    utterance = _utterance(resolve, name, number, problems)
+    return None if utterance is None else [utterance]
 
 
 def _all(resolve, names, number, problems):
     """Sorted IDs of `names`, or None where one is unknown, with a problem noted"""
-    found = [_utterance(resolve, name, number, problems) for name in names]
-    return None if None in found else sorted(set(found))
+    names_found = [_utterance(resolve, name, number, problems) for name in names]
+    return None if None in names_found else sorted(set(names_found))
 
 
 def _lines(path, problems):
@@ -144,15 +144,15 @@ def _lines(path, problems):
         raise DataError(
             f"{path}: no line is a trial; line {rows[0][0]} is {shown!r}. Lines look like {FORMATS}."
         )
-    found = []
+    lines = []
     for number, fields in rows[1:] if header else rows:
         if header is None and number == rows[0][0] and not _labelled(fields, order):
             problems.add("header line (name its columns enrol, test, label or delete it)", " ".join(fields))
         elif len(fields) <= max(order) or (header is None and len(fields) != 3):
             problems.add(f"lines in no known format ({FORMATS})", f"line {number} {' '.join(fields)[:60]!r}")
         else:
-            found.append((number, *(fields[column] for column in order)))
-    return found
+            lines.append((number, *(fields[column] for column in order)))
+    return lines
 
 
 def _split(line):
@@ -201,13 +201,13 @@ def _resolver(utterances, shared=0):
 
 def _places(utterances):
     """{last part of a path or ID, without suffix, plainly written: [(its parts, same without suffix, ID)]}"""
-    found = defaultdict(list)
+    places = defaultdict(list)
     for u in utterances:
         path, name = PurePath(u.wav.replace("::", "/")), PurePosixPath(u.id)
         for each, bare in ((path.parts, path.with_suffix("").parts), (name.parts, name.parts)):
             if each:
-                found[_plain(bare[-1])].append((each, bare, u.id))
-    return found
+                places[_plain(bare[-1])].append((each, bare, u.id))
+    return places
 
 
 def _meant(name, places, shared):
@@ -253,10 +253,10 @@ def _shared_folders(names):
 
 def _utterance(resolve, name, number, problems):
     """The ID that `name` means, or None with a problem noted"""
-    found = resolve(name)
-    if len(found) == 1:
-        return next(iter(found))
-    kind = "names of several utterances (use IDs)" if found else "unknown utterances"
+    matching = resolve(name)
+    if len(matching) == 1:
+        return next(iter(matching))
+    kind = "names of several utterances (use IDs)" if matching else "unknown utterances"
     problems.add(kind, f"line {number} {name}")
     return None
 
@@ -292,13 +292,13 @@ def _describe(path, trials, utterances):
     """Logs the numbers of a list, and what is odd but scored"""
     speakers = {u.id: u.speaker for u in utterances}
     in_trials = {*trials.test}.union(*(trials.models.get(key, [key]) for key in set(trials.enrol)))
-    heard = {speakers[name] for name in in_trials}
+    voices = {speakers[name] for name in in_trials}
     targets = int(trials.targets.sum())
     logger.info(
         "%s: %d trials, %d target and %d non-target, of %d speakers and %d utterances",
-        path, len(trials), targets, len(trials) - targets, len(heard - {""}), len(in_trials),
+        path, len(trials), targets, len(trials) - targets, len(voices - {""}), len(in_trials),
     )  # fmt: skip
-    if "" in heard:
+    if "" in voices:
         logger.warning("%s: speakers unknown of some utterances: labels cannot be checked", path)
     if len(utterances) > len(in_trials):
         logger.info("%s: %d test utterances are in no trial", path, len(utterances) - len(in_trials))

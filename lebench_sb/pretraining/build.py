@@ -42,10 +42,10 @@ def make_conformer_config(**values):
 
 def checked_config(kind, values):
     """Raises UsageError for a name that is no setting of the architecture, and a value out of its range"""
-    known = architecture_of(kind)
+    settings = architecture_of(kind)
     for name in values:
-        if name not in known:
-            near = difflib.get_close_matches(str(name), known, n=1)
+        if name not in settings:
+            near = difflib.get_close_matches(str(name), settings, n=1)
             raise UsageError(f"config: {name} is no setting of {kind.__name__}; did you mean {near}?")
     return config_of(kind, values, "config", UsageError)
 

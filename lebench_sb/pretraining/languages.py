@@ -58,14 +58,14 @@ class BalancedPlan(StreamPlan):
         """What pass `number` takes of language k's stream: utterances that begin in its stretch of time"""
         length = self.shares[k] * self.totals.sum()
         begin, end = (number - 1) * length, number * length
-        first, found = int(begin // self.totals[k]), []
+        first, places = int(begin // self.totals[k]), []
         for done in range(first, int(end // self.totals[k]) + 1):
             rng = np.random.default_rng(seed_of("language", self.seed, self.names[k], done))
             shuffled = rng.permutation(self.members[k])
             starts = done * self.totals[k] + np.cumsum(self.durations[shuffled]) - self.durations[shuffled]
             inside = shuffled[(starts >= begin) & (starts < end)]
-            found.append(inside + len(self.durations) * done)
-        return np.concatenate(found)
+            places.append(inside + len(self.durations) * done)
+        return np.concatenate(places)
 
     def indexed(self, batches, number):
         """-> lists of (position, round of its language)"""

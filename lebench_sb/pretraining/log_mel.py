@@ -119,11 +119,11 @@ class Frames:
         short = max(0, LogMel.WINDOW - wavs.shape[1])
         samples = torch.tensor(lens, device=wavs.device).clamp_min(LogMel.WINDOW)
         mels, mel_lens = self.log_mel(F.pad(wavs, (0, short)), samples)
-        found = []
+        targets = []
         for row, length, count in zip(mels, lens, mel_lens.tolist(), strict=True):
             frames = torch.arange(output_length(length, self.kernels, self.strides), device=wavs.device)
-            found.append(row[self.nearest(frames).clamp(0, count - 1)].flatten(1))
-        return torch.cat(found)
+            targets.append(row[self.nearest(frames).clamp(0, count - 1)].flatten(1))
+        return torch.cat(targets)
 
     def nearest(self, frames):
         """frames (F,) -> the K log-mel frames (F, K) whose middles lie nearest around theirs"""

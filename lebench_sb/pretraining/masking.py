@@ -62,11 +62,11 @@ def chance_hits(masked_counts, count):
     n = m - 1 other frames n (1 - (1 - 1 / n)^count) are expected to be drawn at least once: in a short
     utterance chance is right more often than 1 / (1 + count).
     """
-    found = 0.0
+    hits = 0.0
     for masked in masked_counts:
         others = max(masked - 1, 1)
-        found += masked / (1 + others * (1 - (1 - 1 / others) ** count))
-    return found
+        hits += masked / (1 + others * (1 - (1 - 1 / others) ** count))
+    return hits
 
 
 def draw_masks(frame_lens, ids, seed, step, prob, length, min_masks, num_negatives):
@@ -82,11 +82,11 @@ def draw_masks(frame_lens, ids, seed, step, prob, length, min_masks, num_negativ
     negatives, first = [np.zeros((0, num_negatives), dtype=np.int64)], 0
     for row, num_frames, utterance_id in zip(mask, frame_lens, ids, strict=True):
         rng = utterance_rng(seed, step, utterance_id)
-        own = span_mask(num_frames, prob, length, min_masks, rng)
-        num_masked = int(own.sum())
+        spans = span_mask(num_frames, prob, length, min_masks, rng)
+        num_masked = int(spans.sum())
         if num_masked < 2:
             continue
-        row[:num_frames] = own
+        row[:num_frames] = spans
         negatives.append(first + draw_negatives(num_masked, num_negatives, rng))
         first += num_masked
     return torch.from_numpy(mask), torch.from_numpy(np.concatenate(negatives))

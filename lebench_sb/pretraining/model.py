@@ -281,12 +281,12 @@ def encode(encoder, hidden, batch, checkpointing=False):
 
     checkpointing: the layers' activations are computed again in the backward pass
     """
-    kept, dropped = [], []
+    passed, dropped = [], []
     for layer in encoder.layers:
         drop = encoder.training and random.random() < encoder.config.layerdrop
-        (dropped if drop else kept).append(layer)
+        (dropped if drop else passed).append(layer)
     network = conformer.encode if encoder.config.model_type == CONFORMER else transform
-    contexts = network(encoder, hidden, batch, kept, checkpointing and encoder.training)
+    contexts = network(encoder, hidden, batch, passed, checkpointing and encoder.training)
     return contexts + no_gradient(p for layer in dropped for p in layer.parameters())
 
 

@@ -14,11 +14,11 @@ def datasets(utterances, hparams):
     """Utterances of each split -> SpeechDataset with `sig` (T,): crops of at most `max_crop` seconds, in
     valid always the same ones; each of mean 0 and variance 1 if `do_normalize`."""
     normalise = standardise_waveform if hparams["do_normalize"] else unchanged
-    made = {}
+    splits = {}
     for split in ("train", "valid"):
         item = cropped_audio_item(hparams["seed"], hparams["max_crop"], normalise)
-        made[split] = as_dataset(utterances[split], [item], ["sig", "spk_id", "gender", "duration"])
-    return made
+        splits[split] = as_dataset(utterances[split], [item], ["sig", "spk_id", "gender", "duration"])
+    return splits
 
 
 def unchanged(sig):

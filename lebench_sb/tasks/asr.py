@@ -112,13 +112,13 @@ def targets(utterances, target):
 
 def datasets(utterances, column="wrd"):
     """Utterances of each split -> SpeechDataset with `sig` and `column`; training drops empty texts."""
-    made = {}
+    splits = {}
     for split, part in utterances.items():
         usable = [u for u in part if u.labels.get(column) or split != "train"]
         if len(usable) < len(part):
             logger.info("%s: %d utterances without transcript left out", split, len(part) - len(usable))
-        made[split] = as_dataset(usable, [audio_item], ["sig", column, "spk_id", "gender", "duration"])
-    return made
+        splits[split] = as_dataset(usable, [audio_item], ["sig", column, "spk_id", "gender", "duration"])
+    return splits
 
 
 def readable(normalise, text):

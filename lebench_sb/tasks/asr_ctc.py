@@ -79,9 +79,9 @@ class CTCBrain(ASRBrain):
     def rescored(self, batch, rows, log_probs, lens, stage):
         if self.lm is None or stage != TEST:
             return rows
-        found = self.score_texts(batch, self.decode(log_probs, lens, self.weights))
-        rates = self.rates(found)
-        for row, decoded in zip(rows, found, strict=True):
+        rescored_rows = self.score_texts(batch, self.decode(log_probs, lens, self.weights))
+        rates = self.rates(rescored_rows)
+        for row, decoded in zip(rows, rescored_rows, strict=True):
             for name in rates:
                 named = zip(columns(f"{name}+LM"), columns(name), strict=True)
                 row |= {theirs: decoded[ours] for theirs, ours in named}

@@ -153,11 +153,11 @@ class ASTBrain(TaskBrain):
         """Each metric with our interval, sacrebleu's signature and sacrebleu's own +/-"""
         entries = super().intervals(rows)
         for name, entry in entries.items():
-            own = translation.sacrebleu_interval(name, counts(rows, name))
+            of_sacrebleu = translation.sacrebleu_interval(name, counts(rows, name))
             entry["signature"] = translation.signature(name)
             entry["sacrebleu"] = {
-                "plus_minus": own.half_width,
-                "mean": own.mean,
+                "plus_minus": of_sacrebleu.half_width,
+                "mean": of_sacrebleu.mean,
                 "signature": translation.signature(name, confidence=True),
             }
         return entries

@@ -172,11 +172,11 @@ class ASVBrain(TaskBrain):
             raise UsageError(
                 f"snorm_top is {self.hparams.snorm_top}: 0 for cosines, or two training speakers or more."
             )
-        known = [*self.measures, *(("accuracy", "loss") if validated & self.number.keys() else ())]
-        if self.hparams.key_metric not in known:
+        metrics = [*self.measures, *(("accuracy", "loss") if validated & self.number.keys() else ())]
+        if self.hparams.key_metric not in metrics:
             raise UsageError(
-                f"key_metric {self.hparams.key_metric}: valid has {', '.join(known)} (accuracy and loss only "
-                "where it shares speakers with train)."
+                f"key_metric {self.hparams.key_metric}: valid has {', '.join(metrics)} (accuracy and loss "
+                "only where it shares speakers with train)."
             )
 
     def plan(self, dataset, stage):
@@ -299,11 +299,11 @@ class ASVBrain(TaskBrain):
         scores, *design = self.trial_columns(rows)
         blind, *_ = self.trial_columns(baseline)
         pairs = verification.differences(scores, blind, *design, seed=self.hparams.seed)
-        counts, found = verification.Ranking(blind, design[0]).counts(), {}
+        counts, entries = verification.Ranking(blind, design[0]).counts(), {}
         for name, (function, unit, better) in self.measures.items():
             value = float(function(*counts))
-            found[name] = intervals.difference_entry(what, value, unit, pairs[name], better)
-        return found
+            entries[name] = intervals.difference_entry(what, value, unit, pairs[name], better)
+        return entries
 
     def trial_columns(self, rows):
         """Rows of trials -> scores, targets, names of both sides, {metric: function}"""
@@ -314,10 +314,10 @@ class ASVBrain(TaskBrain):
 
     def intervals(self, rows):
         """The metrics of results.json from rows of trials, with intervals over the speakers of both sides"""
-        found = verification.intervals(*self.trial_columns(rows), seed=self.hparams.seed)
+        of_metric = verification.intervals(*self.trial_columns(rows), seed=self.hparams.seed)
         entries = {}
         for name, (_, unit, better) in self.measures.items():
-            entries |= results.metric_entry(name, found[name].value, unit, found[name], better)
+            entries |= results.metric_entry(name, of_metric[name].value, unit, of_metric[name], better)
         return entries
 
 
@@ -328,20 +328,20 @@ def unit(vectors):
 
 def cosines(vectors, enrolled, tested):
     """vectors (U, E) of length 1; enrolled, tested (n,) rows -> (n,) float64"""
-    found = np.empty(len(enrolled))
+    scores = np.empty(len(enrolled))
     for start in range(0, len(enrolled), BLOCK):
         part = slice(start, start + BLOCK)
-        found[part] = np.einsum("ij,ij->i", vectors[enrolled[part]], vectors[tested[part]])
-    return found
+        scores[part] = np.einsum("ij,ij->i", vectors[enrolled[part]], vectors[tested[part]])
+    return scores
 
 
 def only(trials, ids):
     """The Trials of which both sides are in `ids`"""
     whole = {key for key, names in trials.models.items() if ids.keys() >= set(names)}
     here = whole | ids.keys()
-    kept = [k for k in range(len(trials)) if trials.enrol[k] in here and trials.test[k] in ids]
-    enrol, test = ([side[k] for k in kept] for side in (trials.enrol, trials.test))
-    return Trials(enrol, test, trials.targets[kept], {key: trials.models[key] for key in whole})
+    positions = [k for k in range(len(trials)) if trials.enrol[k] in here and trials.test[k] in ids]
+    enrol, test = ([side[k] for k in positions] for side in (trials.enrol, trials.test))
+    return Trials(enrol, test, trials.targets[positions], {key: trials.models[key] for key in whole})
 
 
 def trial_rows(utterances, trials, scores):

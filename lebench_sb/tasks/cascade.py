@@ -43,15 +43,15 @@ def main(argv):
     )
     said = results.hypotheses(options.asr, utterances)
     nlp = load_parser(options.model)
-    found = parse_texts(nlp, [said[u.id] for u in utterances])
-    rows = score(utterances, [gold[u.id] for u in utterances], found, options.root_quirk)
+    predicted = parse_texts(nlp, [said[u.id] for u in utterances])
+    rows = score(utterances, [gold[u.id] for u in utterances], predicted, options.root_quirk)
     record = make_record(options, argv, asr, utterances, rows, nlp)
     if is_other_scheme(nlp, gold.values()):
         logger.warning("Most relations of the reference are none of %s's: LAS says little.", options.model)
         record["caveats"].append(OTHER_SCHEME)
     folder = Path(options.output_folder)
     results.write_results(folder, record, rows)
-    blocks = [as_conllu(t, u.id) for u, t in zip(utterances, found, strict=True) if t]
+    blocks = [as_conllu(t, u.id) for u, t in zip(utterances, predicted, strict=True) if t]
     write_atomically(folder / "trees.conllu", "".join(block + "\n\n" for block in blocks))
     for name, entry in record["metrics"].items():
         logger.info("test %s: %s", name, tables.show(entry))
@@ -141,8 +141,8 @@ def make_record(options, argv, asr, utterances, rows, nlp):
     """What results.json holds: the recogniser's training and its energy, the parser's name, our scores"""
     speakers, metrics = [row["spk_id"] for row in rows], {}
     for name, (sums, function, unit, better) in (word_statistics(rows) | parse_statistics(rows)).items():
-        found = interval(sums, function, speakers, seed=options.seed)
-        metrics |= results.metric_entry(name, found.value, unit, found, better)
+        of_metric = interval(sums, function, speakers, seed=options.seed)
+        metrics |= results.metric_entry(name, of_metric.value, unit, of_metric, better)
     named = {k: v for k, v in vars(options).items() if k not in ("output_folder", "seed")}
     command = " ".join(["python", "-m", "lebench_sb.tasks.cascade", *argv])
     return {

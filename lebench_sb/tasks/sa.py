@@ -99,15 +99,15 @@ def load_sentences(hparams):
 
 def with_trees(splits, settings):
     """Utterances of each split -> the same with the label `tree` as a Tree and `wrd` as its words"""
-    made = {}
+    splits_with_trees = {}
     for split, utterances in splits.items():
         where = str(settings[f"{split}_csv"])
         trees = trees_of(
             utterances, settings["data_folder"], settings["normaliser"], settings["multiword"], where
         )
         labels = [{**u.labels, "tree": trees[u.id], "wrd": trees[u.id].text} for u in utterances]
-        made[split] = [replace(u, labels=own) for u, own in zip(utterances, labels, strict=True)]
-    return made
+        splits_with_trees[split] = [replace(u, labels=own) for u, own in zip(utterances, labels, strict=True)]
+    return splits_with_trees
 
 
 def warn_of_unseen(sentences):
@@ -195,11 +195,13 @@ class SABrain(ASRBrain):
         fits = self.check_targets(batch, targets, lens)
         losses = weights["ctc"] * self.ctc(log_probs, targets, lens)
         arcs, heads, labels, upos, words = scored
-        known = [t if n else NO_WORDS for t, n in zip(trees, words.tolist(), strict=True)]
+        reference_trees = [t if n else NO_WORDS for t, n in zip(trees, words.tolist(), strict=True)]
         losses = losses + weights["arc"] * nll(arcs, heads, words)
-        numbers = padded([[self.relation_number.get(r, UNKNOWN) for r in t.relations] for t in known])
+        numbers = padded(
+            [[self.relation_number.get(r, UNKNOWN) for r in t.relations] for t in reference_trees]
+        )
         losses = losses + weights["label"] * nll(labels, numbers, words)
-        numbers = padded([[self.upos_number.get(tag, UNKNOWN) for tag in t.upos] for t in known])
+        numbers = padded([[self.upos_number.get(tag, UNKNOWN) for tag in t.upos] for t in reference_trees])
         losses = losses + weights["upos"] * nll(upos, numbers, words)
         if stage != TRAIN:
             self.rows += self.score_trees(batch, states, log_probs, lens)

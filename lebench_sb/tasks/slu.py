@@ -95,16 +95,16 @@ def check_labels(splits, settings, findings):
 
 def labelled(text):
     """tagged text -> [(word, label)]; a concept without words leaves no trace"""
-    found, current, first = [], None, False
+    pairs, current, first = [], None, False
     for token in text.split():
         if TAG.fullmatch(token):
             current, first = token, True
         elif token == CLOSE:
             current = None
         else:
-            found.append((token, f"{'B' if first else 'I'}{current}" if current else OUTSIDE))
+            pairs.append((token, f"{'B' if first else 'I'}{current}" if current else OUTSIDE))
             first = False
-    return found
+    return pairs
 
 
 def without_tags(text):
@@ -176,12 +176,12 @@ def check_concepts(hparams, utterances):
         raise DataError("; ".join(filter(None, (where_unseen(p, unseen, found["train"]) for p in paths))))
 
 
-def where_unseen(path, unseen, known):
+def where_unseen(path, unseen, concepts_of_train):
     """The lines of a manifest with concepts that train lacks, in words; "" if there are none"""
     header, rows = read_table(path, ",")
     problems, column = Problems(path), header.index("semantics")
     kind = "concepts that train lacks (misspelt? --unseen_concepts count scores them as errors)"
     for line, fields in rows:
         for tag in unseen.intersection(concepts(fields[column])):
-            problems.add(kind, f"line {line} {tag}{nearest(tag, known)}")
+            problems.add(kind, f"line {line} {tag}{nearest(tag, concepts_of_train)}")
     return str(problems) if problems else ""

@@ -131,9 +131,9 @@ def cascade_brain(hparams, run_opts, utterances):
 
 def texts(split, utterances, hypotheses):
     """Utterances -> dataset of `words` (what the tagger reads) and `semantics`; train without empty texts"""
-    made = []
+    tagged = []
     for u in utterances:
         words = hypotheses[u.id] if split == "test" else without_tags(u.labels["semantics"])
         if words or split != "train":
-            made.append(replace(u, labels={"semantics": u.labels["semantics"], "words": words}))
-    return as_dataset(made, [], ["words", "semantics", "spk_id", "gender", "duration"])
+            tagged.append(replace(u, labels={"semantics": u.labels["semantics"], "words": words}))
+    return as_dataset(tagged, [], ["words", "semantics", "spk_id", "gender", "duration"])

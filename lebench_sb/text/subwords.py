@@ -104,17 +104,17 @@ def learn(texts, size, folder):
     Raises UsageError if the folder's model was learnt from other texts or for another size.
     """
     folder = Path(folder)
-    told = hashlib.sha256("\n".join(texts).encode()).hexdigest()
+    digest = hashlib.sha256("\n".join(texts).encode()).hexdigest()
     if (folder / NOTE).is_file():
         note = read_json(folder / NOTE)
-        if (note.get("texts_sha256"), note.get("asked")) != (told, size):
+        if (note.get("texts_sha256"), note.get("asked")) != (digest, size):
             raise UsageError(f"{folder / MODEL} was learnt from other texts or for another size: new folder?")
         return load(folder)
     model = train(texts, size)
     subwords = Subwords(model)
     if len(subwords) < size:
         logger.warning("Subwords: %d, the texts allow no more (%d asked for)", len(subwords), size)
-    note = {"texts_sha256": told, "asked": size, "size": len(subwords), "sha256": subwords.sha256}
+    note = {"texts_sha256": digest, "asked": size, "size": len(subwords), "sha256": subwords.sha256}
     write_atomically(folder / MODEL, model)
     write_atomically(folder / NOTE, (json.dumps(note, indent=1) + "\n").encode())
     return subwords

@@ -81,13 +81,13 @@ class SafeCheckpointer(Checkpointer):
 
     def _write(self, final, states, meta, end_of_epoch, verbosity):
         self.remove_leftovers()
-        own = self.custom_save_hooks
+        hooks = self.custom_save_hooks
         gathered = {key: partial(write_state, state) for key, state in states.items()}
-        self.custom_save_hooks = {**own, **gathered}
+        self.custom_save_hooks = {**hooks, **gathered}
         try:
             checkpoint = super().save_checkpoint(meta, end_of_epoch, UNFINISHED + final.name, verbosity)
         finally:
-            self.custom_save_hooks = own
+            self.custom_save_hooks = hooks
         describe(checkpoint.path)
         os.rename(checkpoint.path, final)
         sync(final.parent)
@@ -175,7 +175,9 @@ class SafeCheckpointer(Checkpointer):
     def find_intact(self, **order):
         """As find_checkpoint, but reads the files: the first in order whose content is what was saved"""
         ranked = self.find_checkpoints(**order)
-        return next((found for found in ranked if self._is_valid(found.path, content=True)), None)
+        return next(
+            (checkpoint for checkpoint in ranked if self._is_valid(checkpoint.path, content=True)), None
+        )
 
     def recover_if_possible(self, **order):
         """Loads the first checkpoint in `order` (see find_checkpoints) with the content it was saved with.
@@ -303,10 +305,10 @@ def best_checkpoint(run_folder):
     if not isinstance(hparams.get("key_metric"), str):
         raise UsageError(f"{settings} names no key_metric: it is not that of a run.")
     end = "min_key" if hparams.get("key_metric_is_better") == "lower" else "max_key"
-    found = SafeCheckpointer(saved).find_intact(**{end: hparams["key_metric"]})
-    if found is None:
+    checkpoint = SafeCheckpointer(saved).find_intact(**{end: hparams["key_metric"]})
+    if checkpoint is None:
         raise FileNotFoundError(f"{saved} holds no checkpoint of a whole epoch: train that run first.")
-    return found.path
+    return checkpoint.path
 
 
 def read_settings(run_folder):

@@ -324,15 +324,15 @@ class StreamPlan(EpochPlan):
         while self.ends[-1] <= low < high:
             self.ends.append(self.ends[-1] + len(self.whole_pass(len(self.ends))))
         number = bisect_right(self.ends, low)  # the pass that holds batch `low`
-        found, seen = [], self.ends[number - 1]
+        batches, seen = [], self.ends[number - 1]
         while seen < high:
             one = self.whole_pass(number)
             inside = one[max(low - seen, 0) : high - seen]
-            found += self.indexed(inside, number)
+            batches += self.indexed(inside, number)
             seen, number = seen + len(one), number + 1
             if number > len(self.ends):
                 self.ends.append(seen)
-        return found
+        return batches
 
     def whole_pass(self, number):
         """As `one_pass`, made once where it reaches from one epoch into the next"""

@@ -148,9 +148,9 @@ def usual_watts(device):
 
     if device.startswith("cuda"):
         name = torch.cuda.get_device_name(device)
-        for known, watts in GPU_WATTS.items():
-            if known in name:
-                return watts, f"thermal design power of an SXM {known}"
+        for model, watts in GPU_WATTS.items():
+            if model in name:
+                return watts, f"thermal design power of an SXM {model}"
         return OTHER_GPU_WATTS, f"no figure for {name}: give --device_watts"
     threads = torch.get_num_threads()
     return threads * WATTS_PER_THREAD, f"{threads} threads x {WATTS_PER_THREAD:g} W, codecarbon's default"
@@ -315,7 +315,7 @@ def run_folders(path):
     """The folders at and below `path` whose runs counted their energy, sorted"""
     if not path.exists():
         raise FileNotFoundError(f"{path} not found: give the folder of a run.")
-    found = sorted(file.parent for file in path.rglob(FILE) if file.stat().st_size)
-    if not found:
+    folders = sorted(file.parent for file in path.rglob(FILE) if file.stat().st_size)
+    if not folders:
         raise FileNotFoundError(f"{path}: no {FILE} there or below; a run writes it at its first validation.")
-    return found
+    return folders

@@ -115,7 +115,7 @@ class FeatureCache:
 
     def compute(self, dataset, positions, context, device):
         """{utterance id: frames (F, K, D) on the CPU}"""
-        found = {}
+        frames = {}
         plan = EpochPlan(dataset.durations[positions], BATCH_SECONDS, 0, shuffle=False)
         for batch in plan.one_pass(1):
             rows = [dataset[positions[i]] for i in batch]
@@ -123,8 +123,8 @@ class FeatureCache:
             with torch.no_grad(), context:
                 states, lens = self.encoder.states(*padded.sig)
             for name, state, count in zip(padded.id, states.float().cpu(), lens.tolist(), strict=True):
-                found[name] = self.cast(state[:count].numpy(), name)
-        return found
+                frames[name] = self.cast(state[:count].numpy(), name)
+        return frames
 
     def cast(self, frames, name):
         """frames as the dtype on disk; DataError if float16 is too narrow for one of them"""
@@ -144,8 +144,14 @@ class FeatureCache:
                 states.tofile(file)
             file.flush()
             digest = digest_of(np.memmap(file, mode="r"))
-        told = {"format": INDEX_FORMAT, "frame": self.frame, "values": at, "digest": digest, "where": where}
-        write_atomically(path.with_suffix(".json"), json.dumps(told | {"self": own_digest(told)}))
+        content = {
+            "format": INDEX_FORMAT,
+            "frame": self.frame,
+            "values": at,
+            "digest": digest,
+            "where": where,
+        }
+        write_atomically(path.with_suffix(".json"), json.dumps(content | {"self": own_digest(content)}))
 
     def opened(self, folder, shards, dataset):
         """The view: every shard mapped into memory, read where an item is asked for"""

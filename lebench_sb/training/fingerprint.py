@@ -149,12 +149,12 @@ def module_files(name):
 
 def code_hash(files):
     """Of the files' content and names; the package may lie anywhere"""
-    named = {}
+    hashes = {}
     for path in files:
         inside = path.is_relative_to(PACKAGE)
         name = f"lebench_sb/{path.relative_to(PACKAGE)}" if inside else f"{path.parent.name}/{path.name}"
-        named.setdefault(name, []).append(file_hash(path))
-    return digest(named)
+        hashes.setdefault(name, []).append(file_hash(path))
+    return digest(hashes)
 
 
 # ---- data and encoder
@@ -223,10 +223,10 @@ def manifest_state(path, root):
 
 def state(path):
     try:
-        found = os.stat(path)
+        stat = os.stat(path)
     except (OSError, ValueError):  # ValueError: NUL in a path; the run that reads it says what is wrong
         return None
-    return [found.st_size, found.st_mtime_ns]
+    return [stat.st_size, stat.st_mtime_ns]
 
 
 def listing(folder, skip=()):
@@ -265,13 +265,13 @@ def cached_commit(hub_id):
         return ""
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(hub_id, "config.json") if hub_id.count("/") == 1 else None
-    return Path(found).parent.name if isinstance(found, str) else ""
+    config = try_to_load_from_cache(hub_id, "config.json") if hub_id.count("/") == 1 else None
+    return Path(config).parent.name if isinstance(config, str) else ""
 
 
 def file_hash(path):
-    found = os.stat(path)
-    return _file_hash(str(path), found.st_size, found.st_mtime_ns)
+    stat = os.stat(path)
+    return _file_hash(str(path), stat.st_size, stat.st_mtime_ns)
 
 
 @lru_cache(None)

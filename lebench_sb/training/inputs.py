@@ -92,9 +92,9 @@ def settings_of(text, typed=(), processes=None):
     None where nobody knows any more. Folders of the run and of the
     data are written `<output_folder>` and `<data_folder>`, wherever they lie.
     """
-    found = flat(text)
-    places = {name: found.get(name, "") for name in ("output_folder", "data_folder")}
-    decisive = {key: shown_place(value, places) for key, value in found.items() if is_decisive(key)}
+    values = flat(text)
+    places = {name: values.get(name, "") for name in ("output_folder", "data_folder")}
+    decisive = {key: shown_place(value, places) for key, value in values.items() if is_decisive(key)}
     decisive |= {key: spelt(value) for key, value in dict(typed).items() if key in DECISIVE}
     accumulated = decisive.pop(ACCUMULATED, "1")
     return decisive | ({PER_UPDATE: str(int(accumulated) * processes)} if processes else {})
@@ -135,15 +135,15 @@ def record_of(text, values, typed=(), processes=1):
 
 def encoders_of(values):
     """{key: [encoder as the YAML names it, hash of what decides its frames, "" where nothing is known]}"""
-    found = {key: str(values[key]) for key in ENCODERS if values.get(key)}
-    hashes = {key: encoder_hash(name) for key, name in found.items()}
+    sources = {key: str(values[key]) for key in ENCODERS if values.get(key)}
+    hashes = {key: encoder_hash(name) for key, name in sources.items()}
     # of an id of the Hub that is not here yet, and of filterbanks, only the name is known
-    return {key: [name, "" if hashes[key].endswith(" ") else hashes[key]] for key, name in found.items()}
+    return {key: [name, "" if hashes[key].endswith(" ") else hashes[key]] for key, name in sources.items()}
 
 
 def files_named(settings):
     """{path: hash} of the files, and of the results of the runs, that settings name"""
-    found = {}
+    files = {}
     for key, value in settings.items():
         path = Path(value) if "/" in value or "." in value else None
         if path is None or value.startswith(("!", "<", "*")) or len(value) > 4096 or "\0" in value:
@@ -151,8 +151,8 @@ def files_named(settings):
         if path.is_dir() and key.endswith("_run"):
             path = path / "results.json"
         if path.is_file():
-            found[value] = content_of([str(path)])
-    return found
+            files[value] = content_of([str(path)])
+    return files
 
 
 # ---- the folder
@@ -208,7 +208,7 @@ def has_begun(folder, saved):
 
 def differences(old, new):
     """What differs between two records, as lines; parts that one of them does not know are left out"""
-    found = []
+    lines = []
     for part in PARTS:
         if part not in old or part not in new:
             continue
@@ -219,8 +219,8 @@ def differences(old, new):
         first = [key for key in differing if "." not in key or part != "settings"]
         told = {(then.get(key), now.get(key)) for key in first} if part == "settings" else set()
         derived = [key for key in differing if key not in first and (then.get(key), now.get(key)) not in told]
-        found += [difference(part, key, then.get(key), now.get(key)) for key in [*first, *derived]]
-    return found
+        lines += [difference(part, key, then.get(key), now.get(key)) for key in [*first, *derived]]
+    return lines
 
 
 def is_known(part, key, then, now):

@@ -142,9 +142,9 @@ class RunFolder:
         self.record["debug"] = self.debug
         if not inputs.has_begun(self.folder, self.saved):
             return True
-        known = [inputs.read(home) for home in self.homes]
-        self.old = next((record for record in known if record), {})
-        found = [line for record in known for line in inputs.differences(record, self.record)]
+        records = [inputs.read(home) for home in self.homes]
+        self.old = next((record for record in records if record), {})
+        found = [line for record in records for line in inputs.differences(record, self.record)]
         self.settle(list(dict.fromkeys(found)))
         return not self.old.get("speech")
 
@@ -296,8 +296,8 @@ def accelerators():
 def has_bf16_units():
     """Whether this CPU multiplies bfloat16 matrices itself (AVX-512 BF16, AMX, ARM BF16)"""
     x86 = [getattr(torch.cpu, f"_is_{name}_supported", None) for name in ("avx512_bf16", "amx_tile")]
-    known = [ask() for ask in x86 if ask is not None and platform.machine() in ("x86_64", "AMD64")]
-    return any(known) if known else torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    answers = [ask() for ask in x86 if ask is not None and platform.machine() in ("x86_64", "AMD64")]
+    return any(answers) if answers else torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 @contextmanager
@@ -357,8 +357,8 @@ def fit_and_test(brain, utterances, datasets):
 
 def tell_trivial_baseline(brain, rows):
     """Logs, and writes to `trivial_baseline.json`, how the run does against the trivial baseline"""
-    found = brain.against_trivial_baseline(rows)
-    for name, entry in found.items():
+    entries = brain.against_trivial_baseline(rows)
+    for name, entry in entries.items():
         digits = tables.digits_of(entry["unit"])
         value, difference = f"{entry['value']:.{digits}f}", f"{entry['difference']:+.{digits}f}"
         verdict = "without interval"
@@ -366,7 +366,7 @@ def tell_trivial_baseline(brain, rows):
             low, high = (f"{bound:+.{digits}f}" for bound in entry["ci95"])
             verdict = f"[{low}, {high}], {'better' if entry['beats'] else 'NOT better'}"
         logger.info("%s of %s: %s; minus it: %s %s", name, entry["system"], value, difference, verdict)
-    write_atomically(brain.folder / "trivial_baseline.json", json_text(found, indent=1) + "\n")
+    write_atomically(brain.folder / "trivial_baseline.json", json_text(entries, indent=1) + "\n")
 
 
 def feature_cache(brain):

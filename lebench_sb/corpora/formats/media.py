@@ -38,7 +38,7 @@ def read_segments(files, concepts):
     """{what: [paths]} of files -> {split: [Segment, ...]} of the user turns; DataError lists all faults"""
     segments_of, used, faults = {split: [] for split in files if split in SPLITS}, {}, []
     relax = _relax_rules(files["relax"][0]) if "relax" in files else []
-    for split, kept in segments_of.items():
+    for split, of_split in segments_of.items():
         for path in files[split]:
             problems = Problems(path)
             if split != "test2":
@@ -47,9 +47,9 @@ def read_segments(files, concepts):
                     if name in used:
                         problems.add("dialogues that another file holds too", f"{name} in {used[name].name}")
                 used |= {segment.dialogue: path for segment in segments}
-                kept += segments
+                of_split += segments
             elif path.name[: -len(FLAT)] not in used:
-                kept += _flat(path, relax, problems)
+                of_split += _flat(path, relax, problems)
             if problems:
                 faults.append(str(problems))
     if faults:
@@ -289,11 +289,11 @@ def _relaxed(concept, rules):
 
 def read_channels(path):
     """{dialogue: "1" or "2"} from channels.csv"""
-    problems, found = Problems(path), {}
+    problems, channels = Problems(path), {}
     for line, side, dialogue in _table(path):
         if side.upper() not in CHANNELS:
             problems.add("sides other than L and R", f"line {line} {side!r}")
-        elif found.setdefault(dialogue, CHANNELS[side.upper()]) != CHANNELS[side.upper()]:
+        elif channels.setdefault(dialogue, CHANNELS[side.upper()]) != CHANNELS[side.upper()]:
             problems.add("dialogues on both sides", f"line {line} {dialogue}")
     problems.raise_if_any()
-    return found
+    return channels

@@ -59,7 +59,7 @@ def filtered(csv, rows, where, notes):
 
 def _holds(text, operator, value):
     if operator.endswith("~"):
-        found = re.search(rf"(?<!\w){re.escape(value)}(?!\w)", text) is not None
+        holds = re.search(rf"(?<!\w){re.escape(value)}(?!\w)", text) is not None
     else:
-        found = text == value
-    return found != operator.startswith("!")
+        holds = text == value
+    return holds != operator.startswith("!")

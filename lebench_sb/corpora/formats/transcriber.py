@@ -60,7 +60,7 @@ def _turn(turn, kind, people, problems):
         problems.add("turns with times that are not seconds", f"line {turn.line} {' '.join(map(str, times))}")
         return []
     speaker, gender = people[ids[0]] if len(ids) == 1 else ("", "U")
-    found = []
+    stretches = []
     for (start, text), stop in zip(pieces, times[1:], strict=True):
         if start == stop and not text.strip():
             continue  # between the turn's start and a Sync at the same time
@@ -69,5 +69,5 @@ def _turn(turn, kind, people, problems):
         if float(stop) < float(start):
             at = f"line {turn.line} [{start}, {stop}]"
             problems.add("stretches that do not end after they start", at)
-        found.append(Stretch(float(start), float(stop), speaker, gender, text, why))
-    return found
+        stretches.append(Stretch(float(start), float(stop), speaker, gender, text, why))
+    return stretches

@@ -123,9 +123,9 @@ def _decoded(content, encoding, path):
 def _one_byte(content):
     """The declared encoding of bytes that are not UTF-8 if it is one of OTHERS, else Windows-1252, of which
     ISO-8859-1 is a part"""
-    found = DECLARED.match(content[:1000])
+    declared = DECLARED.match(content[:1000])
     try:
-        name = codecs.lookup(found[1].decode()).name if found else ""
+        name = codecs.lookup(declared[1].decode()).name if declared else ""
     except LookupError:
         name = ""
     return name if name in OTHERS else "cp1252"

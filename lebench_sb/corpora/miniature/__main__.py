@@ -31,19 +31,23 @@ def main(argv=None):
     if not 0 < options.scale <= 1000 or (options.workers is not None and options.workers < 1):
         parser.error("--scale must be positive, 1000 at most, and --workers at least 1")
     try:
-        made = build_miniature(options.output, options.seed, options.scale, options.workers, corpora)
+        facts = build_miniature(options.output, options.seed, options.scale, options.workers, corpora)
     except ValueError as error:
         sys.exit(_fail(error, 2))
     except (OSError, RuntimeError) as error:
         if (code := exit_code(error)) is None and not isinstance(error, RuntimeError):
             raise
         sys.exit(_fail(one_line(error), code or 1))
-    verb = "already built, reused" if made["reused"] else "built"
-    sizes = [f"{made['hours']:.2f} h", f"{made['utterances']} utterances", f"{made['voices']} voices"]
-    sizes.append(f"{made['word_forms']} word forms")
-    if "oov_percent" in made:
-        sizes.append(f"{made['oov_percent']} % of Common Voice's test words unseen in its train")
-    sys.stdout.write(f"{options.output}: {verb}: {', '.join(made['corpora'])}: {', '.join(sizes)}\n")
+    verb = "already built, reused" if facts["reused"] else "built"
+    sizes = [
+        f"{facts['hours']:.2f} h",
+        f"{facts['utterances']} utterances",
+        f"{facts['voices']} voices",
+    ]
+    sizes.append(f"{facts['word_forms']} word forms")
+    if "oov_percent" in facts:
+        sizes.append(f"{facts['oov_percent']} % of Common Voice's test words unseen in its train")
+    sys.stdout.write(f"{options.output}: {verb}: {', '.join(facts['corpora'])}: {', '.join(sizes)}\n")
 
 
 def _fail(error, code):

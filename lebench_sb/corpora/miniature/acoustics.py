@@ -8,8 +8,8 @@ RATE = 16000
 
 def loud(wave, floor=0.01):
     """(first, last + 1) sample of `wave` (T,) above `floor` of its peak"""
-    found = np.flatnonzero(np.abs(wave) > floor * np.abs(wave).max())
-    return int(found[0]), int(found[-1]) + 1
+    above = np.flatnonzero(np.abs(wave) > floor * np.abs(wave).max())
+    return int(above[0]), int(above[-1]) + 1
 
 
 def trimmed(wave, margin=0.12):

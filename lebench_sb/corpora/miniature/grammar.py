@@ -292,13 +292,13 @@ def _mark(text, mark, language):
 
 
 def _concepts(words, tokens):
-    found, start = [], 0
+    concepts, start = [], 0
     while start < len(words):
         concept, stop = words[start].concept, start + 1
         while stop < len(words) and words[stop].concept is concept:
             stop += 1
         if concept is not None:
             name, value = concept
-            found.append(Concept(name, value or spell(tokens[start:stop]).lower(), start, stop))
+            concepts.append(Concept(name, value or spell(tokens[start:stop]).lower(), start, stop))
         start = stop
-    return tuple(found)
+    return tuple(concepts)

@@ -45,13 +45,13 @@ def write(folder, clips, recordings):
 
 def gaps(timed, seconds):
     """[(start, stop, number of the turn or None for what lies between)], without holes, from 0 to the end"""
-    found, last = [], 0.0
+    silences, last = [], 0.0
     for number, (start, stop) in enumerate(timed):
         if start > last:
-            found.append((last, start, None))
-        found.append((start, stop, number))
+            silences.append((last, start, None))
+        silences.append((start, stop, number))
         last = stop
-    return found + ([(last, seconds, None)] if seconds > last else [])
+    return silences + ([(last, seconds, None)] if seconds > last else [])
 
 
 def trs(clip, timed, seconds):

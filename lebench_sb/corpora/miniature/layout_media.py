@@ -147,12 +147,12 @@ def nested(clip, times):
     return "".join([*lines, "</dialogue>\n"])
 
 
-def _turn(speaker, start, stop, said, *contexts):
+def _turn(speaker, start, stop, content, *contexts):
     """A turn with its annotation out of context and, of a user, again in context, which nobody reads"""
     lines = [f'<turn speaker="{speaker}" startTime="{start:.3f}" endTime="{stop:.3f}">\n']
     for context in contexts:
         lines.append(f'<semAnnotation withContext="{context}">\n')
-        for (concept, specifier, value, words), sync in said:
+        for (concept, specifier, value, words), sync in content:
             if context == "true" and concept == "temps-date":
                 specifier = "-enContexte"
             time = "" if sync is None else f'<Sync time="{sync:.3f}"/>'

@@ -109,9 +109,9 @@ def _find_checkpoint(source):
         for name in ("preprocessor_config.json", "config.json"):
             fetch(str(source), name, required=False)
         for name in names[:-1]:
-            found = fetch(str(source), name, required=False)
-            if found is not None:
-                return found
+            fetched = fetch(str(source), name, required=False)
+            if fetched is not None:
+                return fetched
         return fetch(str(source), names[-1])
     return _find(source, names[0])
 
@@ -184,9 +184,9 @@ def _fill(config, weights, where):
             name for name in expected.keys() & weights.keys() if expected[name].shape != weights[name].shape
         ],
     }
-    found = [f"{len(names)} {kind}: {first_five(names)}" for kind, names in problems.items() if names]
-    if found:
-        raise DataError(f"{where} do not fit. Weights {'; '.join(found)}.")
+    faults = [f"{len(names)} {kind}: {first_five(names)}" for kind, names in problems.items() if names]
+    if faults:
+        raise DataError(f"{where} do not fit. Weights {'; '.join(faults)}.")
     model.load_state_dict(weights)
     check_finite(model.state_dict(), where)
     return model

@@ -117,11 +117,15 @@ def measures(p_target=0.01, c_miss=1.0, c_fa=1.0):
     """{metric: (function of `Ranking.counts`, unit, better)}; the parameters of a cost stand in its unit."""
     check_costs(p_target, c_miss, c_fa)
     costs = {"p_target": p_target, "c_miss": c_miss, "c_fa": c_fa}
-    said = f"Ptar {p_target:.10g}, Cmiss {c_miss:.10g}, Cfa {c_fa:.10g}"
+    costs_in_words = f"Ptar {p_target:.10g}, Cmiss {c_miss:.10g}, Cfa {c_fa:.10g}"
     return {
         "EER": (equal_error_rate, "%", "lower"),
-        "minDCF": (partial(min_dcf, **costs), said, "lower"),
-        "minDCF_norm": (partial(normalised_min_dcf, **costs), f"{said}, over the trivial cost", "lower"),
+        "minDCF": (partial(min_dcf, **costs), costs_in_words, "lower"),
+        "minDCF_norm": (
+            partial(normalised_min_dcf, **costs),
+            f"{costs_in_words}, over the trivial cost",
+            "lower",
+        ),
     }
 
 
@@ -138,8 +142,8 @@ def det_points(scores, targets, most=2000):
     """(false alarm rates, miss rates), each (m,) with m <= `most`: the corners of the DET curve, thinned
     evenly in rank where there are more"""
     misses, false_alarms = Ranking(scores, targets).counts()
-    kept = np.unique(np.linspace(0, len(misses) - 1, min(most, len(misses))).round().astype(int))
-    return false_alarms[kept] / false_alarms[0], misses[kept] / misses[-1]
+    positions = np.unique(np.linspace(0, len(misses) - 1, min(most, len(misses))).round().astype(int))
+    return false_alarms[positions] / false_alarms[0], misses[positions] / misses[-1]
 
 
 def intervals(scores, targets, speakers, functions, resamples=1000, seed=0, level=0.95):

@@ -128,11 +128,13 @@ def draw_panel(axes, panel, monitor, reference):
 
 def curves_of(curves, panel):
     """[(stage, number of the group, name, Curve)] of a panel"""
-    found = []
-    for stage, known in curves.stages.items():
+    curves_drawn = []
+    for stage, of_stage in curves.stages.items():
         names = [name for name, _ in curves.matching(stage, panel.key) if not name.endswith("_chance")]
-        found += [(stage, group, name, known[name]) for group, name in enumerate(names) if known[name].steps]
-    return found
+        curves_drawn += [
+            (stage, group, name, of_stage[name]) for group, name in enumerate(names) if of_stage[name].steps
+        ]
+    return curves_drawn
 
 
 def draw_curve(axes, stage, dashes, steps, values):

@@ -107,8 +107,8 @@ class Curves:
 
     def matching(self, stage, key):
         """[(name, Curve)] of `key` itself and of `key_0`, `key_1`, ... or `key_<word>`, sorted by name"""
-        found = self.stages[stage]
-        return [(k, found[k]) for k in sorted(found) if k == key or k.startswith(f"{key}_")]
+        of_stage = self.stages[stage]
+        return [(k, of_stage[k]) for k in sorted(of_stage) if k == key or k.startswith(f"{key}_")]
 
 
 def is_number(value):

@@ -78,14 +78,14 @@ class Probe:
     def scored(self, features):
         """features (n, D) of all utterances -> {"probe_<label>": unweighted average recall (%),
         "probe_<label>_chance": chance recall}; NaN where one is not finite"""
-        found = {}
+        scores = {}
         for label, (rows, classes, folds, number) in self.tasks.items():
             recall = math.nan
             if features[rows].isfinite().all():
                 predicted = cross_validated(features[rows], classes, folds, number)
                 recall = average_recall(predicted, classes, number)
-            found |= {f"probe_{label}": recall, f"probe_{label}_chance": 100 / number}
-        return found
+            scores |= {f"probe_{label}": recall, f"probe_{label}_chance": 100 / number}
+        return scores
 
     def pooled(self, utterance, frames_of):
         """Mean of the frames of an utterance (D,), on the CPU, float64"""

@@ -49,9 +49,9 @@ class NGrams:
 
     def score(self, context, word):
         """log10 probability of `word` after `context` (words), as any reader of ARPA computes it"""
-        known = {gram[0] for gram in ((word,), *((w,) for w in context)) if gram in self.log10}
-        word = word if word in known else UNKNOWN
-        context = [w if w in known else UNKNOWN for w in context]
+        words_known = {gram[0] for gram in ((word,), *((w,) for w in context)) if gram in self.log10}
+        word = word if word in words_known else UNKNOWN
+        context = [w if w in words_known else UNKNOWN for w in context]
         context = tuple(context[max(0, len(context) - self.order + 1) :])
         weight = 0.0
         while (*context, word) not in self.log10:
@@ -118,8 +118,8 @@ def discounts_of(counts):
     if not all(of[k] for k in (1, 2, 3, 4)):
         return FALLBACK
     share = of[1] / (of[1] + 2 * of[2])
-    found = tuple(k - (k + 1) * share * of[k + 1] / of[k] for k in (1, 2, 3))
-    return found if all(0 < d <= k for k, d in enumerate(found, 1)) else FALLBACK
+    discounts = tuple(k - (k + 1) * share * of[k + 1] / of[k] for k in (1, 2, 3))
+    return discounts if all(0 < d <= k for k, d in enumerate(discounts, 1)) else FALLBACK
 
 
 def interpolated(counts, discounts, lower, everything):

@@ -38,12 +38,12 @@ class SpeakerEmbedder(nn.Module):
         if self.training:
             # half a frame less, so that rounding never lets in a frame of padding
             return self.network(frames, (lens - 0.5) / frames.shape[1])[:, 0]
-        found = {}
+        by_place = {}
         for length in lens.unique().tolist():
             places = (lens == length).nonzero()[:, 0]
             embeddings = self.network(frames[places, :length])[:, 0]
-            found |= dict(zip(places.tolist(), embeddings, strict=True))
-        return torch.stack([found[place] for place in range(len(frames))])
+            by_place |= dict(zip(places.tolist(), embeddings, strict=True))
+        return torch.stack([by_place[place] for place in range(len(frames))])
 
 
 def _first(size):
