@@ -9,7 +9,7 @@ import torch
 import transformers
 
 from lebench_sb.encoders.importing.command import import_checkpoint
-from lebench_sb.encoders.importing.fairseq import MOMENTS, transformers_name
+from lebench_sb.encoders.importing.fairseq import AVERAGES, transformers_name
 from lebench_sb.pretraining.optimizer_state import read_optimizer_state
 
 
@@ -38,7 +38,7 @@ def test_frames_and_optimizer_state_are_those_of_fairseq(written, tmp_path, kind
     for name, theirs in expected["states"].items():
         ours = states[f"model.hf.{transformers_name(name)}"]
         assert float(ours["step"]) == 3
-        for moment in MOMENTS:  # fairseq's Adam begins them with the first gradient
+        for moment in AVERAGES:  # fairseq's Adam begins them with the first gradient
             assert torch.equal(ours[moment], theirs.get(moment, torch.zeros(())).expand_as(ours[moment])), (
                 name
             )
