@@ -40,9 +40,9 @@ COUNTS = {
 OWN = set(
     """
     prepare brain train_csv gender languages max_duration num_workers precision eval_precision
-    valid_every_updates checkpoint_every_updates freeze_targets_updates init_quantizer config.mask_time_prob model modules
-    optimizer optimizer.fused schedule.start config activation_checkpointing fsdp max_bad_fraction
-    allow_shared_audio
+    valid_every_updates checkpoint_every_updates freeze_targets_updates init_quantizer
+    config.mask_time_prob model modules optimizer optimizer.fused schedule.start config
+    activation_checkpointing fsdp max_bad_fraction allow_shared_audio
 """.split()
 )
 STATUS = re.compile(r"\b(confirmed|inferred|unknown)\b")
