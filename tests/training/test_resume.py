@@ -71,8 +71,8 @@ def times():
 
 
 def long(words):
-    """A run of 120 updates, with a checkpoint after each five"""
-    options = {"number_of_updates": 120, "valid_every_updates": 40, "checkpoint_every_updates": 5}
+    """A run of 60 updates, with a checkpoint after each five"""
+    options = {"number_of_updates": 60, "valid_every_updates": 20, "checkpoint_every_updates": 5}
     kept = [word for word in words if word.split("=")[0].removeprefix("--") not in options]
     return kept + [f"--{key}={value}" for key, value in options.items()]
 
@@ -204,7 +204,7 @@ def test_a_run_killed_on_a_full_disk_goes_on_from_what_was_good(
     assert run(argv).returncode != 0  # it says what it needs, and harms nothing
     (small_disk / "other").unlink()
     assert run(argv).returncode == 0
-    assert seen < 120 and steps(small_disk / "run") == long_run
+    assert seen < 60 and steps(small_disk / "run") == long_run
 
 
 @pytest.mark.slow
