@@ -29,6 +29,7 @@ REQUIRES = [
     "matplotlib>=3.8",
     "typer>=0.15",
     "pyyaml>=6",
+    "pydantic>=2.1",  # 2.0 takes no default beside an annotated Field
     "pyarrow>=18",  # manifests of millions of utterances
     "conllu>=6.0",  # reads treebanks
     "filelock>=4.1",  # older ones leave a killed run's lock to the workers that it forked

@@ -18,8 +18,9 @@ from lebench_sb.core.files import write_atomically
 from lebench_sb.evaluation import comparison, results, tables
 from lebench_sb.evaluation.plots import leaderboard_chart, learning_curves
 from lebench_sb.grid.command import benchmark
-from lebench_sb.grid.grid import FROZEN, raw_grid
+from lebench_sb.grid.grid import raw_grid
 from lebench_sb.grid.report import against_filterbank, name_of, read_cells, summary, trivial_baseline
+from lebench_sb.grid.schema import FROZEN
 
 ROOT = Path(__file__).parents[2]
 GRID = "recipes/grids/demo.yaml"

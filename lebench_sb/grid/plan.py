@@ -22,19 +22,9 @@ from lebench_sb.core.guard import read_json
 from lebench_sb.core.tags import foreign_in
 from lebench_sb.core.yaml_tree import keys_of
 from lebench_sb.core.yaml_values import compose, plain_value
-from lebench_sb.grid.grid import (
-    ASR_FIRST,
-    BASELINE,
-    CONTINUE,
-    CONTINUED,
-    END_TO_END,
-    KNOWN_YAMLS,
-    MEL,
-    OURS,
-    ROOT,
-    WAY_OUT,
-    stop_at,
-)
+from lebench_sb.grid.checks import ROOT, stop_at
+from lebench_sb.grid.grid import CONTINUE, KNOWN_YAMLS, WAY_OUT
+from lebench_sb.grid.schema import ASR_FIRST, BASELINE, CONTINUED, END_TO_END, MEL, OURS
 from lebench_sb.grid.words import MISTAKES, slug, word
 from lebench_sb.training.fingerprint import NO_BARS, digest
 
@@ -155,9 +145,7 @@ class _Planner:
 
     def points(self, task, mode):
         """Every combination of the rates to try; one without anything if there are none"""
-        settings = self.grid.modes.get(mode)
-        given = [settings.grid if settings else None, task.grid, self.grid.grid]
-        rates = next(rates for rates in given if rates is not None)
+        rates = self.grid.rates(task, mode)
         return [dict(zip(rates, values, strict=True)) for values in product(*rates.values())]
 
     def run(self, task, encoder, mode, seed, point):

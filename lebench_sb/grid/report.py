@@ -10,8 +10,8 @@ from lebench_sb.core.lines import json_text
 from lebench_sb.evaluation import comparison, results, tables
 from lebench_sb.grid.choice import NothingToChoose, choose, declared_metric
 from lebench_sb.grid.execute import CONSOLE, FAILED, NOT_RUN, REUSED, Outcome, read_inputs
-from lebench_sb.grid.grid import BASELINE
 from lebench_sb.grid.plan import point_name
+from lebench_sb.grid.schema import BASELINE
 from lebench_sb.training.fingerprint import fingerprint
 from lebench_sb.training.inputs import agrees
 

@@ -8,9 +8,10 @@ import pytest
 
 from lebench_sb.core.errors import UsageError
 from lebench_sb.grid import command
+from lebench_sb.grid.checks import ROOT
 from lebench_sb.grid.command import benchmark
 from lebench_sb.grid.execute import FAILED, Outcome
-from lebench_sb.grid.grid import ROOT, raw_grid, read_grid
+from lebench_sb.grid.grid import raw_grid, read_grid
 from lebench_sb.grid.plan import CONTINUED_KINDS, cannot_continue, continued_from, make_plan
 
 TASK = {"recipe": "recipes/TOY/Corpus", "hparams": "toy.yaml"}

@@ -10,8 +10,9 @@ from toy_recipe import lebench, runs
 
 from lebench_sb.core.errors import UsageError
 from lebench_sb.core.yaml_values import as_yaml
-from lebench_sb.grid.grid import canonical_mode, raw_grid, read_grid
+from lebench_sb.grid.grid import raw_grid, read_grid
 from lebench_sb.grid.plan import continued_from, make_plan
+from lebench_sb.grid.schema import canonical_mode
 from lebench_sb.grid.words import slug, word
 
 ROOT = Path(__file__).parents[2]
@@ -20,10 +21,14 @@ TASK = {"recipe": "recipes/TOY/Corpus", "hparams": "toy.yaml"}
 WRONG = [
     (dict(output=None), "output is missing"),
     (dict(ouput="x"), r"ouput is no key \(did you mean output\?\)"),
+    (dict(output=3), "output: the path of a folder is expected, not 3"),
     (dict(data_folder="dat"), "data_folder dat: no such folder"),
     (dict(encoders={"a": "encodr/x/y"}), "encoders.a: encodr/x/y is no folder"),
     (dict(encoders={"a": "mel_filterbanks"}), "did you mean mel_filterbank"),
     (dict(encoders={"a": "data"}), "encoders.a: data holds no config.json"),
+    (dict(encoders={"a": {"source": None}}), "encoders.a.source: a folder, a Hub id .* expected, not None"),
+    (dict(encoders={"a": None}), "encoders.a.None: a mapping is expected, with .*source"),
+    (dict(encoders={"a": {"sorce": "encoder"}}), "encoders.a.sorce is no key .did you mean source"),
     (dict(encoders={"a b": "encoder", "a_b": "other"}), "a_b and a b would share a folder"),
     (
         dict(encoders={"a": {"source": "encoder", "overrides": {"x": 1}}}),
@@ -56,6 +61,14 @@ WRONG = [
     (dict(tasks={"T": "recipes"}), "tasks.T.'recipes': a mapping is expected"),
     (dict(modes=["end-to-endd"]), "end-to-endd is no mode .did you mean end-to-end"),
     (dict(modes={"frozen": {"taks": "T"}}), "modes.frozen.taks is no key"),
+    (
+        dict(modes={"continued SSL": {"recipe": "recipes/PRE/toy", "step_overrides": [1]}}),
+        r"modes.continued SSL.step_overrides: keys of the recipe's YAML and values are expected, not \[1\]",
+    ),
+    (
+        dict(modes={"continued SSL": {"recipe": "recipes/PRE/toy", "step_overrides": {"seed": 1}}}),
+        "modes.continued SSL.step_overrides.seed: the grid sets it itself",
+    ),
     (dict(modes=["ASR first"]), "there is not one ASR task"),
     (dict(modes={"ASR first": {"task": "TOI"}}), "TOI .did you mean TOY"),
     (dict(modes=[]), "modes: a list of modes is expected"),
@@ -77,6 +90,7 @@ WRONG = [
     (dict(options=["--debugg"]), "debugg.*did you mean --debug"),
     (dict(tasks={"T": {**TASK, "start_from": "T"}}), "T.start_from: T is no task before it"),
     (dict(beats_trivial_baseline="yes"), "beats_trivial_baseline: True or False is expected, not 'yes'"),
+    (dict(parallel=True), "parallel: a whole number from 1 to 4096"),
     (dict(parallel=0), "parallel: a whole number from 1 to 4096"),
     (dict(overrides=[1]), "overrides: keys of the recipe's YAML and values"),
 ]
@@ -125,6 +139,23 @@ def test_all_mistakes_are_told_at_once_with_exit_code_2(toy):
         assert words in done.stderr
     gone = run_python(lebench("benchmark", "gone.yaml")[1:], cwd=toy.folder)
     assert gone.returncode == 2 and "gone.yaml" in gone.stderr
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        dict(encoders={"a": {"source": None}}),
+        dict(encoders={"a": {}}),
+        dict(tasks={"T": {**TASK, "recipe": ["a"]}}, exclude=[{"task": "T", "mode": "frozen"}]),
+        dict(tasks={"T": {**TASK, "hparams": 3}}),
+        dict(tasks={"T": {**TASK, None: 3}}),
+        dict(modes={"continued SSL": {"recipe": 3, "hparams": "toy.yaml"}}),
+        dict(exclude=[{"encoder": None}]),
+    ],
+)
+def test_one_mistake_is_one_problem(toy, changes):
+    with pytest.raises(UsageError, match="grid.yaml: "):  # else: grid.yaml (2 problems)
+        read_grid(toy.write(**changes))
 
 
 def test_values_survive_the_command_line():
