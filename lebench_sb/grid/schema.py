@@ -113,7 +113,7 @@ Names = _kind(Name | list[Name], "a name is expected, or a list of names")
 class Written(BaseModel):
     """A mapping in a grid's YAML. Nothing that is written is converted; "" is a text that is not written."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True, defer_build=True)
 
 
 class GridFile(Written):
