@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 
 from lebench_sb.core.errors import UsageError, nearest
+from lebench_sb.grid.cli_values import slug, wrong_overrides
 from lebench_sb.grid.schema import BASELINE, MEL, MODES, OURS, canonical_mode
-from lebench_sb.grid.words import slug, wrong_overrides
 
 ROOT = Path(__file__).parents[2]  # recipes of the repository are found from anywhere
 

@@ -103,8 +103,8 @@ def run():
     os.chdir(ROOT)
     grid = {"output": "results/demo", "data_folder": "results/demo/data", **raw_grid(options.grid)}
     data_folder, output = str(grid["data_folder"]), Path(str(grid["output"]))
-    words = ["--output", data_folder, "--scale", str(options.scale), "--corpora", options.corpora]
-    built = subprocess.run([sys.executable, "-m", "lebench_sb.corpora.miniature", *words])
+    arguments = ["--output", data_folder, "--scale", str(options.scale), "--corpora", options.corpora]
+    built = subprocess.run([sys.executable, "-m", "lebench_sb.corpora.miniature", *arguments])
     code = built.returncode or benchmark(options.grid, show=True)
     cells = output / "cells.json"
     if not cells.exists() or cells.stat().st_mtime < started:  # the miniature failed, or Ctrl-C

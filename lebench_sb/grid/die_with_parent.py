@@ -1,7 +1,8 @@
-"""python die_with_parent.py WORDS: becomes `python WORDS`, a process that the kernel ends with its parent.
+"""python die_with_parent.py ARGUMENTS: becomes `python ARGUMENTS`, a process that ends with its parent.
 
-So no run goes on without its grid after a SIGKILL (Linux; elsewhere it goes on, and its successor waits for
-it). A file of its own, since code between fork and exec is unsafe in a process with threads.
+The kernel ends it, so no run goes on without its grid after a SIGKILL (Linux; elsewhere it goes on, and its
+successor waits for it). A file of its own, since code between fork and exec is unsafe in a process with
+threads.
 """
 
 import ctypes

@@ -57,7 +57,7 @@ def run_step(step, skip=(), environment=None, show=False):
     folder = Path(step.folder)
     try:
         with alone_in(folder):
-            record = fingerprint(step.words, skip)
+            record = fingerprint(step.arguments, skip)
             make_room(folder, record)
             if (folder / step.marker).exists():
                 return Outcome(REUSED)
@@ -70,12 +70,12 @@ def _run(step, folder, environment, show):
     started, console = time.time(), folder / CONSOLE
     before = console.stat().st_size if console.exists() else 0
     variables = os.environ | environment | {"LEBENCH_PARENT": str(os.getpid()), "PYTHONUNBUFFERED": "1"}
-    words = [word for word in step.words if not (show and word == NO_BARS)]
+    arguments = [each for each in step.arguments if not (show and each == NO_BARS)]
     if show:  # a bar behind a pipe cannot ask the terminal for its width
         variables["COLUMNS"] = str(shutil.get_terminal_size().columns)
     with open(console, "ab", buffering=0) as out:
         process = subprocess.Popen(
-            [sys.executable, str(DIE_WITH_PARENT), *words], env=variables, stdin=subprocess.DEVNULL,
+            [sys.executable, str(DIE_WITH_PARENT), *arguments], env=variables, stdin=subprocess.DEVNULL,
             stdout=out, stderr=subprocess.PIPE if show else out,
         )  # fmt: skip
         with process:

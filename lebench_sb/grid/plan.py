@@ -23,9 +23,9 @@ from lebench_sb.core.tags import foreign_in
 from lebench_sb.core.yaml_tree import keys_of
 from lebench_sb.core.yaml_values import compose, plain_value
 from lebench_sb.grid.checks import ROOT, stop_at
+from lebench_sb.grid.cli_values import MISTAKES, cli_arguments, cli_value, slug
 from lebench_sb.grid.grid import CONTINUE, KNOWN_YAMLS, WAY_OUT
 from lebench_sb.grid.schema import ASR_FIRST, BASELINE, CONTINUED, END_TO_END, MEL, OURS
-from lebench_sb.grid.words import MISTAKES, slug, word
 from lebench_sb.training.fingerprint import NO_BARS, digest
 
 RUN = "results.json"  # a recipe writes it last
@@ -36,13 +36,13 @@ PREPARED = "prepared.json"  # for `lebench prepare`, whose manifests have no ord
 
 @dataclass(frozen=True)
 class Step:
-    """words: after `python`. after: names of steps that must have succeeded. choice: (task, encoder, mode)
-    whose learning rates, chosen when its first seed has run, complete the words and the folder. slots: that
-    it takes of the machine."""
+    """arguments: after `python`. after: names of steps that must have succeeded. choice: (task, encoder,
+    mode) whose learning rates, chosen when its first seed has run, complete the arguments and the folder.
+    slots: that it takes of the machine."""
 
     name: str
     folder: str
-    words: tuple
+    arguments: tuple
     after: tuple = ()
     choice: tuple = ()
     marker: str = RUN
@@ -50,16 +50,15 @@ class Step:
 
     @property
     def command(self):
-        if self.words[:2] == ("-m", "lebench_sb.cli"):
-            return shlex.join(["lebench", *self.words[2:]])
-        return shlex.join(["python", *self.words])
+        if self.arguments[:2] == ("-m", "lebench_sb.cli"):
+            return shlex.join(["lebench", *self.arguments[2:]])
+        return shlex.join(["python", *self.arguments])
 
     def with_point(self, point):
         """The step with the chosen values, {key: value}"""
         folder = f"{self.folder}/{point_name(point)}"
-        words = [*self.words, "--output_folder", folder]
-        words += [w for key, value in point.items() for w in (f"--{key}", word(value))]
-        return replace(self, folder=folder, words=tuple(words), choice=())
+        arguments = [*self.arguments, "--output_folder", folder, *cli_arguments(point)]
+        return replace(self, folder=folder, arguments=tuple(arguments), choice=())
 
 
 @dataclass(frozen=True)
@@ -95,7 +94,7 @@ class Plan:
 
 
 def point_name(point):
-    return ",".join(f"{key}={slug(word(value))}" for key, value in point.items())
+    return ",".join(f"{key}={slug(cli_value(value))}" for key, value in point.items())
 
 
 def make_plan(grid):
@@ -152,19 +151,20 @@ class _Planner:
         """Adds a task's run (once) and returns its name"""
         parts = [*map(slug, (task.name, encoder.name, mode)), f"seed{seed}"]
         parts += [point_name(point)] if point else []
-        words, after = self.words(task, encoder, mode, seed, point)
+        arguments, after = self.arguments(task, encoder, mode, seed, point)
         folder = "/".join([self.grid.output, *parts])
-        return self.add(Step("/".join(parts), folder, (*words, "--output_folder", folder), after))
+        return self.add(Step("/".join(parts), folder, (*arguments, "--output_folder", folder), after))
 
     def run_chosen(self, task, encoder, mode, seed, tries):
         """Adds a run whose point is chosen among `tries`, and returns its name"""
         parts = [*map(slug, (task.name, encoder.name, mode)), f"seed{seed}"]
-        words, after = self.words(task, encoder, mode, seed, dict(next(iter(tries.values()))[0]), chosen=True)
+        point = next(iter(tries.values()))[0]
+        arguments, after = self.arguments(task, encoder, mode, seed, point, chosen=True)
         after = (*after, *(name for _, name in tries.values()))
         choice = (task.name, encoder.name, mode)
-        return self.add(Step("/".join(parts), "/".join([self.grid.output, *parts]), words, after, choice))
+        return self.add(Step("/".join(parts), "/".join([self.grid.output, *parts]), arguments, after, choice))
 
-    def words(self, task, encoder, mode, seed, point, chosen=False):
+    def arguments(self, task, encoder, mode, seed, point, chosen=False):
         """Command of a task's run but for its output_folder (and its point, if that is chosen later)"""
         source, after = self.source(task, encoder, mode)
         start, source, after = self.start(task, encoder, mode, seed, source, after)
@@ -202,12 +202,11 @@ class _Planner:
         return {"init_from_run": folder}, source, (*after, name)
 
     def command(self, recipe, values):
-        """Words after `python`: the grid's own keys first"""
+        """Arguments after `python`: the grid's own keys first"""
         ordered = [*(key for key in OURS if key in values), *(key for key in values if key not in OURS)]
-        words = [recipe.train, recipe.yaml]
-        words += ["--data_folder", recipe.data_folder] if recipe.data_folder else []
-        words += [w for key in ordered for w in (f"--{key}", word(values[key]))]
-        return (*words, NO_BARS, *self.grid.options)
+        arguments = [recipe.train, recipe.yaml]
+        arguments += ["--data_folder", recipe.data_folder] if recipe.data_folder else []
+        return (*arguments, *cli_arguments({k: values[k] for k in ordered}), NO_BARS, *self.grid.options)
 
     def add(self, step):
         self.steps.setdefault(step.name, step)
@@ -280,14 +279,14 @@ class _Planner:
     def own_manifests(self, task):
         """The manifests that a task's overrides name"""
         overrides = {**self.grid.overrides, **task.recipe.overrides}
-        return {key: word(overrides[key]) for key in ("train_csv", "valid_csv") if key in overrides}
+        return {key: cli_value(overrides[key]) for key in ("train_csv", "valid_csv") if key in overrides}
 
     def prepared(self, task):
         """Adds `lebench prepare` of the corpus of a task; "" if its overrides name manifests"""
         overrides = {**self.grid.overrides, **task.recipe.overrides}
         if "train_csv" in overrides:
             return ""
-        typed = {key: word(value) for key, value in overrides.items()}
+        typed = {key: cli_value(value) for key, value in overrides.items()}
         typed |= {"data_folder": task.recipe.data_folder, "output_folder": "OUTPUT", "ssl_hub": MEL}
         try:
             function = plain_value(task.recipe.yaml, typed, "prepare")
@@ -303,11 +302,11 @@ class _Planner:
             )
             return ""
         kept = {k: v for k, v in function.items() if k not in ("data_folder", "manifest_folder")}
-        words = ["-m", "lebench_sb.cli", "prepare", corpus, "--data_folder", task.recipe.data_folder]
-        words += [w for key, value in kept.items() for w in (f"--{key}", as_json(value))]
-        name = f"encoders/data/{corpus}-{digest(words)[:6]}"
+        arguments = ["-m", "lebench_sb.cli", "prepare", corpus, "--data_folder", task.recipe.data_folder]
+        arguments += [argument for key, value in kept.items() for argument in (f"--{key}", as_json(value))]
+        name = f"encoders/data/{corpus}-{digest(arguments)[:6]}"
         folder = f"{self.grid.output}/{name}"
-        return self.add(Step(name, folder, (*words, "--output", folder), marker=PREPARED))
+        return self.add(Step(name, folder, (*arguments, "--output", folder), marker=PREPARED))
 
     def asr_first(self, encoder):
         """The end-to-end run of speech recognition on an encoder, which exports what it made of it"""
@@ -380,19 +379,21 @@ def as_json(value):
 
 def check(grid, plan):
     """Raises UsageError listing what `command_line.parse` says of the steps (nested keys, keys still missing)
-    and words that would run something: the pieces of a grid are harmless each, and so must their sum be"""
+    and arguments that would run something: the pieces of a grid are harmless each, and so must be their sum
+    """
     problems, seen = [], set()
     for step in plan.steps.values():
-        yaml, words = step.words[1], list(step.words[2:])
+        yaml, arguments = step.arguments[1], list(step.arguments[2:])
         differing = {"--output_folder", "--seed", "--ssl_hub", "--init_from"}
-        shape = (yaml, *(w for i, w in enumerate(words) if i == 0 or words[i - 1] not in differing))
-        tags = [tag for w in words for tag in foreign_in(w, KNOWN_YAMLS)]
+        pairs = zip(["", *arguments], arguments, strict=False)
+        shape = (yaml, *(argument for before, argument in pairs if before not in differing))
+        tags = [tag for argument in arguments for tag in foreign_in(argument, KNOWN_YAMLS)]
         problems += [f"{step.name}: {tag} is not run from a grid: {WAY_OUT}" for tag in tags]
-        if step.words[0] == "-m" or shape in seen or tags:
+        if step.arguments[0] == "-m" or shape in seen or tags:
             continue
         seen.add(shape)
         try:
-            parse([yaml, *words])
+            parse([yaml, *arguments])
         except MISTAKES as error:
             problems.append(f"{yaml}: {str(error).rstrip('.')}")
     stop_at(grid.path, problems)

@@ -265,7 +265,7 @@ def standing(grid, step):
     if step.choice or begun is None:
         return "to do"
     try:
-        same = agrees(begun, fingerprint(step.words, [grid.output]))
+        same = agrees(begun, fingerprint(step.arguments, [grid.output]))
     except (OSError, ValueError):
         return "to do"
     if not same:

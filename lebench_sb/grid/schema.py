@@ -45,7 +45,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic_core import PydanticCustomError
 
 from lebench_sb.core.errors import nearest
-from lebench_sb.grid.words import word
+from lebench_sb.grid.cli_values import cli_value
 
 FROZEN, CONTINUED, ASR_FIRST, END_TO_END = MODES = ("frozen", "continued SSL", "ASR first", "end-to-end")
 BASELINE, MEL = "filterbank", "mel_filterbank"
@@ -60,7 +60,7 @@ def _not_ours(key):
 
 
 def _no_value_twice(values):
-    if len({word(value) for value in values}) < len(values):
+    if len({cli_value(value) for value in values}) < len(values):
         raise ValueError("a value stands there twice")
     return values
 

@@ -97,12 +97,12 @@ def test_a_pipe_is_no_grid(tmp_path):
         raw_grid(tmp_path / "grid.yaml")
 
 
-@pytest.mark.parametrize("changes, words", [
+@pytest.mark.parametrize("changes, message", [
     (dict(seeds=[-1]), "from 0 on"), (dict(seeds=[2**32]), "from 0 on"), (dict(parallel=10**9), "to 4096"),
     (dict(threads=10**9), "to 4096"), (dict(tasks={"T": {"recipe": ["a"]}}), "no folder with a train.py"),
 ])  # fmt: skip
-def test_numbers_and_kinds_out_of_range(toy, changes, words):
-    with pytest.raises(UsageError, match=words):
+def test_numbers_and_kinds_out_of_range(toy, changes, message):
+    with pytest.raises(UsageError, match=message):
         toy.run(**changes)
 
 
@@ -141,8 +141,8 @@ def planned(toy, yaml_text=None, **changes):
 
 
 def init_from(plan):
-    words = plan.steps["encoders/continued_SSL/made"].words
-    return words[words.index("--init_from") + 1]
+    arguments = plan.steps["encoders/continued_SSL/made"].arguments
+    return arguments[arguments.index("--init_from") + 1]
 
 
 def test_continued_ssl_of_a_pretraining_begins_with_its_quantiser(toy):

@@ -131,10 +131,10 @@ def test_what_failed_is_told_with_bars_on_the_screen_and_pictures_show_the_other
     small = dict(tasks=tasks, encoders={"ours": "encoder"}, modes=["frozen"], seeds=[2])
     assert toy.run(**small, call={"show": True}) == 1
     said, shown = capfd.readouterr()
-    words = "the last words of grid/BAD/ours/frozen/seed2"
-    assert f"    {words}" in said, "the reason stands beside the failed run"
-    assert words in shown, "and where it happened"
-    assert words in (toy.folder / "grid/BAD/ours/frozen/seed2/console.txt").read_text()
+    last_line = "the last words of grid/BAD/ours/frozen/seed2"
+    assert f"    {last_line}" in said, "the reason stands beside the failed run"
+    assert last_line in shown, "and where it happened"
+    assert last_line in (toy.folder / "grid/BAD/ours/frozen/seed2/console.txt").read_text()
     finish(toy.folder / "grid")
     assert sorted(path.name for path in (toy.folder / "grid").glob("learning*")) == [
         "learning_curves_TOY.png"
@@ -389,14 +389,14 @@ def test_jobs_of_submitit(toy):
     assert toy.run(**changes) == 0 and len(runs(toy.folder)) == 1
 
 
-@pytest.mark.parametrize("settings, words", [
+@pytest.mark.parametrize("settings, message", [
     ("partition", "write key=value"), ("partition=", "write key=value"),
     ("cluster=local,timeout_mins=5", "timeout_mins.*did you mean timeout_min"),
     ("cluster=nowhere", "nowhere"),
 ])  # fmt: skip
-def test_wrong_slurm_settings_are_usage_mistakes(toy, settings, words):
+def test_wrong_slurm_settings_are_usage_mistakes(toy, settings, message):
     pytest.importorskip("submitit")
-    with pytest.raises(UsageError, match=words):
+    with pytest.raises(UsageError, match=message):
         toy.run(call={"slurm": settings})
     assert not runs(toy.folder)
 

@@ -10,10 +10,10 @@ from toy_recipe import lebench, runs
 
 from lebench_sb.core.errors import UsageError
 from lebench_sb.core.yaml_values import as_yaml
+from lebench_sb.grid.cli_values import cli_value, slug
 from lebench_sb.grid.grid import raw_grid, read_grid
 from lebench_sb.grid.plan import continued_from, make_plan
 from lebench_sb.grid.schema import canonical_mode
-from lebench_sb.grid.words import slug, word
 
 ROOT = Path(__file__).parents[2]
 TASK = {"recipe": "recipes/TOY/Corpus", "hparams": "toy.yaml"}
@@ -96,21 +96,21 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize("changes, words", WRONG, ids=[str(number) for number in range(len(WRONG))])
-def test_mistakes_are_named_with_a_way_out_before_anything_runs(toy, changes, words):
-    with pytest.raises(UsageError, match=words):
+@pytest.mark.parametrize("changes, message", WRONG, ids=[str(number) for number in range(len(WRONG))])
+def test_mistakes_are_named_with_a_way_out_before_anything_runs(toy, changes, message):
+    with pytest.raises(UsageError, match=message):
         toy.run(**changes)
     assert not runs(toy.folder) and not (toy.folder / "grid").exists()
 
 
-@pytest.mark.parametrize("text, words", [
+@pytest.mark.parametrize("text, message", [
     ("a: [1", "grid.yaml"), ("- a", "not a mapping"), ("", "not a mapping"),
     ("output: a\noutput: b", "duplicate key"), (b"\xff\xfe", "grid.yaml"),
 ])  # fmt: skip
-def test_what_is_no_grid(tmp_path, text, words):
+def test_what_is_no_grid(tmp_path, text, message):
     path = tmp_path / "grid.yaml"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    with pytest.raises(UsageError, match=words):
+    with pytest.raises(UsageError, match=message):
         read_grid(path)
 
 
@@ -135,8 +135,8 @@ def test_all_mistakes_are_told_at_once_with_exit_code_2(toy):
     path = toy.write(ouput="x", seeds=[1, 1], tasks={"T": {**TASK, "overrides": {"secnds": 1, "head_l": 2}}})
     done = run_python(lebench("benchmark", str(path))[1:], cwd=toy.folder)
     assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1
-    for words in ("4 problems", "did you mean output", "seeds:", "--seconds", "--head_lr"):
-        assert words in done.stderr
+    for message in ("4 problems", "did you mean output", "seeds:", "--seconds", "--head_lr"):
+        assert message in done.stderr
     gone = run_python(lebench("benchmark", "gone.yaml")[1:], cwd=toy.folder)
     assert gone.returncode == 2 and "gone.yaml" in gone.stderr
 
@@ -167,7 +167,7 @@ def test_values_survive_the_command_line():
         [[1], {"a": "#b"}],
     ]
     for value in values:
-        assert yaml.safe_load(as_yaml({"key": word(value)}))["key"] == value or value in (None, "")
+        assert yaml.safe_load(as_yaml({"key": cli_value(value)}))["key"] == value or value in (None, "")
 
 
 def test_names_become_folders():
@@ -215,8 +215,8 @@ def test_settings_of_a_cell_win_in_order(toy):
     plan = make_plan(read_grid(path))
 
     def values(name):
-        words = plan.steps[name].words[2:]
-        return dict(zip([w[2:] for w in words[:-3:2]], words[1:-3:2], strict=True))
+        arguments = plan.steps[name].arguments[2:]
+        return dict(zip([key[2:] for key in arguments[:-3:2]], arguments[1:-3:2], strict=True))
 
     frozen = values("T/a/frozen/seed1")
     assert (frozen["head_lr"], frozen["seconds"], frozen["layer"]) == ("3", "2", "last")
@@ -230,14 +230,14 @@ def test_a_mode_may_have_a_yaml_of_its_own(toy):
     (place / "whole.yaml").write_text((place / "toy.yaml").read_text() + "encoder_lr: 0.1\n")
     modes = {"end to end": {"hparams": "whole.yaml", "encoder_lr": 0.2}}
     plan = make_plan(read_grid(toy.write(tasks={"T": {**TASK, "modes": modes}}, seeds=[1])))
-    yamls = {name: Path(step.words[1]).name for name, step in plan.steps.items()}
+    yamls = {name: Path(step.arguments[1]).name for name, step in plan.steps.items()}
     assert yamls["T/ours/end-to-end/seed1"] == "whole.yaml"
     assert yamls["T/ours/frozen/seed1"] == yamls["T/filterbank/filterbank/seed1"] == "toy.yaml"
-    for wrong, words in (
+    for wrong, message in (
         ({"hparams": "whle.yaml"}, "did you mean whole.yaml"),
         ({"encoder_lr": 1}, "encoder_lr"),
     ):
-        with pytest.raises(UsageError, match=words):
+        with pytest.raises(UsageError, match=message):
             toy.run(tasks={"T": {**TASK, "modes": {"end to end": wrong}}})
 
 
@@ -256,10 +256,10 @@ def test_continued_ssl_hears_the_audio_of_the_task(toy):
         s for s in plan.steps.values() if s.name.startswith("encoders/continued_SSL/ours/commonvoice-")
     )
     assert step.after == (prepared[0].name,)
-    words = " ".join(step.words)
+    command = " ".join(step.arguments)
     assert (
-        f"--train_csv {folder}/train.csv --valid_csv {folder}/valid.csv" in words
-        and "--init_from encoder" in words
+        f"--train_csv {folder}/train.csv --valid_csv {folder}/valid.csv" in command
+        and "--init_from encoder" in command
     )
 
 

@@ -282,8 +282,8 @@ def test_two_grids_do_not_share_a_folder(toy):
     path = toy.write(**ONE)
     (toy.folder / "grid").mkdir()
     with only_one(toy.folder / "grid"):
-        words = lebench("benchmark", str(path))
-        second = subprocess.run(words, cwd=toy.folder, capture_output=True, text=True)
+        command = lebench("benchmark", str(path))
+        second = subprocess.run(command, cwd=toy.folder, capture_output=True, text=True)
     assert second.returncode == 2 and "another `lebench benchmark` runs this grid" in second.stderr
     assert not runs(toy.folder)
     assert toy.run(**ONE) == 0 and len(runs(toy.folder)) == 1
@@ -302,8 +302,8 @@ def test_two_jobs_of_one_step_run_it_once(toy):
     """As on a cluster: a grid was killed, its job goes on, the grid's second start submits the step again."""
     overrides = {"seconds": 3}
     toy.write(**{**ONE, "tasks": {"TOY": {"recipe": "recipes/TOY/Corpus", "overrides": overrides}}})
-    words = dict(cwd=toy.folder, stdout=subprocess.PIPE, text=True)
-    jobs = [subprocess.Popen([*lebench()[:1], "-c", RUN_ONE], **words) for _ in range(2)]
+    options = dict(cwd=toy.folder, stdout=subprocess.PIPE, text=True)
+    jobs = [subprocess.Popen([*lebench()[:1], "-c", RUN_ONE], **options) for _ in range(2)]
     said = [job.communicate()[0] for job in jobs]
     assert sorted(text.splitlines()[-1] for text in said) == ["finished", "reused"]
     assert len(runs(toy.folder)) == 1 and "another process runs here" in "".join(said)

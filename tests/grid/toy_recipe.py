@@ -50,8 +50,8 @@ def log(folder, what):
 
 
 def main(argv):
-    words = [word for word in argv[1:] if word not in ("--noprogressbar", "--debug")]
-    options = dict(zip((w[2:] for w in words[::2]), words[1::2]))
+    arguments = [each for each in argv[1:] if each not in ("--noprogressbar", "--debug")]
+    options = dict(zip((key[2:] for key in arguments[::2]), arguments[1::2]))
     options = {"layer": "weighted", "head_lr": "0.002", "freeze": "True", "seconds": "0", **options}
     folder = Path(options["output_folder"])
     folder.mkdir(parents=True, exist_ok=True)
@@ -132,5 +132,5 @@ def runs(folder, what="begun"):
     return [line[0] for line in lines if line[1] == what]
 
 
-def lebench(*words):
-    return [sys.executable, "-m", "lebench_sb.cli", *words]
+def lebench(*arguments):
+    return [sys.executable, "-m", "lebench_sb.cli", *arguments]

@@ -1,4 +1,4 @@
-"""Values and names as a command line and a path write them, and what is wrong with them."""
+"""Values as a command line takes them, names as a path does, and what is wrong with overrides."""
 
 import json
 import re
@@ -19,7 +19,7 @@ def slug(name):
     return re.sub(r"[^\w.=,+-]+", "_", str(name)).strip("._") or "_"
 
 
-def word(value):
+def cli_value(value):
     """A value of an override as YAML reads it back on a command line: 5e-05 -> "5.0e-05", lists in
     brackets"""
     if isinstance(value, bool):
@@ -36,12 +36,17 @@ def word(value):
 
 
 def _inner(value):
-    """As `word`, inside brackets: a text that YAML would split or read as something else is quoted"""
+    """As `cli_value`, inside brackets: a text that YAML would split or read as something else is quoted"""
     if isinstance(value, str) and not value.startswith("!"):
         plain = re.fullmatch(r"[A-Za-z_./][\w ./<>-]*", value)
         plain = plain and yaml.safe_load(f"[{value}]") == [value]
         return value if plain else json.dumps(value, ensure_ascii=False)
-    return word(value)
+    return cli_value(value)
+
+
+def cli_arguments(values):
+    """{key: value} -> ["--key", "value", ...]"""
+    return [argument for key, value in values.items() for argument in (f"--{key}", cli_value(value))]
 
 
 def wrong_overrides(path, pairs):
@@ -54,9 +59,9 @@ def wrong_overrides(path, pairs):
     problems = []
     for key, value in pairs:
         try:
-            split_words([f"--{key}={word(value)}"], list(nodes))
+            split_words([f"--{key}={cli_value(value)}"], list(nodes))
             if f"--{key}" not in options:
-                check_kind(key, word(value), nodes[key])
+                check_kind(key, cli_value(value), nodes[key])
         except UsageError as error:
             problems.append(str(error).rstrip("."))
     return problems
