@@ -13,6 +13,8 @@ from pathlib import Path
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from lebench_sb.core.python_source import syntax_tree
+
 PACKAGE = Path(__file__).parents[1]
 PLAIN = re.compile(
     r"!ref|!copy|!tuple|!PLACEHOLDER|(!!|tag:yaml\.org,2002:)(int|float|str|bool|null|seq|map|merge)"
@@ -100,5 +102,4 @@ def is_defined(target):
 
 @lru_cache(None)
 def _definitions(path):
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    return {node.name for node in tree.body if isinstance(node, (ast.ClassDef, ast.FunctionDef))}
+    return {node.name for node in syntax_tree(path).body if isinstance(node, (ast.ClassDef, ast.FunctionDef))}

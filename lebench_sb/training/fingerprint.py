@@ -22,7 +22,6 @@ import hashlib
 import json
 import os
 import re
-import threading
 from functools import lru_cache
 from pathlib import Path
 
@@ -30,6 +29,7 @@ import yaml
 
 import lebench_sb
 from lebench_sb.core.command_line import parse
+from lebench_sb.core.python_source import syntax_tree
 from lebench_sb.core.yaml_values import resolve
 from lebench_sb.manifests.member_names import files_in, manifest_paths, named_in_manifest, yaml_values
 
@@ -43,8 +43,6 @@ SPLITS = ("train", "valid", "test")
 CSV_KEYS = tuple(f"{split}_csv" for split in SPLITS)
 OWN_FOLDERS = ("output_folder", "save_folder", "feature_cache")  # what the run writes, and reads again
 SMALL = 64 << 20  # bytes of a file whose content is hashed; of larger ones size and time of change
-# one at a time: Python 3.11 counts the depth of all threads' trees together, and then raises a SystemError
-PARSING = threading.Lock()
 NAMES = {"command": "command", "yaml": "YAML", "code": "code", "data": "data", "encoder": "encoder"}
 
 
@@ -119,9 +117,7 @@ def imported(path):
 def names_imported(path, changed, size):
     """`imported`, of a file of that time of change and size"""
     names = []
-    with PARSING:
-        tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
-    for node in ast.walk(tree):
+    for node in ast.walk(syntax_tree(path)):
         if isinstance(node, ast.Import):
             names += [name.name for name in node.names]
         elif isinstance(node, ast.ImportFrom):

@@ -20,7 +20,9 @@ SMALL = {  # besides what the table says: two batches of full size take minutes 
         "--recogniser={hidden: 32, layers: 1, context: 16}",
         "--parser={word_hidden: 16, word_layers: 1, hidden: 16, layers: 1, mlp: 16}",
     ],
-    "AST/mTEDx": ["--source={channels: 32, size: 32, layers: 1}", "--head={layers: 1, hidden: 32}"],
+    "AST/mTEDx": ["--head={layers: 1, hidden: 32}"],
+    "AST/mTEDx/transformer": ["--source={channels: 32, size: 32, layers: 1}"],
+    "AST/mTEDx/end_to_end": ["--source={size: 32}"],
 }
 SECOND = ("ASR/ETAPE", "AER/AlloSat")  # corpora of a way of scoring that an earlier row has
 SECTION = README.split("## Four ways to use an encoder")[1].split("\n## ")[0]
@@ -38,7 +40,7 @@ def run(step, names, folder):
     words = [re.sub(r"^([A-Z])(?=/|$)", lambda m: str(names[m[1]]), word) for word in words]
     script = [f"recipes/{recipe}/train.py", f"recipes/{recipe}/hparams/{yaml}.yaml"]
     words = [*script, "--data_folder", str(names["D"]), "--output_folder", str(folder), *words, "--debug"]
-    words += SMALL.get(recipe, [])
+    words += SMALL.get(recipe, []) + SMALL.get(f"{recipe}/{yaml}", [])
     if "--max_batch_seconds" not in words and not recipe.startswith("AER"):
         words.append("--max_batch_seconds=12")
     done = run_python([*words, "--noprogressbar"], cwd=ROOT)
