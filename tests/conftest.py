@@ -9,6 +9,7 @@ import pytest
 import soundfile
 import speechbrain  # noqa: F401  its lazy modules must exist before they are taken away
 import torch
+from made_once import made_once
 from speechbrain.utils.importutils import LazyModule
 
 from lebench_sb.manifests.utterance import Utterance
@@ -90,9 +91,10 @@ def emotion_miniature(tmp_path_factory):
     pytest.importorskip("py_nanotts")
     from lebench_sb.corpora.miniature.build import build_miniature
 
-    folder = tmp_path_factory.mktemp("emotion")
-    build_miniature(folder, scale=0.02, workers=1, corpora=("recola", "allosat", "cafe"))
-    return folder
+    def build(folder):
+        build_miniature(folder, scale=0.02, workers=1, corpora=("recola", "allosat", "cafe"))
+
+    return made_once(tmp_path_factory, "emotion", build)
 
 
 TINY_MODEL = (

@@ -5,6 +5,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+from made_once import made_once
 from python_process import run_python
 
 ROOT = Path(__file__).parents[2]
@@ -55,25 +56,29 @@ def data(tmp_path_factory):
     pytest.importorskip("espeakng_loader")
     from lebench_sb.corpora.miniature.build import build_miniature
 
-    folder = tmp_path_factory.mktemp("data")
-    build_miniature(folder, scale=0.02, corpora=sorted({*CORPORA.values(), "mls"}))
-    return folder
+    corpora = sorted({*CORPORA.values(), "mls"})
+    return made_once(
+        tmp_path_factory, "modes_data", lambda to: build_miniature(to, scale=0.02, corpora=corpora)
+    )
 
 
 @pytest.fixture(scope="module")
 def encoder(data, tiny_pretraining, tmp_path_factory):
     """A tiny pre-trained encoder with its quantiser"""
-    folder = tmp_path_factory.mktemp("encoder")
-    script = ["recipes/pretraining/wav2vec2/train.py", "recipes/pretraining/wav2vec2/hparams/mini.yaml"]
-    words = [*script, *tiny_pretraining, "--output_folder", str(folder), "--noprogressbar"]
-    assert run_python(words, cwd=ROOT).returncode == 0
-    return folder / "pretraining"
+
+    def pretrain(folder):
+        script = ["recipes/pretraining/wav2vec2/train.py", "recipes/pretraining/wav2vec2/hparams/mini.yaml"]
+        words = [*script, *tiny_pretraining, "--output_folder", str(folder), "--noprogressbar"]
+        assert run_python(words, cwd=ROOT).returncode == 0
+
+    return made_once(tmp_path_factory, "modes_encoder", pretrain) / "pretraining"
 
 
 @pytest.fixture(scope="module")
 def recognised(data, encoder, tmp_path_factory):
     """What step A leaves"""
-    return run(STEPS["A"], {"E": encoder, "D": data}, tmp_path_factory.mktemp("asr"))
+    names = {"E": encoder, "D": data}
+    return made_once(tmp_path_factory, "modes_asr", lambda to: run(STEPS["A"], names, to)) / "debug"
 
 
 def test_the_table_has_every_task_and_way():

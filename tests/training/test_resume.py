@@ -12,6 +12,7 @@ from importlib.metadata import version
 
 import pytest
 from killing import KILL
+from made_once import made_once
 from scripts import wait_for
 
 TRAIN = "recipes/pretraining/wav2vec2/train.py"
@@ -35,10 +36,11 @@ def steps(folder):
 
 @pytest.fixture(scope="module")
 def uninterrupted(root, tiny_pretraining, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("whole") / "run"
-    done = run(command(root, tiny_pretraining, folder))
-    assert done.returncode == 0, done.stderr[-2000:]
-    return folder
+    def train(folder):
+        done = run(command(root, tiny_pretraining, folder))
+        assert done.returncode == 0, done.stderr[-2000:]
+
+    return made_once(tmp_path_factory, "uninterrupted", train)
 
 
 def test_a_run_leaves_its_files(uninterrupted):
@@ -79,10 +81,11 @@ def long(words):
 
 @pytest.fixture(scope="module")
 def long_run(root, tiny_pretraining, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("long") / "run"
-    done = run(command(root, long(tiny_pretraining), folder))
-    assert done.returncode == 0, done.stderr[-2000:]
-    return steps(folder)
+    def train(folder):
+        done = run(command(root, long(tiny_pretraining), folder))
+        assert done.returncode == 0, done.stderr[-2000:]
+
+    return steps(made_once(tmp_path_factory, "long_run", train))
 
 
 def begun(argv, folder, **options):
