@@ -108,7 +108,12 @@ tasks:
   AST: {{overrides: {{number_of_epochs: 1, average_checkpoints: 1}}}}
   AER: {{overrides: {{number_of_epochs: 1}}}}
   ASV: {{overrides: {{number_of_epochs: 1}}}}
-  SA: {{data_folder: {demo}/data/orfeo, overrides: {{number_of_epochs: 1}}}}
+  SA:
+    data_folder: {demo}/data/orfeo
+    overrides:
+      number_of_epochs: 1
+      recogniser: {{hidden: 32, layers: 1, context: 16}}
+      parser: {{word_hidden: 16, word_layers: 1, hidden: 16, layers: 1, mlp: 16}}
 modes: {{frozen: {{overrides: {{feature_cache: {demo}/frames}}}}}}
 """
 
@@ -126,7 +131,7 @@ def test_a_small_demo_leaves_its_files_and_reuses_them(tmp_path):
         "lebench_sb.grid.demo",
         str(grid),
         "--scale",
-        "0.05",
+        "0.02",
         "--readme",
         str(readme),
     ]
